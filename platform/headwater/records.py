@@ -1,0 +1,343 @@
+"""The value types of Headwater: what goes in, what is stored, what comes back.
+
+All are frozen. Times are aware UTC datetimes on the outside and integer milliseconds since the epoch
+(`*_ms`) on the inside. A record's address is `topic/partition/offset`. The wire form (JSON) of every type
+is the one pydantic derives from its fields; nothing else defines it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+Scalar = str | int | float | bool
+Mode = Literal["hybrid", "keyword", "semantic"]
+PassageKind = Literal["auto", "template", "exact", "chunks"]
+
+TOPIC_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+MIN_MS = -62_135_596_800_000  # 0001-01-01T00:00:00Z, the first instant a datetime can name
+MAX_MS = 253_402_300_799_999  # 9999-12-31T23:59:59.999Z, the last
+
+
+def from_ms(ms: int) -> datetime:
+    """The aware UTC datetime of `ms` milliseconds since the epoch, clamped to years 1..9999."""
+    ms = min(max(ms, MIN_MS), MAX_MS)
+    seconds, rest = divmod(ms, 1000)
+    if 0 <= seconds < 32_503_680_000:
+        return datetime.fromtimestamp(seconds, UTC).replace(microsecond=rest * 1000)
+    from datetime import timedelta
+
+    return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(milliseconds=ms)
+
+
+def to_ms(when: datetime) -> int:
+    """Milliseconds since the epoch; a naive datetime is taken as UTC."""
+    if when.tzinfo is None:
+        when = when.replace(tzinfo=UTC)
+    delta = when - datetime(1970, 1, 1, tzinfo=UTC)
+    return (delta.days * 86_400 + delta.seconds) * 1000 + delta.microseconds // 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """A record before it is stored. `time_ms` None means: the time found in the text, else the time of the append.
+
+    `position` is the place in the source this draft came from (monotonic within one source; a second delivery of
+    the same place is not stored twice). `raw` holds the original bytes where `value` is not their exact decoding.
+    `vector` is a bring-your-own embedding, `(d,)` floats.
+    """
+
+    value: str
+    key: str | None = None
+    time_ms: int | None = None
+    attributes: Mapping[str, Scalar] = field(default_factory=dict)
+    partition: int | None = None
+    position: int | None = None
+    raw: bytes | None = None
+    vector: Sequence[float] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """What an append acknowledges: where one draft is stored. `duplicate` is True where it already was."""
+
+    topic: str
+    partition: int
+    offset: int
+    seq: int
+    duplicate: bool = False
+
+    @property
+    def address(self) -> str:
+        return f"{self.topic}/{self.partition}/{self.offset}"
+
+
+@dataclass(frozen=True, slots=True)
+class Appended:
+    """The reply to an append. `wait` says how far the records had come when the reply was made; `stored` is durable."""
+
+    records: tuple[Receipt, ...]
+    wait: Literal["stored", "searchable"] = "stored"
+    timed_out: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One immutable entry of a topic. `seq` counts arrivals over all partitions, from 0."""
+
+    topic: str
+    partition: int
+    offset: int
+    seq: int
+    timestamp: datetime
+    appended: datetime
+    key: str | None
+    value: str
+    attributes: Mapping[str, Any]
+
+    @property
+    def address(self) -> str:
+        return f"{self.topic}/{self.partition}/{self.offset}"
+
+
+@dataclass(frozen=True, slots=True)
+class RecordView:
+    """A record with the records around it in its topic (oldest first)."""
+
+    record: Record
+    before: tuple[Record, ...] = ()
+    after: tuple[Record, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Passage:
+    """A distinct unit of meaning. `count` is within the request's scope, `count_total` over all retained records."""
+
+    id: int
+    text: str
+    count: int
+    count_total: int
+    first_seen: datetime
+    last_seen: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """A code-point span `[start, end)` of a record's value."""
+
+    start: int
+    end: int
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """A search result: a passage's best record. `scores` has each part's share on its own 0-1 scale; `distance` is
+    in the topic's metric and None where no vector took part; `span` is the passage's place in `value`."""
+
+    address: str
+    topic: str
+    partition: int
+    offset: int
+    timestamp: datetime
+    key: str | None
+    value: str
+    attributes: Mapping[str, Any]
+    score: float
+    scores: Mapping[str, float]
+    distance: float | None
+    passage: Passage
+    span: Span | None = None
+    vector: tuple[float, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Watermark:
+    """How far a topic has come, each as the next seq to do: records below it are stored / keyword- / meaning-searchable."""
+
+    stored: int
+    keyword: int
+    semantic: int
+
+
+@dataclass(frozen=True, slots=True)
+class Coverage:
+    """What a reply says of itself. `backlog` counts stored records not yet searchable by meaning, `searched` the
+    records in scope (after filters), `omitted` what matched and is not in the reply; `notes` are for people."""
+
+    watermark: Mapping[str, Watermark] = field(default_factory=dict)
+    backlog: int = 0
+    topics: tuple[str, ...] = ()
+    since: datetime | None = None
+    until: datetime | None = None
+    searched: int = 0
+    omitted: int = 0
+    truncated: bool = False
+    next_cursor: str | None = None
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class SearchReply:
+    """Hits, best first, and what was searched. `explain` is filled on request: plan, candidates, timings in ms."""
+
+    hits: tuple[Hit, ...]
+    coverage: Coverage
+    explain: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Records in seq order and the cursor of the next page, None at the end."""
+
+    records: tuple[Record, ...]
+    next_cursor: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Pattern:
+    """A passage with its numbers in a time window: `count` in the window, `new` when first seen at or after the mark."""
+
+    passage: Passage
+    topic: str
+    count: int
+    new: bool
+    level: str | None
+    example: str  # address of its latest record
+
+
+@dataclass(frozen=True, slots=True)
+class PatternsReply:
+    """Patterns, most frequent first (new ones first when a mark was given)."""
+
+    patterns: tuple[Pattern, ...]
+    coverage: Coverage
+
+
+@dataclass(frozen=True, slots=True)
+class Citation:
+    """A quote and where it stands: the code-point span `[start, end)` of the record's stored value. `verified` means
+    located there byte for byte; `supported` is the separate judgement that it backs the sentence citing it."""
+
+    n: int
+    address: str
+    quote: str
+    start: int
+    end: int
+    verified: bool
+    supported: bool = True
+    timestamp: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A cited reply. `text` carries `[n]` marks that refer to `citations`; `unsupported` lists its sentences without
+    a verified citation; `abstained` is True where support was too weak to answer."""
+
+    id: str
+    question: str
+    text: str
+    citations: tuple[Citation, ...]
+    unsupported: tuple[str, ...]
+    abstained: bool
+    confidence: float
+    coverage: Coverage
+    model: str
+    usage: Mapping[str, int]
+    timings: Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class IndexInfo:
+    """The index of one topic: how it is made, how large it is, and its state (`off`, `building`, `ready`, `stalled`)."""
+
+    topic: str
+    model: str | None
+    dimension: int | None
+    metric: str
+    passages: str
+    hnsw: Mapping[str, int]
+    count_passages: int
+    count_vectors: int
+    tail: int
+    segments: tuple[Mapping[str, Any], ...]
+    state: str
+    error: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Topic:
+    """A topic with its configuration and counts; `bytes` is the stored text, `rate` records/s over the last minute."""
+
+    name: str
+    partitions: int
+    config: Mapping[str, Any]
+    records: int
+    passages: int
+    collapse: float  # records per passage
+    bytes: int
+    rate: float
+    first: datetime | None
+    last: datetime | None
+    watermark: Watermark
+    dead_letters: int
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """A record or input that could not be processed; nothing else waits for it."""
+
+    id: int
+    topic: str
+    stage: str
+    reason: str
+    address: str | None
+    source: str | None
+    payload: str
+    created: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class SourceInfo:
+    """One running source: what it reads, how far behind it is (bytes or messages) and its last error."""
+
+    name: str
+    kind: str
+    topic: str
+    state: str
+    records: int
+    lag: int | None
+    error: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """One look at a running engine."""
+
+    version: str
+    ready: bool
+    data_dir: str
+    url: str | None
+    pid: int
+    uptime_s: float
+    model: str | None
+    topics: tuple[Topic, ...]
+    sources: tuple[SourceInfo, ...]
+    problems: tuple[str, ...]
+
+
+def address(topic: str, partition: int, offset: int) -> str:
+    """`topic/partition/offset`."""
+    return f"{topic}/{partition}/{offset}"
+
+
+def parse_address(text: str) -> tuple[str, int, int]:
+    """`(topic, partition, offset)` of `topic/partition/offset`; UsageError for anything else."""
+    from headwater.errors import UsageError
+
+    parts = text.strip().removeprefix("headwater://records/").split("/")
+    if len(parts) == 3 and TOPIC_NAME.fullmatch(parts[0]) and all(re.fullmatch(r"[0-9]{1,18}", p) for p in parts[1:]):
+        return parts[0], int(parts[1]), int(parts[2])
+    raise UsageError(f"{text!r} is not a record address; write topic/partition/offset, as in logs/0/42")
