@@ -8,7 +8,7 @@ is the one pydantic derives from its fields; nothing else defines it.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Literal
@@ -181,11 +181,21 @@ class Coverage:
 
 @dataclass(frozen=True, slots=True)
 class SearchReply:
-    """Hits, best first, and what was searched. `explain` is filled on request: plan, candidates, timings in ms."""
+    """Hits, best first, and what was searched: a sequence of hits. `explain` is filled on request: plan, candidates,
+    timings in ms."""
 
     hits: tuple[Hit, ...]
     coverage: Coverage
     explain: Mapping[str, Any] | None = None
+
+    def __len__(self) -> int:
+        return len(self.hits)
+
+    def __iter__(self) -> Iterator[Hit]:
+        return iter(self.hits)
+
+    def __getitem__(self, index: int) -> Hit:
+        return self.hits[index]
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,6 +224,33 @@ class PatternsReply:
 
     patterns: tuple[Pattern, ...]
     coverage: Coverage
+
+
+@dataclass(frozen=True, slots=True)
+class Bucket:
+    """One bar of a histogram: records from `start` on, over all topics and for each."""
+
+    start: datetime
+    count: int
+    topics: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Timeline:
+    """Records that match, by time: equal buckets of `interval_s` seconds, oldest first."""
+
+    buckets: tuple[Bucket, ...]
+    interval_s: float
+    coverage: Coverage
+
+
+@dataclass(frozen=True, slots=True)
+class Embedded:
+    """Vectors of texts, in their order: `(n, dimension)`."""
+
+    model: str
+    dimension: int
+    vectors: tuple[tuple[float, ...], ...]
 
 
 @dataclass(frozen=True, slots=True)

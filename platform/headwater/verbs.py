@@ -1,0 +1,174 @@
+"""What Headwater can do, as one protocol.
+
+`Engine` (in this process) and `Client` (over HTTP) implement it; the sync SDK, the CLI, the MCP server and the TUI
+call nothing else. All verbs raise HeadwaterError. Times are accepted as aware datetimes, ISO 8601 text, epoch seconds,
+or an age such as `2h`; `q` is in the query language (`headwater.query`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from datetime import datetime
+from typing import Any, Literal, Protocol
+
+from headwater.records import (
+    Answer,
+    Appended,
+    DeadLetter,
+    Draft,
+    Embedded,
+    IndexInfo,
+    Mode,
+    Page,
+    PatternsReply,
+    Record,
+    RecordView,
+    SearchReply,
+    Status,
+    Timeline,
+    Topic,
+)
+
+When = datetime | str | float | int
+Entry = Draft | Mapping[str, Any] | str
+
+
+class Verbs(Protocol):
+    async def append(
+        self,
+        topic: str,
+        records: Sequence[Entry],
+        *,
+        idempotency_key: str | None = None,
+        wait: Literal["stored", "searchable"] = "stored",
+        timeout_s: float = 10.0,
+    ) -> Appended:
+        """Store records durably; the topic is created with defaults where there is none. An entry is text, a Draft or
+        `{value, key?, timestamp?, attributes?, partition?, vector?}`; all are stored or none. The same
+        `idempotency_key` again returns the first receipts; with another body ConflictError."""
+
+    async def topics(self) -> list[Topic]:
+        """All topics, by name."""
+
+    async def topic(self, name: str) -> Topic:
+        """One topic; NotFoundError."""
+
+    async def create_topic(self, name: str, **config: Any) -> Topic:
+        """A new topic with settings of TopicConfig; ConflictError where it exists with others."""
+
+    async def set_topic(self, name: str, **config: Any) -> Topic:
+        """Change settings; UsageError for those that are fixed once records exist."""
+
+    async def delete_topic(self, name: str) -> None:
+        """Delete a topic with all its records and indexes."""
+
+    async def records(
+        self,
+        topic: str,
+        *,
+        partition: int | None = None,
+        offset: int | None = None,
+        limit: int = 100,
+        since: When | None = None,
+        until: When | None = None,
+        cursor: str | None = None,
+    ) -> Page:
+        """Records in arrival order, from `offset` of `partition` or from the start; at most 1000 a page."""
+
+    async def read(self, address: str, *, context: int = 0) -> RecordView:
+        """The record at `topic/partition/offset` and up to `context` (at most 100) records either side; NotFoundError."""
+
+    def tail(self, topic: str, q: str = "", *, after: str | None = None, from_start: bool = False) -> AsyncIterator[Record]:
+        """Records as they are stored, filtered by `q`, endlessly: new ones only, all with `from_start`, or those behind
+        the address `after`."""
+
+    async def search(
+        self,
+        q: str,
+        *,
+        topics: Sequence[str] | None = None,
+        top_k: int = 10,
+        mode: Mode | None = None,
+        since: When | None = None,
+        until: When | None = None,
+        filters: Mapping[str, Any] | None = None,
+        min_score: float | None = None,
+        explain: bool = False,
+        include: Sequence[str] = (),
+        cursor: str | None = None,
+    ) -> SearchReply:
+        """The best passages for `q`, each with its best record. `filters` maps attribute (or key, partition, level) to a
+        value or a list of values; `include` may hold `vector`."""
+
+    async def similar(
+        self, topic: str, *, offset: int, partition: int = 0, top_k: int = 10, topics: Sequence[str] | None = None
+    ) -> SearchReply:
+        """Passages nearest in meaning to those of one record, itself left out."""
+
+    async def patterns(
+        self,
+        topic: str,
+        *,
+        q: str = "",
+        since: When | None = None,
+        until: When | None = None,
+        new_since: When | None = None,
+        limit: int = 50,
+        cursor: str | None = None,
+    ) -> PatternsReply:
+        """The passages of a topic with counts in a window; with `new_since` only those first seen since then."""
+
+    async def timeline(
+        self,
+        q: str = "",
+        *,
+        topics: Sequence[str] | None = None,
+        since: When | None = None,
+        until: When | None = None,
+        buckets: int = 60,
+    ) -> Timeline:
+        """How many records match, by time."""
+
+    async def ask(
+        self,
+        question: str,
+        *,
+        topics: Sequence[str] | None = None,
+        since: When | None = None,
+        until: When | None = None,
+        top_k: int = 12,
+    ) -> Answer:
+        """An answer whose every sentence cites records; abstains where support is weak."""
+
+    async def indexes(self) -> list[IndexInfo]:
+        """The index of every topic."""
+
+    async def index(self, topic: str) -> IndexInfo:
+        """The index of one topic."""
+
+    async def create_index(self, topic: str, model: str | None = None) -> IndexInfo:
+        """Switch meaning search on for a keyword-only topic; what is already stored is embedded in the background."""
+
+    async def rebuild_index(self, topic: str) -> IndexInfo:
+        """Build the keyword and vector index anew from the log; stored vectors are used again."""
+
+    async def delete_index(self, topic: str) -> IndexInfo:
+        """Switch meaning search off and drop the topic's vectors; keyword search stays."""
+
+    async def embed(self, texts: Sequence[str], *, model: str | None = None) -> Embedded:
+        """Unit vectors of texts."""
+
+    async def dead_letters(self, topic: str | None = None, *, limit: int = 100) -> list[DeadLetter]:
+        """What could not be processed, newest first."""
+
+    async def replay_dead_letter(self, id: int) -> None:
+        """Try a dead letter again; it is removed when that succeeds."""
+
+    async def drop_dead_letter(self, id: int) -> None:
+        """Forget a dead letter."""
+
+    async def status(self) -> Status:
+        """Topics, sources, watermarks and problems at a glance."""
+
+    async def aclose(self) -> None:
+        """Let go of everything; safe to call twice."""
