@@ -1,0 +1,1 @@
+"""What writes answers: chat models, and the extractive reader that needs none."""

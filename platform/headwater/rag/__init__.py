@@ -1,0 +1,1 @@
+"""Questions answered from records, with citations that are checked."""
