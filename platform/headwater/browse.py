@@ -1,0 +1,58 @@
+"""Records by address and in arrival order, straight from the log."""
+
+from __future__ import annotations
+
+from headwater.errors import UsageError
+from headwater.log import Log
+from headwater.records import Page, Record, RecordView, parse_address
+
+MOST_RECORDS = 1000
+_MOST_CONTEXT = 100
+
+
+def page(
+    log: Log, topic: str, *, partition: int | None, offset: int | None, limit: int, since_ms: int | None, until_ms: int | None,
+    cursor: str | None,
+) -> Page:  # fmt: skip
+    """At most `limit` records of a topic in arrival order, from a cursor, an offset, or the first retained one."""
+    if not 1 <= limit <= MOST_RECORDS:
+        raise UsageError(f"limit must be between 1 and {MOST_RECORDS}")
+    row = log.topic(topic)
+    start = row.first_seq
+    if cursor is not None:
+        if not cursor.isdecimal() or len(cursor) > 12:
+            raise UsageError("this cursor was not made by a list of records; leave it out to start over")
+        start = int(cursor)
+    elif offset is not None:
+        start = log.seq_at(row, partition or 0, offset)
+    out: list[Record] = []
+    while found := log.rows(row.id, start, MOST_RECORDS):
+        for record in found:
+            start = record.seq + 1
+            if partition is not None and record.partition != partition:
+                continue
+            if (since_ms is not None and record.time_ms < since_ms) or (until_ms is not None and record.time_ms >= until_ms):
+                continue
+            out.append(record.record(topic))
+            if len(out) == limit:
+                return Page(tuple(out), str(start) if log.rows(row.id, start, 1) else None)
+    return Page(tuple(out))
+
+
+def view(log: Log, address: str, context: int) -> RecordView:
+    """The record at an address with up to `context` neighbours either side; NotFoundError."""
+    topic, partition, offset = parse_address(address)
+    row = log.topic(topic)
+    record = log.find(row, partition, offset)
+    around = min(max(context, 0), _MOST_CONTEXT)
+    before = log.rows_before(row.id, record.seq, around) if around else []
+    after = log.rows(row.id, record.seq + 1, around) if around else []
+    return RecordView(record.record(topic), tuple(r.record(topic) for r in before), tuple(r.record(topic) for r in after))
+
+
+def seq_after(log: Log, topic: str, address: str) -> int:
+    """The seq behind the record at an address of this topic; UsageError for another topic's."""
+    name, partition, offset = parse_address(address)
+    if name != topic:
+        raise UsageError(f"{address} is not in topic {topic!r}")
+    return log.seq_at(log.topic(topic), partition, offset + 1)

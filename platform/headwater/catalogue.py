@@ -1,0 +1,382 @@
+"""What the log knows of passages: their texts, occurrences, aliases, templates and vectors, and which segments hold them.
+
+The functions that take a connection run inside a write of the log, so that a batch's occurrences, new passages, the
+miner's state and the indexer's cursor commit together or not at all. `Catalogue` is the reading side of one topic.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import apsw
+import numpy as np
+
+from headwater.log import Log, in_list, set_cursor
+from headwater.schema import SEQ_BITS, SEQ_MASK
+from headwater.vectors import SegmentRow
+
+MAPPED, KEYWORD, SEMANTIC = "index.mapped", "index.keyword", "index.semantic"  # SEMANTIC holds a passage id, the others a seq
+_BLOCK = 4096
+
+
+class Piece(NamedTuple):
+    """One occurrence before it is stored: passage `text` at `[start, stop)` of the record's value (None: all of it)."""
+
+    record: int
+    n: int
+    text: str
+    time_ms: int
+    level: str | None
+    start: int | None = None
+    stop: int | None = None
+    context: str | None = None
+    vector: bytes | None = None
+
+
+class PassageRow(NamedTuple):
+    id: int
+    text: str
+    context: str | None
+    level: str | None
+    total: int
+    first_seq: int
+    last_seq: int
+    first_ms: int
+    last_ms: int
+
+
+class Place(NamedTuple):
+    """Where a passage occurs."""
+
+    record: int
+    n: int
+    passage: int
+    start: int | None
+    stop: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Mapped:
+    """What one mapped batch came to: passage ids in the order of its pieces, and the aliases it made (old -> new)."""
+
+    passages: list[int]
+    aliases: dict[int, int]
+
+
+def digest(text: str, vector: bytes | None = None) -> bytes:
+    """What makes a passage distinct within its topic: its text, and its vector where records bring their own."""
+    return hashlib.blake2b(text.encode("utf-8", "surrogatepass") + (b"\0" + vector if vector else b""), digest_size=16).digest()
+
+
+def store_pieces(
+    db: apsw.Connection,
+    topic: int,
+    pieces: Sequence[Piece],
+    known: Mapping[str, int],
+    *,
+    generalised: Iterable[tuple[str, str]] = (),
+    templates: Iterable[tuple[str, str]] = (),
+    upto: int,
+) -> Mapped:
+    """Store a batch's occurrences and move the mapped cursor to `upto`. `known` maps passage texts to ids already
+    committed; it may be incomplete."""
+    ids: dict[str | tuple[str, bytes], int] = {}
+    tallies: dict[int, list[int]] = {}
+    passages: list[int] = []
+    occurrences: list[tuple[int, int, int, int | None, int | None]] = []
+    for piece in pieces:
+        name = piece.text if piece.vector is None else (piece.text, piece.vector)
+        passage = ids.get(name)
+        if passage is None:
+            passage = known.get(piece.text) if piece.vector is None else None
+            if passage is None:
+                passage = _passage(db, topic, piece)
+            ids[name] = passage
+        seq = piece.record & SEQ_MASK
+        if (tally := tallies.get(passage)) is None:
+            tallies[passage] = [1, seq, seq, piece.time_ms, piece.time_ms]
+        else:
+            tally[0] += 1
+            tally[2] = seq
+            if piece.time_ms < tally[3]:
+                tally[3] = piece.time_ms
+            if piece.time_ms > tally[4]:
+                tally[4] = piece.time_ms
+        passages.append(passage)
+        occurrences.append((piece.record, piece.n, passage, piece.start, piece.stop))
+    db.executemany("INSERT OR IGNORE INTO occurrence VALUES(?,?,?,?,?)", occurrences)
+    db.executemany(
+        "UPDATE passage SET first_seq = iif(count, min(first_seq, ?2), ?2), last_seq = iif(count, max(last_seq, ?3), ?3),"
+        " first_ms = iif(count, min(first_ms, ?4), ?4), last_ms = iif(count, max(last_ms, ?5), ?5), count = count + ?1"
+        " WHERE id = ?6",
+        [(*tally, passage) for passage, tally in tallies.items()],
+    )
+    aliases = _store_aliases(db, topic, generalised)
+    db.executemany("INSERT OR REPLACE INTO template VALUES(?,?,?)", [(topic, text, state) for text, state in templates])
+    set_cursor(db, topic, MAPPED, upto)
+    return Mapped(passages, aliases)
+
+
+def _passage(db: apsw.Connection, topic: int, piece: Piece) -> int:
+    """The id of the piece's passage, made when it is new; an alias is followed to the surviving passage."""
+    mark = digest(piece.text, piece.vector)
+    found = db.execute("SELECT id FROM passage WHERE topic = ? AND digest = ?", (topic, mark)).get
+    if found is not None:
+        survivor = db.execute("SELECT new FROM alias WHERE old = ?", (found,)).get
+        return int(found if survivor is None else survivor)
+    seq = piece.record & SEQ_MASK
+    row = (topic, mark, piece.text, piece.context, piece.level, 0, seq, seq, piece.time_ms, piece.time_ms)
+    columns = "topic, digest, text, context, level, count, first_seq, last_seq, first_ms, last_ms"
+    db.execute(f"INSERT INTO passage({columns}) VALUES(?,?,?,?,?,?,?,?,?,?)", row)
+    return db.last_insert_rowid()
+
+
+def _store_aliases(db: apsw.Connection, topic: int, generalised: Iterable[tuple[str, str]]) -> dict[int, int]:
+    """Make each old template's passage an alias of the new one's and hand over its counts."""
+    aliases: dict[int, int] = {}
+    find = "SELECT id FROM passage WHERE topic = ? AND digest = ?"
+    for old_text, new_text in generalised:
+        old = db.execute(find, (topic, digest(old_text))).get
+        if old is None or old_text == new_text:
+            continue
+        new = db.execute(find, (topic, digest(new_text))).get
+        if new is None:
+            seq, ms, level = db.execute("SELECT first_seq, first_ms, level FROM passage WHERE id = ?", (old,)).get
+            new = _passage(db, topic, Piece(topic << SEQ_BITS | seq, 0, new_text, ms, level))
+        new = db.execute("SELECT new FROM alias WHERE old = ?", (new,)).get or new
+        if new == old:
+            continue
+        db.execute(
+            "UPDATE passage SET (count, first_seq, last_seq, first_ms, last_ms) = (SELECT"
+            " passage.count + o.count, min(passage.first_seq, o.first_seq), max(passage.last_seq, o.last_seq),"
+            " min(passage.first_ms, o.first_ms), max(passage.last_ms, o.last_ms) FROM passage o WHERE o.id = ?1) WHERE id = ?2",
+            (old, new),
+        )
+        db.execute("UPDATE passage SET count = 0 WHERE id = ?", (old,))
+        db.execute("UPDATE alias SET new = ? WHERE new = ?", (new, old))
+        db.execute("INSERT OR REPLACE INTO alias VALUES(?, ?)", (old, new))
+        aliases = {o: new if n == old else n for o, n in aliases.items()} | {old: new}
+    return aliases
+
+
+def model_id(db: apsw.Connection, name: str) -> int:
+    """The number of a model's name, made when it is new."""
+    db.execute("INSERT OR IGNORE INTO model(name) VALUES(?)", (name,))
+    return int(db.execute("SELECT id FROM model WHERE name = ?", (name,)).get)
+
+
+def store_vectors(db: apsw.Connection, topic: int, model: int, ids: Sequence[int], vectors: np.ndarray, upto: int) -> None:
+    """Keep vectors `(n, d)` of passages and move the semantic cursor to passage id `upto`."""
+    rows = [(topic, model, id, None, row.tobytes()) for id, row in zip(ids, vectors.astype(np.float16), strict=True)]
+    db.executemany("INSERT OR IGNORE INTO vector VALUES(?,?,?,?,?)", rows)
+    set_cursor(db, topic, SEMANTIC, upto)
+
+
+def release(db: apsw.Connection, topic: int, records: Collection[int]) -> list[int]:
+    """Delete records (by id) with their occurrences; gives the passages that no retained record refers to any more."""
+    chosen = in_list(records)
+    among = "(SELECT value FROM json_each(?1))"
+    lost = list(
+        db.execute(
+            "SELECT coalesce(a.new, o.passage), count(*) FROM occurrence o LEFT JOIN alias a ON a.old = o.passage"
+            f" WHERE o.record IN {among} GROUP BY 1",
+            (chosen,),
+        )
+    )
+    db.executemany("UPDATE passage SET count = max(count - ?2, 0) WHERE id = ?1", lost)
+    size, number = db.execute(f"SELECT sum(length(value)), count(*) FROM record WHERE id IN {among}", (chosen,)).get
+    db.execute(f"DELETE FROM occurrence WHERE record IN {among}", (chosen,))
+    db.execute(
+        f"DELETE FROM spread WHERE topic = {int(topic)} AND seq IN (SELECT value & {SEQ_MASK} FROM json_each(?1))", (chosen,)
+    )
+    db.execute(
+        f"DELETE FROM dead_letter WHERE topic = {int(topic)} AND seq IN (SELECT value & {SEQ_MASK} FROM json_each(?1))",
+        (chosen,),
+    )
+    db.execute(f"DELETE FROM record WHERE id IN {among}", (chosen,))
+    db.execute("UPDATE topic SET records = records - ?, bytes = max(bytes - ?, 0) WHERE id = ?", (number, size or 0, topic))
+    first = db.execute("SELECT min(id) FROM record WHERE id >= ? AND id < ?", (topic << SEQ_BITS, (topic + 1) << SEQ_BITS)).get
+    if first is not None:
+        db.execute("UPDATE topic SET first_seq = ? WHERE id = ?", (first & SEQ_MASK, topic))
+    else:
+        db.execute("UPDATE topic SET first_seq = next_seq WHERE id = ?", (topic,))
+    return [
+        id
+        for (id,) in db.execute(
+            "SELECT id FROM passage WHERE count = 0 AND id IN (SELECT value FROM json_each(?))",
+            (in_list([p for p, _ in lost]),),
+        )
+    ]
+
+
+def forget_passages(db: apsw.Connection, ids: Collection[int]) -> None:
+    """Delete dead passages with their vectors."""
+    chosen = (in_list(ids),)
+    db.execute(
+        "DELETE FROM vector WHERE (topic, passage) IN (SELECT p.topic, p.id FROM passage p WHERE p.id IN"
+        " (SELECT value FROM json_each(?)))",
+        chosen,
+    )
+    db.execute("DELETE FROM passage WHERE id IN (SELECT value FROM json_each(?))", chosen)
+
+
+def delete_topic(db: apsw.Connection, topic: int) -> None:
+    """Delete a topic's row and small tables at once; `sweep` removes the rest in steps."""
+    db.execute("DELETE FROM topic WHERE id = ?", (topic,))
+
+
+def sweep(db: apsw.Connection, *, limit: int = 5000) -> bool:
+    """One bounded step of removing what deleted topics left; False when nothing is left."""
+    gone = "topic NOT IN (SELECT id FROM topic)"
+    records = list(
+        db.execute(f"SELECT r.id FROM record r WHERE (r.id >> {SEQ_BITS}) NOT IN (SELECT id FROM topic) LIMIT ?", (limit,))
+    )
+    if records:
+        chosen = (in_list([r for (r,) in records]),)
+        db.execute("DELETE FROM occurrence WHERE record IN (SELECT value FROM json_each(?))", chosen)
+        db.execute("DELETE FROM record WHERE id IN (SELECT value FROM json_each(?))", chosen)
+        return True
+    db.execute(f"DELETE FROM alias WHERE old IN (SELECT id FROM passage WHERE {gone})")
+    for table in ("passage", "vector", "segment", "template", "cursor", "dead_letter", "delivery", "stream", "spread", "head"):
+        db.execute(f"DELETE FROM {table} WHERE {gone}")
+    return False
+
+
+class Catalogue:
+    """The passages of one topic under one model, read from the log; also the vector index's way to its truth."""
+
+    def __init__(self, log: Log, topic: int, model: int | None, generation: int) -> None:
+        self._log, self.topic, self.model, self._generation = log, topic, model, generation
+
+    # ---- passages
+
+    def aliases(self) -> dict[int, int]:
+        """Every alias of the topic, old -> surviving passage."""
+        with self._log.reading() as db:
+            return dict(
+                db.execute("SELECT a.old, a.new FROM alias a JOIN passage p ON p.id = a.old WHERE p.topic = ?", (self.topic,))
+            )
+
+    def templates(self) -> list[tuple[str, str]]:
+        """The miner's state: (template text, state)."""
+        with self._log.reading() as db:
+            return list(db.execute("SELECT text, state FROM template WHERE topic = ?", (self.topic,)))
+
+    def rows(self, ids: Collection[int]) -> dict[int, PassageRow]:
+        """Passages by id."""
+        with self._log.reading() as db:
+            found = db.execute(f"SELECT {_PASSAGE} FROM passage WHERE id IN (SELECT value FROM json_each(?))", (in_list(ids),))
+            return {r[0]: PassageRow._make(r) for r in found}
+
+    def frequent(self, limit: int, *, new_since_ms: int | None = None) -> list[PassageRow]:
+        """Live passages, most frequent first; with `new_since_ms` only those first seen then or later."""
+        query = (
+            f"SELECT {_PASSAGE} FROM passage WHERE topic = ? AND count > 0 AND first_ms >= ? ORDER BY count DESC, id LIMIT ?"
+        )
+        with self._log.reading() as db:
+            found = db.execute(query, (self.topic, -(1 << 62) if new_since_ms is None else new_since_ms, limit))
+            return [PassageRow._make(r) for r in found]
+
+    def count(self) -> int:
+        """Live passages."""
+        with self._log.reading() as db:
+            return int(db.execute("SELECT count(*) FROM passage WHERE topic = ? AND count > 0", (self.topic,)).get)
+
+    def pending(self, start: int, limit: int) -> list[PassageRow]:
+        """Live passages with id >= `start` that have no vector, in order of id."""
+        query = (
+            f"SELECT {_PASSAGE} FROM passage p WHERE topic = ?1 AND id >= ?2 AND count > 0 AND NOT EXISTS"
+            " (SELECT 1 FROM vector v WHERE v.topic = ?1 AND v.model = ?3 AND v.passage = p.id) ORDER BY id LIMIT ?4"
+        )
+        with self._log.reading() as db:
+            return [PassageRow._make(r) for r in db.execute(query, (self.topic, start, self.model, limit))]
+
+    # ---- occurrences
+
+    def places(self, records: Collection[int]) -> dict[int, list[Place]]:
+        """The occurrences in records (by id), in order of n; passages as stored, aliases not followed."""
+        out: dict[int, list[Place]] = {}
+        with self._log.reading() as db:
+            chosen = "record IN (SELECT value FROM json_each(?)) ORDER BY record, n"
+            for row in db.execute(
+                f"SELECT record, n, passage, start, stop FROM occurrence WHERE {chosen}", (in_list(records),)
+            ):
+                out.setdefault(row[0], []).append(Place._make(row))
+        return out
+
+    def latest(self, family: Collection[int], limit: int = 1) -> list[Place]:
+        """The newest occurrences of a passage and its aliases."""
+        query = (
+            "SELECT record, n, passage, start, stop FROM occurrence WHERE passage IN (SELECT value FROM json_each(?))"
+            " ORDER BY record DESC, n LIMIT ?"
+        )
+        with self._log.reading() as db:
+            if len(family) == 1:
+                query = query.replace("IN (SELECT value FROM json_each(?))", "= ?")
+                return [Place._make(r) for r in db.execute(query, (next(iter(family)), limit))]
+            return [Place._make(r) for r in db.execute(query, (in_list(family), limit))]
+
+    # ---- vectors and segments (headwater.vectors.Catalogue)
+
+    def segments(self) -> list[SegmentRow]:
+        with self._log.reading() as db:
+            query = "SELECT name, count, min_id, max_id, manifest FROM segment WHERE topic = ? AND model = ? ORDER BY name"
+            return [SegmentRow(*r) for r in db.execute(query, (self.topic, self.model))]
+
+    def tail(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        return self._blocks("segment IS NULL", ())
+
+    def members(self, name: str) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        return self._blocks("segment = ?", (name,))
+
+    def vectors(self, ids: Collection[int]) -> tuple[np.ndarray, np.ndarray]:
+        """`(ids, vectors)` of those passages that have one."""
+        found = list(self._blocks("passage IN (SELECT value FROM json_each(?))", (in_list(ids),)))
+        if not found:
+            return np.empty(0, np.int64), np.empty((0, 0), np.float32)
+        return np.concatenate([b[0] for b in found]), np.concatenate([b[1] for b in found])
+
+    def count_vectors(self) -> int:
+        with self._log.reading() as db:
+            return int(db.execute("SELECT count(*) FROM vector WHERE topic = ? AND model = ?", (self.topic, self.model)).get)
+
+    def commit_segment(self, row: SegmentRow, ids: np.ndarray, replaces: Sequence[str]) -> bool:
+        def write(db: apsw.Connection) -> bool:
+            if db.execute("SELECT generation FROM topic WHERE id = ?", (self.topic,)).get != self._generation:
+                return False
+            _drop(db, replaces)
+            values = (row.name, self.topic, self.model, row.count, row.min_id, row.max_id, row.manifest)
+            db.execute("INSERT INTO segment VALUES(?,?,?,?,?,?,?)", values)
+            update = "UPDATE vector SET segment = ? WHERE topic = ? AND model = ? AND passage = ?"
+            db.executemany(update, ((row.name, self.topic, self.model, int(i)) for i in ids))
+            return True
+
+        return self._log.write(write)
+
+    def drop_segments(self, names: Sequence[str]) -> None:
+        self._log.write(lambda db: _drop(db, names))
+
+    def _blocks(self, condition: str, values: tuple[str, ...]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        last = -1
+        where = f"topic = ? AND model = ? AND passage > ? AND {condition}"
+        query = f"SELECT passage, data FROM vector WHERE {where} ORDER BY passage LIMIT {_BLOCK}"
+        while True:
+            with self._log.reading() as db:
+                rows = list(db.execute(query, (self.topic, self.model, last, *values)))
+            if not rows:
+                return
+            last = rows[-1][0]
+            matrix = np.frombuffer(b"".join(r[1] for r in rows), np.float16).reshape(len(rows), -1).astype(np.float32)
+            yield np.fromiter((r[0] for r in rows), np.int64, len(rows)), matrix
+
+
+_PASSAGE = "id, text, context, level, count, first_seq, last_seq, first_ms, last_ms"
+
+
+def _drop(db: apsw.Connection, names: Sequence[str]) -> None:
+    for name in names:
+        db.execute("UPDATE vector SET segment = NULL WHERE segment = ?", (name,))
+        db.execute("DELETE FROM segment WHERE name = ?", (name,))

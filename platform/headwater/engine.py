@@ -1,0 +1,484 @@
+"""The engine: every verb of Headwater over one data directory, in this process.
+
+    append -> intake (clean, read time and level) -> log (committed) -> indexer (passages, keywords, vectors) -> search
+
+Verbs are coroutines on one loop; what blocks (SQLite, tantivy, numpy) is crossed into threads here and in the indexer,
+nowhere else. `headwater.open()` wraps an engine for synchronous use, the daemon serves one over HTTP.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import logging
+import os
+import shutil
+import tempfile
+import time
+import uuid
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any, Literal, ParamSpec, TypeVar
+
+import anyio.to_thread
+import numpy as np
+import orjson
+
+from headwater import browse, catalogue, views
+from headwater.config import Settings, TopicConfig
+from headwater.embed import Kind
+from headwater.embed.cache import VectorCache
+from headwater.errors import ConflictError, DamageError, EmbedError, NotFoundError, StorageError, UsageError, WaitTimeout
+from headwater.indexer import Indexer, TopicIndex
+from headwater.intake import drafts as intake
+from headwater.keyword import KeywordIndex
+from headwater.lines import LineReader
+from headwater.log import Delivery, Log, Origin
+from headwater.matching import matches
+from headwater.ownership import Ownership
+from headwater.planning import MOST_HITS, now_ms, plan, window
+from headwater.query import parse, parse_time
+from headwater.rag.chain import ask as answer
+from headwater.rag.evidence import Evidence
+from headwater.records import (
+    Answer,
+    Appended,
+    DeadLetter,
+    Draft,
+    Embedded,
+    IndexInfo,
+    Mode,
+    Page,
+    PatternsReply,
+    Receipt,
+    Record,
+    RecordView,
+    SearchReply,
+    SourceInfo,
+    Status,
+    Timeline,
+    Topic,
+)
+from headwater.search import Plan, Searcher
+from headwater.stock import Embedders, Stock
+from headwater.verbs import Entry, When
+
+logger = logging.getLogger(__name__)
+P = ParamSpec("P")
+T = TypeVar("T")
+_MOST_TEXTS = 1000
+_MOST_PATTERNS = 1000
+_MOST_BUCKETS = 1000
+
+
+async def _thread(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    return await anyio.to_thread.run_sync(lambda: work(*args, **kwargs))
+
+
+class Engine:
+    """Implements headwater.verbs.Verbs. `async with Engine(settings) as engine:`; raises OwnedError, StorageError."""
+
+    def __init__(self, settings: Settings, *, durable: bool = True, version: str = "") -> None:
+        self.settings, self._durable, self._version = settings, durable, version
+        self.directory = settings.path
+        self.sources: dict[str, SourceInfo] = {}
+        self.url: str | None = None
+        self._started = time.monotonic()
+        self._rates = views.Rates()
+        self._reader = LineReader(now_ms, max_attributes=settings.ingest.max_attributes)
+        self._closed = True
+
+    async def __aenter__(self) -> Engine:
+        await _thread(self._open)
+        self._closed = False
+        self._appended = asyncio.Event()
+        self._loop = asyncio.get_running_loop()
+        self.log.on_append(self._notify)
+        for name, config in self.settings.topics.items():
+            await _thread(self.stock.create, name, asdict(config))
+        self._tasks = [asyncio.create_task(self.indexer.run()), asyncio.create_task(self._housekeeping())]
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.aclose()
+
+    def _open(self) -> None:
+        self._ownership = Ownership(self.directory)
+        settings = self.settings.embedding
+        try:
+            self.log = Log(self.directory, clock_ms=now_ms, durable=self._durable)
+            self.keyword = self._open_keyword()
+            directory = Path(settings.cache_dir).expanduser() if settings.cache_dir else self.directory
+            self._cache = (
+                VectorCache(directory / "cache.db", max_bytes=settings.cache_max_bytes) if settings.cache_enabled else None
+            )
+            embedders, vectors = Embedders(settings, self._cache), self.directory / "vectors"
+            self.indexer = Indexer(self.log, self.keyword, self.settings, vectors, embedder_of=embedders.get, clock_ms=now_ms)
+            self.searcher = Searcher(self.log, self.keyword)
+            self.stock = Stock(self.log, self.keyword, self.indexer, self.settings, vectors, embedders)
+            self.stock.open_all()
+        except BaseException:
+            self._ownership.release()
+            raise
+
+    def _open_keyword(self) -> KeywordIndex:
+        path, memory = self.directory / "keyword", self.settings.index.keyword_memory_bytes
+        try:
+            return KeywordIndex(path, memory_bytes=memory)
+        except DamageError as error:
+            logger.warning("%s; it is built anew from the log", error)
+            shutil.rmtree(path, ignore_errors=True)
+            self.log.write(lambda db: db.execute("DELETE FROM cursor WHERE name = ?", (catalogue.KEYWORD,)).get)
+            return KeywordIndex(path, memory_bytes=memory)
+
+    def _notify(self, _: Collection[int]) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop has ended; so have its readers
+            self._loop.call_soon_threadsafe(self._wake_readers)
+
+    def _wake_readers(self) -> None:
+        self._appended.set()
+        self._appended = asyncio.Event()
+
+    # ------------------------------------------------------------------ append
+
+    async def append(
+        self,
+        topic: str,
+        records: Sequence[Entry],
+        *,
+        idempotency_key: str | None = None,
+        wait: Literal["stored", "searchable"] = "stored",
+        timeout_s: float = 10.0,
+        origin: Origin | None = None,
+    ) -> Appended:
+        if wait not in ("stored", "searchable"):
+            raise UsageError(f"wait must be stored or searchable, not {wait!r}")
+        index = await self._home(topic)
+        receipts = await _thread(self._append, index, records, idempotency_key, origin)
+        if wait == "stored" or not receipts:
+            return Appended(tuple(receipts))
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self.indexer.wait(index, max(r.seq for r in receipts) + 1)
+        except TimeoutError:
+            return Appended(tuple(receipts), "stored", timed_out=True)
+        return Appended(tuple(receipts), "searchable")
+
+    async def _home(self, name: str) -> TopicIndex:
+        """The topic of that name, made when there is none."""
+        try:
+            return self.stock.find(name)
+        except NotFoundError:
+            with contextlib.suppress(ConflictError):  # somebody else made it meanwhile
+                await _thread(self.stock.create, name, {})
+            return self.stock.find(name)
+
+    def _append(self, index: TopicIndex, records: Sequence[Entry], key: str | None, origin: Origin | None) -> list[Receipt]:
+        ready = intake(records, index.config, self._reader, self.settings.ingest, now_ms=now_ms())
+        delivery = Delivery(key, _body_digest(records)) if key else None
+        if index.config.oversize == "dead-letter":
+            most = self.settings.ingest.max_value_bytes
+            for draft in (d for d in ready if len(d.value) > most):
+                reason = f"the value has {len(draft.value)} characters, more than max_value_bytes ({most})"
+                self.stock.set_aside(index, "intake", reason, draft.value)
+            ready = [d for d in ready if len(d.value) <= most]
+        return self.log.append(index.row.id, ready, origin=origin, delivery=delivery).result()
+
+    # ------------------------------------------------------------------ topics
+
+    async def topics(self) -> list[Topic]:
+        return await _thread(self._views)
+
+    def _views(self) -> list[Topic]:
+        dead = self.log.count_dead_letters()
+        held = [(row, self.indexer.topics.get(row.id)) for row in self.log.topics()]
+        return [views.topic_view(self.log, row, t, self._rates, dead.get(row.id, 0)) for row, t in held if t is not None]
+
+    async def topic(self, name: str) -> Topic:
+        self.stock.find(name)
+        return next(t for t in await self.topics() if t.name == name)
+
+    async def create_topic(self, name: str, **config: Any) -> Topic:
+        await _thread(self.stock.create, name, config)
+        return await self.topic(name)
+
+    async def set_topic(self, name: str, **config: Any) -> Topic:
+        await _thread(self.stock.change, name, config)
+        return await self.topic(name)
+
+    async def delete_topic(self, name: str) -> None:
+        await _thread(self.stock.delete, name)
+
+    # ------------------------------------------------------------------ records
+
+    async def records(
+        self,
+        topic: str,
+        *,
+        partition: int | None = None,
+        offset: int | None = None,
+        limit: int = 100,
+        since: When | None = None,
+        until: When | None = None,
+        cursor: str | None = None,
+    ) -> Page:
+        since_ms, until_ms = window(since, until)
+        return await _thread(
+            browse.page, self.log, topic, partition=partition, offset=offset, limit=limit, since_ms=since_ms, until_ms=until_ms,
+            cursor=cursor,
+        )  # fmt: skip
+
+    async def read(self, address: str, *, context: int = 0) -> RecordView:
+        return await _thread(browse.view, self.log, address, context)
+
+    async def tail(
+        self, topic: str, q: str = "", *, after: str | None = None, from_start: bool = False
+    ) -> AsyncIterator[Record]:
+        index = self.stock.find(topic)
+        query = parse(q, now_ms=now_ms())
+        start = 0 if from_start else (await _thread(self.log.topic, topic)).next_seq
+        if after is not None:
+            start = await _thread(browse.seq_after, self.log, topic, after)
+        while True:
+            self.stock.find(topic)  # ends with NotFoundError when the topic goes
+            appended = self._appended
+            rows = await _thread(self.log.rows, index.row.id, start, browse.MOST_RECORDS)
+            for row in rows:
+                start = row.seq + 1
+                record = row.record(topic)
+                if matches(query, record):
+                    yield record
+            if not rows:
+                await appended.wait()
+
+    # ------------------------------------------------------------------ searching
+
+    async def search(
+        self,
+        q: str,
+        *,
+        topics: Sequence[str] | None = None,
+        top_k: int = 10,
+        mode: Mode | None = None,
+        since: When | None = None,
+        until: When | None = None,
+        filters: Mapping[str, Any] | None = None,
+        min_score: float | None = None,
+        explain: bool = False,
+        include: Sequence[str] = (),
+        cursor: str | None = None,
+    ) -> SearchReply:
+        wanted = plan(
+            self.stock, q, topics=topics, top_k=top_k, mode=mode, since=since, until=until, filters=filters, min_score=min_score,
+            explain=explain, include=include, cursor=cursor,
+        )  # fmt: skip
+        return await self._run(wanted)
+
+    async def _run(self, wanted: Plan) -> SearchReply:
+        """Embed the plan's words where meaning counts, then search."""
+        if not wanted.topics:
+            return SearchReply((), self.searcher.coverage(wanted, 0, 0))
+        vectors: dict[str, np.ndarray] = {}
+        notes = list(wanted.notes)
+        if wanted.mode != "keyword" and wanted.words:
+            for embedder in {id(t.embedder): t.embedder for t in wanted.topics if t.embedder is not None}.values():
+                try:
+                    vectors[embedder.name] = (await embedder.embed([wanted.words], "query"))[0]
+                except (EmbedError, UsageError) as error:
+                    if wanted.mode == "semantic":
+                        raise
+                    notes.append(f"meaning not searched: {error}")
+        return await _thread(self.searcher.search, replace(wanted, notes=tuple(notes)), vectors)
+
+    async def similar(
+        self, topic: str, *, offset: int, partition: int = 0, top_k: int = 10, topics: Sequence[str] | None = None
+    ) -> SearchReply:
+        home = self.stock.find(topic)
+        if home.embedder is None:
+            raise UsageError(f"{topic!r} is keyword-only; `headwater index create {topic}` adds meaning search")
+        vector, own = await _thread(self._meaning_of, home, partition, offset)
+        others = [
+            t.row.name for t in self.stock.choose(topics or [topic]) if t.embedder and t.embedder.name == home.embedder.name
+        ]
+        wanted = plan(self.stock, "", topics=others, top_k=min(top_k + len(own), MOST_HITS), mode="semantic")
+        reply = await _thread(self.searcher.search, wanted, {home.embedder.name: vector})
+        hits = [h for h in reply if h.passage.id not in own and (h.topic, h.partition, h.offset) != (topic, partition, offset)]
+        return replace(reply, hits=tuple(hits[:top_k]))
+
+    def _meaning_of(self, home: TopicIndex, partition: int, offset: int) -> tuple[np.ndarray, set[int]]:
+        """A record's mean vector `(d,)` and its passages."""
+        row = self.log.find(self.log.topic(home.row.name), partition, offset)
+        own = {home.resolve(p.passage) for p in home.catalogue.places([row.id]).get(row.id, ())}
+        ids, found = home.catalogue.vectors([m for p in own for m in home.family(p)])
+        if not len(ids):
+            raise WaitTimeout(f"{home.row.name}/{partition}/{offset} is not embedded yet; try again in a moment")
+        vector = found.mean(axis=0)
+        return vector / (np.linalg.norm(vector) or 1.0), own
+
+    async def patterns(
+        self,
+        topic: str,
+        *,
+        q: str = "",
+        since: When | None = None,
+        until: When | None = None,
+        new_since: When | None = None,
+        limit: int = 50,
+        cursor: str | None = None,
+    ) -> PatternsReply:
+        if not 1 <= limit <= _MOST_PATTERNS:
+            raise UsageError(f"limit must be between 1 and {_MOST_PATTERNS}")
+        wanted = plan(self.stock, q, topics=[topic], since=since, until=until, mode="keyword", cursor=cursor)
+        mark = None if new_since is None else parse_time(new_since, now_ms=now_ms())
+        return await _thread(views.patterns, self.log, self.keyword, self.searcher, wanted, new_since_ms=mark, limit=limit)
+
+    async def timeline(
+        self,
+        q: str = "",
+        *,
+        topics: Sequence[str] | None = None,
+        since: When | None = None,
+        until: When | None = None,
+        buckets: int = 60,
+    ) -> Timeline:
+        if not 1 <= buckets <= _MOST_BUCKETS:
+            raise UsageError(f"buckets must be between 1 and {_MOST_BUCKETS}")
+        wanted = plan(self.stock, q, topics=topics, since=since, until=until, mode="keyword")
+        return await _thread(views.timeline, self.keyword, self.searcher, wanted, buckets)
+
+    async def ask(
+        self,
+        question: str,
+        *,
+        topics: Sequence[str] | None = None,
+        since: When | None = None,
+        until: When | None = None,
+        top_k: int = 12,
+    ) -> Answer:
+        if not question.strip():
+            raise UsageError("ask a question")
+
+        async def find(words: str, limit: int) -> tuple[SearchReply, list[Evidence]]:
+            reply = await self.search(words, topics=topics, since=since, until=until, top_k=limit)
+            return reply, [Evidence.of(hit, self.stock.find(hit.topic).kind) for hit in reply]
+
+        async def embed(texts: Sequence[str], kind: Kind) -> np.ndarray:
+            return await self.stock.embedders.get(self.settings.embedding.model, TopicConfig()).embed(texts, kind)
+
+        model = None if self.settings.embedding.model in ("none", "external") else embed
+        return await answer(
+            question, search=find, embed=model, clock=time.perf_counter, new_id=lambda: uuid.uuid4().hex, top_k=top_k
+        )
+
+    async def embed(self, texts: Sequence[str], *, model: str | None = None) -> Embedded:
+        if len(texts) > _MOST_TEXTS:
+            raise UsageError(f"at most {_MOST_TEXTS} texts in one call")
+        embedder = self.stock.embedders.get(model or self.settings.embedding.model, TopicConfig())
+        vectors = await embedder.embed(list(texts), "passage")
+        return Embedded(embedder.name, embedder.dimension or 0, tuple(map(tuple, vectors.tolist())))
+
+    # ------------------------------------------------------------------ indexes
+
+    async def indexes(self) -> list[IndexInfo]:
+        return [await _thread(views.index_view, topic) for topic in self.stock.choose(None)]
+
+    async def index(self, topic: str) -> IndexInfo:
+        return await _thread(views.index_view, self.stock.find(topic))
+
+    async def create_index(self, topic: str, model: str | None = None) -> IndexInfo:
+        await _thread(self.stock.set_model, topic, model or self.settings.embedding.model)
+        return await self.index(topic)
+
+    async def rebuild_index(self, topic: str) -> IndexInfo:
+        await _thread(self.stock.rebuild, topic)
+        return await self.index(topic)
+
+    async def delete_index(self, topic: str) -> IndexInfo:
+        await _thread(self.stock.set_model, topic, None)
+        return await self.index(topic)
+
+    # ------------------------------------------------------------------ dead letters, status, life
+
+    async def dead_letters(self, topic: str | None = None, *, limit: int = 100) -> list[DeadLetter]:
+        id = None if topic is None else self.stock.find(topic).row.id
+        return await _thread(self.log.dead_letters, id, limit=min(max(limit, 1), 10_000))
+
+    async def replay_dead_letter(self, id: int) -> None:
+        await _thread(self.stock.replay, id)
+
+    async def drop_dead_letter(self, id: int) -> None:
+        await _thread(self.log.drop_dead_letter, id)
+
+    async def status(self) -> Status:
+        topics = await self.topics()
+        problems = [
+            *self.stock.problems.values(),
+            *(f"{t.row.name}: {t.error}" for t in self.indexer.topics.values() if t.error),
+        ]
+        uptime_s, model = round(time.monotonic() - self._started, 1), self.settings.embedding.model
+        sources = tuple(self.sources.values())
+        return Status(
+            self._version,
+            True,
+            str(self.directory),
+            self.url,
+            os.getpid(),
+            uptime_s,
+            model,
+            tuple(topics),
+            sources,
+            tuple(problems),
+        )
+
+    def announce(self, url: str) -> None:
+        """Say in the data directory's lock where this engine is served."""
+        self.url = url
+        self._ownership.announce(url)
+
+    async def _housekeeping(self) -> None:
+        """Retention, and the end of idempotency keys, once a minute."""
+        while True:
+            await asyncio.sleep(60)
+            try:
+                await _thread(self.stock.expire)
+            except StorageError as error:
+                logger.warning("retention waits: %s", error)
+
+    async def aclose(self) -> None:
+        if self._closed:
+            return
+        self._closed = True
+        for task in self._tasks:
+            task.cancel()
+        for outcome in await asyncio.gather(*self._tasks, return_exceptions=True):
+            if isinstance(outcome, BaseException) and not isinstance(outcome, asyncio.CancelledError):
+                logger.error("a background task had failed", exc_info=outcome)
+        await self.stock.aclose()
+        await _thread(self._close)
+
+    def _close(self) -> None:
+        self.indexer.save_marks()
+        self.keyword.close()
+        self.log.close()
+        if self._cache is not None:
+            self._cache.close()
+        self._ownership.release()
+
+
+def _body_digest(records: Sequence[Entry]) -> bytes:
+    """What makes two bodies the same for an idempotency key."""
+    plain = [asdict(r) if isinstance(r, Draft) else r for r in records]
+    return hashlib.blake2b(orjson.dumps(plain, option=orjson.OPT_SORT_KEYS, default=str), digest_size=16).digest()
+
+
+@contextlib.asynccontextmanager
+async def temporary(settings: Settings, *, version: str = "") -> AsyncIterator[Engine]:
+    """An engine in a directory of its own that goes when it closes: `headwater.open(":memory:")`. Not durable."""
+    directory = Path(tempfile.mkdtemp(prefix="headwater-"))
+    try:
+        async with Engine(replace(settings, data_dir=str(directory)), durable=False, version=version) as engine:
+            yield engine
+    finally:
+        await anyio.to_thread.run_sync(lambda: shutil.rmtree(directory, ignore_errors=True))

@@ -1,0 +1,461 @@
+"""The indexer: the group that makes stored records findable, topic by topic.
+
+    records -> passages -> (SQLite: occurrences, new passages, miner's state, cursor)   `mapped`
+            -> keyword index -> commit -> cursor                                         `keyword`
+    passages never embedded -> embedder -> (SQLite: vectors, cursor) -> vector index     `semantic`
+
+Each arrow may be cut by a crash: the cursor behind it tells where to take up again, ids are the same the second time,
+and the keyword index forgets what lies past its cursor before it is fed again. A provider that is down holds up
+`semantic` alone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+import time
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import anyio.to_thread
+import apsw
+import numpy as np
+import orjson
+
+from headwater.catalogue import (
+    KEYWORD,
+    MAPPED,
+    SEMANTIC,
+    Catalogue,
+    Mapped,
+    PassageRow,
+    Piece,
+    model_id,
+    store_pieces,
+    store_vectors,
+)
+from headwater.config import Settings, TopicConfig
+from headwater.embed import Embedder
+from headwater.errors import EmbedError, HeadwaterError, UsageError
+from headwater.keyword import Doc, KeywordIndex
+from headwater.log import Log, Row, TopicRow, add_dead_letter, set_cursor
+from headwater.passages import Batch, Mapper, choose, embedding_text
+from headwater.records import Watermark
+from headwater.schema import SEQ_MASK
+from headwater.vectors import Hnsw, VectorIndex
+
+logger = logging.getLogger(__name__)
+_EMBED_STEP = 256  # passages between two semantic commits
+_KNOWN_TEXTS = 200_000  # passage texts whose ids are remembered, per topic
+_NONE: Mapping[str, Any] = MappingProxyType({})
+_SETTLE_S = 0.6  # how long `auto` waits for more than a handful of records before it decides
+
+
+@dataclass(slots=True, eq=False)
+class TopicIndex:
+    """One topic's indexes and how far they have come. Written by the indexer, read by search."""
+
+    row: TopicRow
+    config: TopicConfig
+    catalogue: Catalogue
+    embedder: Embedder | None
+    vectors: VectorIndex | None = None
+    mapper: Mapper | None = None
+    aliases: dict[int, int] = field(default_factory=dict)
+    families: dict[int, list[int]] = field(default_factory=dict)
+    known: dict[str, int] = field(default_factory=dict)
+    stored: int = 0
+    mapped: int = 0
+    keyword: int = 0
+    semantic: int = 0
+    next_passage: int = 0
+    error: str | None = None
+    retry_at: float = 0.0
+    waiting_since: float | None = None
+
+    @property
+    def kind(self) -> str:
+        return self.mapper.kind if self.mapper is not None else self.row.passages or self.config.passages
+
+    def watermark(self) -> Watermark:
+        return Watermark(self.stored, self.keyword, self.semantic if self.embedder is not None else self.keyword)
+
+    def resolve(self, passage: int) -> int:
+        """The surviving passage."""
+        return self.aliases.get(passage, passage)
+
+    def family(self, passage: int) -> list[int]:
+        """A surviving passage with all that are aliases of it."""
+        return [passage, *self.families.get(passage, ())]
+
+    def learn_aliases(self, aliases: dict[int, int]) -> None:
+        for old, new in aliases.items():
+            moved = [old, *self.families.pop(old, ())]
+            for member in moved:
+                self.aliases[member] = new
+            self.families.setdefault(new, []).extend(moved)
+        if aliases:
+            self.known = {text: aliases.get(id, id) for text, id in self.known.items()}
+
+
+class Indexer:
+    """Runs over all topics of an engine: `open(row)` for each, then `run()` on the engine's loop."""
+
+    def __init__(
+        self,
+        log: Log,
+        keyword: KeywordIndex,
+        settings: Settings,
+        directory: Path,
+        *,
+        embedder_of: Callable[[str, TopicConfig], Embedder],
+        clock_ms: Callable[[], int],
+    ) -> None:
+        self._log, self._keyword, self._settings, self._directory = log, keyword, settings, directory
+        self._embedder_of, self._clock_ms = embedder_of, clock_ms
+        self.topics: dict[int, TopicIndex] = {}
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._wake_map, self._wake_embed, self._progress = asyncio.Event(), asyncio.Event(), asyncio.Event()
+        self._committed, self._unmarked = 0.0, False
+        self._uncommitted: dict[int, int] = {}
+        self.busy = threading.Lock()  # held while a topic's indexes are fed; taken by whoever replaces them
+
+    # ------------------------------------------------------------------ topics
+
+    def open(self, row: TopicRow, config: TopicConfig) -> TopicIndex:
+        """Bring a topic's indexes to where their cursors say, and put it under the indexer's care."""
+        embedder = None if row.model is None else self._embedder_of(row.model, config)
+        model = self._log.write(lambda db: model_id(db, row.model)) if row.model is not None else None
+        catalogue = Catalogue(self._log, row.id, model, row.generation)
+        cursors = self._log.cursors(row.id)
+        topic = TopicIndex(row, config, catalogue, embedder, stored=row.next_seq, mapped=cursors.get(MAPPED, 0))
+        topic.next_passage = cursors.get(SEMANTIC, 0)
+        topic.learn_aliases(catalogue.aliases())
+        if row.passages is not None:
+            topic.mapper = self._mapper(topic, row.passages)
+        topic.keyword = max(cursors.get(KEYWORD, 0), row.first_seq)
+        self._keyword.delete_from(row.id, topic.keyword)
+        self._replay_keyword(topic)
+        if embedder is not None:
+            self._open_vectors(topic)
+        self._measure_semantic(topic)
+        self.topics[row.id] = topic
+        return topic
+
+    def close_topic(self, id: int) -> None:
+        """Take a topic out of care and let go of its vectors."""
+        topic = self.topics.pop(id, None)
+        if topic is not None and topic.vectors is not None:
+            topic.vectors.close()
+
+    def _mapper(self, topic: TopicIndex, kind: str) -> Mapper:
+        templates = topic.catalogue.templates() if kind == "template" else ()
+        return Mapper(kind, topic.config, self._settings.ingest, clock_ms=self._clock_ms, templates=templates)
+
+    def _open_vectors(self, topic: TopicIndex) -> None:
+        assert topic.embedder is not None
+        if topic.embedder.dimension is None:
+            return  # a remote model tells its dimension with the first vectors
+        config = topic.config
+        topic.vectors = VectorIndex(
+            self._directory / f"{topic.row.id}-{topic.row.generation}",
+            topic.catalogue,
+            dimension=topic.embedder.dimension,
+            metric=config.metric,
+            hnsw=Hnsw(config.hnsw_m, config.hnsw_ef_construction, config.hnsw_ef_search),
+            seal_at=self._settings.index.seal_at,
+            max_segments=self._settings.index.max_segments,
+        )
+        topic.vectors.open()
+
+    def _replay_keyword(self, topic: TopicIndex) -> None:
+        """Feed the keyword index what is mapped but lies past its cursor."""
+        while topic.keyword < topic.mapped:
+            rows = self._log.rows(topic.row.id, topic.keyword, self._settings.ingest.batch_records, before=topic.mapped)
+            if not rows:
+                break
+            places = topic.catalogue.places([r.id for r in rows])
+            spans = [(r, p.n, topic.resolve(p.passage), p.start, p.stop) for r in rows for p in places.get(r.id, ())]
+            bare = [(r, 0, 0, None, None) for r in rows if r.id not in places]
+            self._keyword.add([_doc(topic.row.id, *span) for span in sorted(spans + bare, key=lambda s: (s[0].id, s[1]))])
+            topic.keyword = rows[-1].seq + 1
+        topic.keyword = max(topic.keyword, topic.mapped)
+        self._keyword.commit()
+
+    # ------------------------------------------------------------------ the loops
+
+    async def run(self) -> None:
+        """Map, embed and maintain until cancelled."""
+        self._loop = asyncio.get_running_loop()
+        self._log.on_append(self._appended)
+        self._wake_map.set()
+        self._wake_embed.set()
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._map_loop())
+            group.create_task(self._embed_loop())
+            group.create_task(self._maintain_loop())
+
+    def wake(self) -> None:
+        """Look for work now (any thread)."""
+        if self._loop is not None and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._wake_map.set)
+            self._loop.call_soon_threadsafe(self._wake_embed.set)
+
+    async def wait(self, topic: TopicIndex, seq: int, *, semantic: bool = True) -> None:
+        """Return once records below `seq` are searchable; the caller sets the time limit."""
+        while topic.keyword < seq or (semantic and topic.embedder is not None and topic.semantic < seq):
+            await self._progress.wait()
+
+    def _appended(self, ids: Collection[int]) -> None:
+        self.wake()
+
+    def _report_progress(self) -> None:
+        self._progress.set()
+        self._progress = asyncio.Event()
+
+    async def _map_loop(self) -> None:
+        while True:
+            self._wake_map.clear()
+            worked = await anyio.to_thread.run_sync(self._map_all)
+            if worked:
+                self._wake_embed.set()
+                self._report_progress()
+                continue
+            waits = [
+                t.waiting_since + _SETTLE_S - time.monotonic() for t in self.topics.values() if t.waiting_since is not None
+            ]
+            if self._unmarked:
+                waits.append(1.0)
+            if not await _wait(self._wake_map, max(min(waits), 0.01) if waits else None) and self._unmarked:
+                self.save_marks()
+
+    async def _embed_loop(self) -> None:
+        while True:
+            self._wake_embed.clear()
+            worked = False
+            for topic in list(self.topics.values()):
+                if topic.embedder is not None and time.monotonic() >= topic.retry_at:
+                    worked |= await self._embed_step(topic)
+            if worked:
+                self._report_progress()
+                continue
+            waits = [t.retry_at - time.monotonic() for t in self.topics.values() if t.error is not None]
+            await _wait(self._wake_embed, max(min(waits), 0.05) if waits else None)
+
+    async def _maintain_loop(self) -> None:
+        while True:
+            for topic in list(self.topics.values()):
+                if topic.vectors is not None:
+                    await anyio.to_thread.run_sync(topic.vectors.maintain)
+            await asyncio.sleep(2.0)
+
+    # ------------------------------------------------------------------ mapping
+
+    def _map_all(self) -> bool:
+        stored = self._log.stored()
+        worked = False
+        with self.busy:
+            for topic in list(self.topics.values()):
+                topic.stored = stored.get(topic.row.id, topic.stored)
+                if topic.mapped < topic.stored:
+                    worked |= self._map_step(topic)
+            if self._uncommitted and (
+                not worked or time.monotonic() - self._committed >= self._settings.index.commit_interval_s
+            ):
+                self._commit_keyword()
+                worked = True
+        return worked
+
+    def _map_step(self, topic: TopicIndex) -> bool:
+        rows = self._log.rows(topic.row.id, topic.mapped, self._settings.ingest.batch_records, before=topic.stored)
+        if not rows:
+            topic.mapped = topic.stored  # the rest was deleted before it was mapped
+            return False
+        if topic.mapper is None and not self._decide(topic, rows):
+            return False
+        assert topic.mapper is not None
+        external = topic.embedder is not None and topic.embedder.name == "external"
+        batch = topic.mapper.batch(rows, self._log.vectors_of([r.id for r in rows]) if external else None)
+        self.store(topic, rows, batch, upto=rows[-1].seq + 1)
+        return True
+
+    def store(self, topic: TopicIndex, rows: Sequence[Row], batch: Batch, *, upto: int) -> None:
+        """Commit what `rows` were cut into with the mapped cursor, and hand it to the keyword index. `busy` is held."""
+        now, id = self._clock_ms(), topic.row.id
+
+        def write(db: apsw.Connection) -> Mapped:
+            for bad in batch.poison:
+                add_dead_letter(db, id, "passages", bad.reason, bad.row.value[:4096], now, seq=bad.row.seq)
+            return store_pieces(
+                db, id, batch.pieces, topic.known, generalised=batch.generalised, templates=batch.templates, upto=upto
+            )
+
+        mapped = self._log.write(write, rows=len(rows))
+        topic.learn_aliases(mapped.aliases)
+        if len(topic.known) > _KNOWN_TEXTS:
+            topic.known.clear()
+        if not (batch.pieces and batch.pieces[0].vector):
+            topic.known.update(zip((p.text for p in batch.pieces), map(topic.resolve, mapped.passages), strict=True))
+        self._keyword.add(_docs(topic, rows, batch.pieces, mapped.passages))
+        topic.mapped = upto
+        self._uncommitted[id] = upto
+
+    def _decide(self, topic: TopicIndex, rows: Sequence[Row]) -> bool:
+        """Settle what `auto` means; with few records wait a moment for more, they decide better."""
+        if topic.config.passages == "auto" and len(rows) < 20:
+            topic.waiting_since = topic.waiting_since or time.monotonic()
+            if time.monotonic() - topic.waiting_since < _SETTLE_S:
+                return False
+        topic.waiting_since = None
+        kind = choose(rows, topic.config)
+        self._log.update_topic(topic.row.id, passages=kind)
+        topic.mapper = self._mapper(topic, kind)
+        return True
+
+    def _commit_keyword(self) -> None:
+        self._keyword.commit()
+        self._committed = time.monotonic()
+        for id, upto in self._uncommitted.items():
+            if (topic := self.topics.get(id)) is not None:
+                topic.keyword = upto
+                if topic.embedder is None:
+                    topic.semantic = upto
+        self._uncommitted.clear()
+        self._unmarked = True
+
+    def save_marks(self) -> None:
+        """Write the keyword cursors to the log. They rest in memory while work goes on: they only save replaying."""
+        marks = [(t.row.id, t.keyword) for t in self.topics.values()]
+        self._unmarked = False
+        self._log.submit(lambda db: [set_cursor(db, id, KEYWORD, seq) for id, seq in marks])
+
+    # ------------------------------------------------------------------ embedding
+
+    async def _embed_step(self, topic: TopicIndex) -> bool:
+        """Embed the next passages that have no vector; False when there is nothing to do or the model is not answering."""
+        assert topic.embedder is not None
+        if topic.embedder.name == "external":
+            return await anyio.to_thread.run_sync(self._take_external, topic)
+        upto = topic.mapped
+        rows = await anyio.to_thread.run_sync(topic.catalogue.pending, topic.next_passage, _EMBED_STEP)
+        if not rows:
+            moved = topic.semantic < min(upto, topic.keyword)
+            topic.semantic = max(topic.semantic, min(upto, topic.keyword))
+            return moved
+        kind = topic.kind
+        texts = [embedding_text(kind, r.text, r.context) for r in rows]
+        try:
+            vectors = await topic.embedder.embed(texts, "passage")
+        except EmbedError as error:
+            topic.error = str(error)
+            topic.retry_at = time.monotonic() + min(max(error.retry_after_s or 1.0, 0.2), 60.0)
+            logger.warning("topic %s: meaning search is held up: %s", topic.row.name, error)
+            return False
+        except HeadwaterError as error:
+            await self._embed_singly(topic, rows, texts, error)
+            return True
+        await anyio.to_thread.run_sync(self._store_vectors, topic, [r.id for r in rows], vectors, rows[-1].id + 1)
+        topic.error = None
+        return True
+
+    async def _embed_singly(
+        self, topic: TopicIndex, rows: Sequence[PassageRow], texts: Sequence[str], first: HeadwaterError
+    ) -> None:
+        """One text of a batch is refused: find it, set it aside as a dead letter, embed the others."""
+        assert topic.embedder is not None
+        for row, text in zip(rows, texts, strict=True):
+            try:
+                vectors = await topic.embedder.embed([text], "passage")
+            except UsageError as error:
+                reason, now = f"{topic.embedder.name}: {error}", self._clock_ms()
+                id, seq, payload = topic.row.id, row.first_seq, row.text[:4096]
+                write = _dead_passage(id, reason, payload, now, seq, row.id + 1)
+                await anyio.to_thread.run_sync(self._log.write, write)
+                topic.next_passage = row.id + 1
+            else:
+                await anyio.to_thread.run_sync(self._store_vectors, topic, [row.id], vectors, row.id + 1)
+
+    def _store_vectors(self, topic: TopicIndex, ids: list[int], vectors: np.ndarray, upto: int) -> None:
+        assert topic.catalogue.model is not None
+        model = topic.catalogue.model
+        self._log.write(lambda db: store_vectors(db, topic.row.id, model, ids, vectors, upto), rows=len(ids))
+        if topic.vectors is None:
+            self._open_vectors(topic)
+        elif vectors.size:
+            # as they will be read back after a restart, so that results do not change then
+            topic.vectors.add(np.asarray(ids, np.int64), vectors.astype(np.float16).astype(np.float32))
+        topic.next_passage = upto
+        self._measure_semantic(topic)
+
+    def _take_external(self, topic: TopicIndex) -> bool:
+        """Vectors that came with their records: read them back from the first record of each new passage."""
+        rows = topic.catalogue.pending(topic.next_passage, _EMBED_STEP)
+        if not rows:
+            moved = topic.semantic < topic.keyword
+            topic.semantic = max(topic.semantic, topic.keyword)
+            return moved
+        places = {r.id: topic.catalogue.latest([r.id])[0].record for r in rows}
+        blobs = self._log.vectors_of(list(places.values()))
+        matrix = np.stack([np.frombuffer(blobs[places[r.id]], np.float32) for r in rows])
+        if topic.config.metric == "cosine":
+            matrix = matrix / np.linalg.norm(matrix, axis=1, keepdims=True)
+        self._store_vectors(topic, [r.id for r in rows], matrix, rows[-1].id + 1)
+        return True
+
+    def _measure_semantic(self, topic: TopicIndex) -> None:
+        if topic.embedder is None:
+            topic.semantic = topic.keyword
+            return
+        waiting = topic.catalogue.pending(topic.next_passage, 1)
+        topic.semantic = max(topic.semantic, min(waiting[0].first_seq if waiting else topic.mapped, topic.keyword))
+
+
+def _dead_passage(topic: int, reason: str, payload: str, now: int, seq: int, upto: int) -> Callable[[apsw.Connection], None]:
+    def write(db: apsw.Connection) -> None:
+        add_dead_letter(db, topic, "embed", reason, payload, now, seq=seq)
+        set_cursor(db, topic, SEMANTIC, upto)
+
+    return write
+
+
+def _docs(topic: TopicIndex, rows: Sequence[Row], pieces: Sequence[Piece], passages: Sequence[int]) -> list[Doc]:
+    """Keyword documents of mapped records; a record without passages has one that names none (0)."""
+    by_id = {row.id: row for row in rows}
+    id = topic.row.id
+    docs = [_doc(id, by_id[p.record], p.n, passage, p.start, p.stop) for p, passage in zip(pieces, passages, strict=True)]
+    if len(docs) < len(rows):
+        bare = by_id.keys() - {p.record for p in pieces}
+        docs.extend(_doc(id, by_id[record], 0, 0, None, None) for record in sorted(bare))
+    return docs
+
+
+def _doc(topic: int, row: Row, n: int, passage: int, start: int | None, stop: int | None) -> Doc:
+    """One occurrence as the keyword index takes it: its own stretch of the text, the record's fields."""
+    attributes = orjson.loads(row.attributes) if row.attributes else _NONE
+    text = row.value if start is None else row.value[start:stop]
+    return Doc(
+        topic,
+        row.id & SEQ_MASK,
+        n,
+        passage,
+        row.partition,
+        row.offset,
+        row.time_ms,
+        row.key,
+        attributes.get("level"),
+        text,
+        attributes,
+    )
+
+
+async def _wait(event: asyncio.Event, timeout_s: float | None) -> bool:
+    """True when the event came, False when the time was up."""
+    try:
+        await asyncio.wait_for(event.wait(), timeout_s)
+    except TimeoutError:
+        return False
+    return True

@@ -1,0 +1,164 @@
+"""Record -> passages: what of a record is read, and how it is cut into units of meaning.
+
+template    a log line's template, mined as the stream goes by (headwater.templates); its occurrences are whole records
+exact       the text itself, blanks folded; equal texts are one passage
+chunks      overlapping pieces of a document with exact spans (headwater.chunks), each under its headings
+auto        one of these, decided from the topic's first records (headwater.templates.decide)
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+
+from headwater.catalogue import Piece
+from headwater.chunks import chunk
+from headwater.config import IngestSettings, TopicConfig
+from headwater.errors import HeadwaterError, UsageError
+from headwater.lines import LineReader
+from headwater.log import Row
+from headwater.templates import Miner, TemplateReader, decide, embed_text
+
+DECIDE_RECORDS = 200
+_NAME = re.compile(r"\{([\w.@-]+)\}")  # of a text template; plain names only, nothing of Python's format language
+
+
+@dataclass(frozen=True, slots=True)
+class Poison:
+    """A record that cannot become passages, and why."""
+
+    row: Row
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """What a run of records came to: pieces in order, the miner's changes, and the records that failed."""
+
+    pieces: list[Piece]
+    generalised: Sequence[tuple[str, str]] = ()
+    templates: Sequence[tuple[str, str]] = ()
+    poison: Sequence[Poison] = ()
+
+
+class Mapper:
+    """Cuts one topic's records. `kind` is never `auto`. The miner's state is what `Batch.templates` added up to."""
+
+    def __init__(
+        self,
+        kind: str,
+        config: TopicConfig,
+        limits: IngestSettings,
+        *,
+        clock_ms: Callable[[], int],
+        templates: Iterable[tuple[str, str]] = (),
+    ) -> None:
+        self.kind, self._config, self._limits = kind, config, limits
+        self._miner = Miner(templates) if kind == "template" else None
+        self._reader = TemplateReader(LineReader(clock_ms), self._miner) if self._miner else None
+        self._whole = config.field == "value" and config.text_template is None
+
+    def batch(self, rows: Sequence[Row], vectors: Mapping[int, bytes] | None = None) -> Batch:
+        """The pieces of `rows`. A record of blanks has none. `vectors` are those that records brought along, by id."""
+        pieces: list[Piece] = []
+        poison: list[Poison] = []
+        for row in rows:
+            try:
+                pieces.extend(self._pieces(row))
+            except (HeadwaterError, ValueError, RecursionError) as error:
+                poison.append(Poison(row, f"{type(error).__name__}: {error}"))
+        if vectors:
+            pieces = [piece._replace(vector=vectors.get(piece.record)) for piece in pieces]
+        if self._miner is None:
+            return Batch(pieces, poison=poison)
+        changes = self._miner.take_changes()
+        return Batch(pieces, changes.generalised, changes.rows, poison)
+
+    def _pieces(self, row: Row) -> list[Piece]:
+        text = row.value if self._whole else source_text(row, self._config)
+        if len(text) > self._limits.max_value_bytes:
+            text = text[: self._limits.max_value_bytes]
+        if self._reader is not None:
+            template = self._reader.template(text)
+            return [Piece(row.id, 0, template, row.time_ms, _level(row.attributes))] if template else []
+        if not text or text.isspace():
+            return []
+        if self.kind == "exact":
+            return [Piece(row.id, 0, " ".join(text.split()), row.time_ms, _level(row.attributes))]
+        level = _level(row.attributes)
+        return [
+            Piece(
+                row.id,
+                n,
+                text[c.start : c.end],
+                row.time_ms,
+                level,
+                c.start if self._whole else None,
+                c.end if self._whole else None,
+                c.heading or None,
+            )
+            for n, c in enumerate(chunk(text, size=self._config.chunk_chars, overlap=self._config.chunk_overlap))
+        ]
+
+
+def choose(rows: Sequence[Row], config: TopicConfig) -> str:
+    """What `auto` means for a topic whose first records are `rows`."""
+    if config.passages != "auto":
+        return config.passages
+    if config.embedding_model == "external":
+        return "exact"
+    return decide([row.value if config.text_template is None else source_text(row, config) for row in rows[:DECIDE_RECORDS]])
+
+
+def embedding_text(kind: str, text: str, context: str | None) -> str:
+    """What of a passage is embedded: a template without its wildcards, a chunk under its headings."""
+    if kind == "template":
+        return embed_text(text)
+    return f"{context}\n{text}" if context else text
+
+
+def source_text(row: Row, config: TopicConfig) -> str:
+    """The text a topic reads of a record: its value, its key, a JSON path into it, or a template of fields.
+
+    Raises UsageError where a path leads nowhere."""
+    if config.text_template is not None:
+        fields = {"value": row.value, "key": row.key or "", **_object(row.value), **_json(row.attributes)}
+        return _NAME.sub(lambda m: _shown(fields.get(m[1], "")), config.text_template)
+    if config.field == "value":
+        return row.value
+    if config.field == "key":
+        return row.key or ""
+    found: Any = _object(row.value)
+    for name in config.field.removeprefix("$").strip(".").split("."):
+        if not isinstance(found, Mapping) or name not in found:
+            raise UsageError(f"the value has no field {config.field!r}")
+        found = found[name]
+    return _shown(found)
+
+
+def _shown(value: Any) -> str:
+    return value if isinstance(value, str) else orjson.dumps(value).decode()
+
+
+def _object(value: str) -> Mapping[str, Any]:
+    try:
+        found = orjson.loads(value)
+    except orjson.JSONDecodeError:
+        return {}
+    return found if isinstance(found, Mapping) else {}
+
+
+def _json(attributes: bytes | None) -> Mapping[str, Any]:
+    return orjson.loads(attributes) if attributes else {}
+
+
+def _level(attributes: bytes | None) -> str | None:
+    """The level of a record's encoded attributes, without decoding those that have none."""
+    if attributes is None or b'"level":' not in attributes:
+        return None
+    level = orjson.loads(attributes).get("level")
+    return level if isinstance(level, str) else None

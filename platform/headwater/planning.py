@@ -1,0 +1,72 @@
+"""From a request to a Plan: the query parsed, the topics chosen, the scope that every hit must lie in."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from headwater.errors import UsageError
+from headwater.keyword import Scope
+from headwater.query import as_filters, parse, parse_time
+from headwater.records import Mode
+from headwater.search import Plan, skip_of
+from headwater.stock import Stock
+from headwater.verbs import When
+
+MOST_HITS = 1000
+_MODES = ("hybrid", "keyword", "semantic")
+
+
+def now_ms() -> int:
+    """Milliseconds since the epoch."""
+    return time.time_ns() // 1_000_000
+
+
+def window(since: When | None, until: When | None) -> tuple[int | None, int | None]:
+    """`(since_ms, until_ms)`; UsageError for what is not a time."""
+    now = now_ms()
+    return (None if since is None else parse_time(since, now_ms=now)), (
+        None if until is None else parse_time(until, now_ms=now)
+    )
+
+
+def plan(
+    stock: Stock,
+    q: str,
+    *,
+    topics: Sequence[str] | None = None,
+    top_k: int = 10,
+    mode: Mode | None = None,
+    since: When | None = None,
+    until: When | None = None,
+    filters: Mapping[str, Any] | None = None,
+    min_score: float | None = None,
+    explain: bool = False,
+    include: Sequence[str] = (),
+    cursor: str | None = None,
+) -> Plan:
+    """What a search for `q` will do. An argument wins over the same thing said in the query; filters of both hold.
+
+    Raises UsageError, QueryError, NotFoundError."""
+    if not 1 <= top_k <= MOST_HITS:
+        raise UsageError(f"top_k must be between 1 and {MOST_HITS}")
+    if unknown := sorted(set(include) - {"vector"}):
+        raise UsageError(f"include takes 'vector', not {unknown[0]!r}")
+    query = parse(q, now_ms=now_ms())
+    named = [str(v) for f in query.filters if f.field == "topic" and f.op == "=" for v in f.values]
+    chosen = stock.choose([*(topics or ()), *named] or None)
+    mode = mode or query.mode or "hybrid"
+    if mode not in _MODES:
+        raise UsageError(f"mode must be one of {', '.join(_MODES)}, not {mode!r}")
+    since_ms, until_ms = window(since, until)
+    rest = tuple(f for f in query.filters if not (f.field == "topic" and f.op == "="))
+    scope = Scope(
+        tuple(t.row.id for t in chosen),
+        filters=rest + as_filters(filters or {}),
+        phrases=query.phrases,
+        excluded=query.excluded,
+        since_ms=query.since_ms if since_ms is None else since_ms,
+        until_ms=query.until_ms if until_ms is None else until_ms,
+    )
+    return Plan(query, chosen, scope, mode, top_k, skip_of(cursor), min_score, "vector" in include, explain)

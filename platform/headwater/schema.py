@@ -1,0 +1,81 @@
+"""The tables of `log.db`, and how an older database becomes the present one.
+
+A record's id is `topic << 40 | seq`: records of a topic lie together in arrival order, and one integer names a record
+in every derived index. With one partition (the default) a record's offset IS its seq; only topics with several
+partitions need rows in `spread` to find a record by its address.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from headwater.errors import StorageError
+
+if TYPE_CHECKING:
+    import apsw
+
+SEQ_BITS = 40
+SEQ_MASK = (1 << SEQ_BITS) - 1
+
+# One entry a version, each run in one transaction with the bump of user_version. Entries are never edited once released.
+MIGRATIONS: tuple[str, ...] = (
+    """
+    CREATE TABLE topic(
+        id INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT NOT NULL UNIQUE, config TEXT NOT NULL, passages TEXT,
+        model TEXT, generation INTEGER NOT NULL DEFAULT 1, created_ms INTEGER NOT NULL, next_seq INTEGER NOT NULL DEFAULT 0,
+        first_seq INTEGER NOT NULL DEFAULT 0, records INTEGER NOT NULL DEFAULT 0, bytes INTEGER NOT NULL DEFAULT 0);
+    CREATE TABLE head(topic INTEGER, partition INTEGER, next_offset INTEGER NOT NULL,
+        PRIMARY KEY(topic, partition)) WITHOUT ROWID;
+    CREATE TABLE record(
+        id INTEGER PRIMARY KEY, partition INTEGER NOT NULL, offset INTEGER NOT NULL, time_ms INTEGER NOT NULL,
+        appended_ms INTEGER NOT NULL, key TEXT, value TEXT NOT NULL, attributes BLOB, stream INTEGER, position INTEGER,
+        raw BLOB, vector BLOB);
+    CREATE UNIQUE INDEX record_position ON record(stream, position) WHERE stream IS NOT NULL;
+    CREATE TABLE spread(topic INTEGER, partition INTEGER, offset INTEGER, seq INTEGER NOT NULL,
+        PRIMARY KEY(topic, partition, offset)) WITHOUT ROWID;
+    CREATE TABLE stream(id INTEGER PRIMARY KEY, topic INTEGER NOT NULL, name TEXT NOT NULL,
+        last_position INTEGER NOT NULL DEFAULT -1, UNIQUE(topic, name));
+    CREATE TABLE source(name TEXT PRIMARY KEY, state BLOB NOT NULL) WITHOUT ROWID;
+    CREATE TABLE delivery(topic INTEGER, key TEXT, digest BLOB NOT NULL, receipts BLOB NOT NULL, created_ms INTEGER NOT NULL,
+        PRIMARY KEY(topic, key)) WITHOUT ROWID;
+    CREATE INDEX delivery_age ON delivery(created_ms);
+    CREATE TABLE cursor(topic INTEGER, name TEXT, seq INTEGER NOT NULL, PRIMARY KEY(topic, name)) WITHOUT ROWID;
+    CREATE TABLE dead_letter(
+        id INTEGER PRIMARY KEY AUTOINCREMENT, topic INTEGER NOT NULL, stage TEXT NOT NULL, reason TEXT NOT NULL, seq INTEGER,
+        source TEXT, payload TEXT NOT NULL, created_ms INTEGER NOT NULL);
+    CREATE INDEX dead_letter_seq ON dead_letter(topic, seq);
+
+    CREATE TABLE passage(
+        id INTEGER PRIMARY KEY AUTOINCREMENT, topic INTEGER NOT NULL, digest BLOB NOT NULL, text TEXT NOT NULL, context TEXT,
+        level TEXT, count INTEGER NOT NULL, first_seq INTEGER NOT NULL, last_seq INTEGER NOT NULL, first_ms INTEGER NOT NULL,
+        last_ms INTEGER NOT NULL, UNIQUE(topic, digest));
+    CREATE INDEX passage_topic ON passage(topic, id);
+    CREATE TABLE alias(old INTEGER PRIMARY KEY, new INTEGER NOT NULL);
+    CREATE INDEX alias_new ON alias(new);
+    CREATE TABLE occurrence(record INTEGER, n INTEGER, passage INTEGER NOT NULL, start INTEGER, stop INTEGER,
+        PRIMARY KEY(record, n)) WITHOUT ROWID;
+    CREATE INDEX occurrence_passage ON occurrence(passage, record);
+    CREATE TABLE template(topic INTEGER, text TEXT, state TEXT NOT NULL, PRIMARY KEY(topic, text)) WITHOUT ROWID;
+    CREATE TABLE model(id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE);
+    CREATE TABLE vector(topic INTEGER, model INTEGER, passage INTEGER, segment TEXT, data BLOB NOT NULL,
+        PRIMARY KEY(topic, model, passage)) WITHOUT ROWID;
+    CREATE INDEX vector_segment ON vector(segment) WHERE segment IS NOT NULL;
+    CREATE TABLE segment(name TEXT PRIMARY KEY, topic INTEGER NOT NULL, model INTEGER NOT NULL, count INTEGER NOT NULL,
+        min_id INTEGER NOT NULL, max_id INTEGER NOT NULL, manifest TEXT NOT NULL) WITHOUT ROWID;
+    """,
+)
+
+
+def migrate(db: apsw.Connection, migrations: tuple[str, ...] = MIGRATIONS) -> None:
+    """Bring a database to the present version, all or nothing for each step; a newer database is refused."""
+    version = int(db.pragma("user_version"))
+    if version > len(migrations):
+        raise StorageError(
+            f"{db.filename} was written by a newer Headwater (schema {version}, this one knows {len(migrations)}); "
+            "upgrade Headwater, or restore a backup made with this version"
+        )
+    for number in range(version, len(migrations)):
+        with db:
+            for _ in db.execute(migrations[number]):
+                pass
+            db.pragma("user_version", number + 1)

@@ -1,0 +1,272 @@
+"""The topics of an engine: opened, made, changed, deleted; their models, retention and dead letters.
+
+Plain synchronous code. Whatever takes a topic's indexes away holds `indexer.busy`, so that the indexer is not feeding them.
+"""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import apsw
+
+from headwater import catalogue
+from headwater.config import EmbeddingSettings, Settings, TopicConfig, topic_config
+from headwater.embed import Embedder
+from headwater.embed.cache import Cached, VectorCache
+from headwater.embed.lookup import load
+from headwater.errors import ConfigError, ConflictError, EmbedError, NotFoundError, UsageError
+from headwater.indexer import Indexer, TopicIndex
+from headwater.keyword import KeywordIndex
+from headwater.log import Log, TopicRow, add_dead_letter, set_cursor
+from headwater.passages import Mapper
+from headwater.records import TOPIC_NAME
+
+logger = logging.getLogger(__name__)
+_FIXED = ("partitions", "passages", "field", "text_template", "metric", "dimension")
+_RELEASE_STEP = 5000
+
+
+class Embedders:
+    """The embedders in use, each loaded once."""
+
+    def __init__(self, settings: EmbeddingSettings, cache: VectorCache | None) -> None:
+        self._settings, self._cache = settings, cache
+        self._held: dict[tuple[str, int | None], Embedder] = {}
+
+    def get(self, name: str, config: TopicConfig) -> Embedder:
+        """The embedder of that name; ConfigError or EmbedError says how to mend it."""
+        key = (name, config.dimension)
+        if key not in self._held:
+            found = load(name, self._settings, dimension=config.dimension)
+            self._held[key] = Cached(found, self._cache) if self._cache is not None and name != "external" else found
+        return self._held[key]
+
+    async def aclose(self) -> None:
+        for embedder in self._held.values():
+            await embedder.aclose()
+        self._held.clear()
+
+
+class Stock:
+    """All topics. `problems` says what is wrong with which, for `status`."""
+
+    def __init__(
+        self, log: Log, keyword: KeywordIndex, indexer: Indexer, settings: Settings, vectors: Path, embedders: Embedders
+    ) -> None:
+        self._log, self._keyword, self._indexer, self._settings = log, keyword, indexer, settings
+        self._vectors, self.embedders = vectors, embedders
+        self.problems: dict[str, str] = {}
+
+    # ------------------------------------------------------------------ finding
+
+    def find(self, name: str) -> TopicIndex:
+        """The topic of that name; NotFoundError."""
+        for topic in list(self._indexer.topics.values()):
+            if topic.row.name == name:
+                return topic
+        raise NotFoundError(f"no topic {name!r}; `headwater topics` lists them")
+
+    def choose(self, names: Sequence[str] | None) -> tuple[TopicIndex, ...]:
+        """The topics of those names, or all by name; NotFoundError."""
+        if names is None:
+            return tuple(sorted(self._indexer.topics.values(), key=lambda t: t.row.name))
+        return tuple(self.find(name) for name in dict.fromkeys(names))
+
+    # ------------------------------------------------------------------ opening
+
+    def open_all(self) -> None:
+        """Bring every topic to where its cursors say, and finish deletions that a crash cut short."""
+        while self._log.write(catalogue.sweep):
+            pass
+        for row in self._log.topics():
+            self._open(row)
+        known = {f"{row.id}-{row.generation}" for row in self._log.topics()}
+        for directory in self._vectors.glob("*") if self._vectors.is_dir() else ():
+            if directory.name not in known:
+                shutil.rmtree(directory, ignore_errors=True)
+
+    def _open(self, row: TopicRow) -> None:
+        config = topic_config(row.config)
+        self.problems.pop(row.name, None)
+        try:
+            self._indexer.open(row, config)
+        except (ConfigError, EmbedError) as error:
+            # a missing model must not keep the records from being read: meaning search waits, everything else serves
+            self.problems[row.name] = f"{row.name}: {error}"
+            self._indexer.open(replace(row, model=None), config)
+
+    def _reopen(self, name: str) -> None:
+        """Close a topic's indexes and open them by what the log now says. The caller holds `busy`."""
+        row = self._log.topic(name)
+        self._keyword.commit()
+        self._indexer.close_topic(row.id)
+        self._open(row)
+        self._indexer.wake()
+
+    # ------------------------------------------------------------------ changing
+
+    def create(self, name: str, config: Mapping[str, Any]) -> None:
+        """A new topic. UsageError for a bad name or setting; ConflictError where it exists with other settings."""
+        if not TOPIC_NAME.fullmatch(name):
+            raise UsageError(f"{name!r} cannot name a topic; use letters, digits, dot, dash and underscore (at most 100)")
+        settings = topic_config(config)
+        model = settings.embedding_model or self._settings.embedding.model
+        if model != "none":
+            self.embedders.get(model, settings)  # an unknown model fails now, not at the first record
+        with self._indexer.busy:
+            try:
+                row = self._log.create_topic(name, _given(settings))
+            except ConflictError:
+                if topic_config(self._log.topic(name).config) == settings:
+                    return
+                raise
+            self._log.update_topic(row.id, model=None if model == "none" else model)
+            self._open(self._log.topic(name))
+
+    def change(self, name: str, config: Mapping[str, Any]) -> None:
+        """Change settings; UsageError for those fixed once records exist."""
+        topic = self.find(name)
+        settings = topic_config(config, base=topic.config)
+        if self._log.topic(name).next_seq:
+            for fixed in _FIXED:
+                if getattr(settings, fixed) != getattr(topic.config, fixed):
+                    raise UsageError(f"{fixed} of {name!r} is fixed once records exist; make a new topic and ingest again")
+        if settings.embedding_model != topic.config.embedding_model:
+            raise UsageError(f"`headwater index create {name} --model {settings.embedding_model}` changes the model")
+        with self._indexer.busy:
+            self._log.update_topic(topic.row.id, config=_given(settings))
+            self._reopen(name)
+
+    def delete(self, name: str) -> None:
+        """Delete a topic: gone for every reader at once, then its rows in steps."""
+        topic = self.find(name)
+        with self._indexer.busy:
+            self._indexer.close_topic(topic.row.id)
+            self._log.write(lambda db: catalogue.delete_topic(db, topic.row.id))
+            self._keyword.delete_topic(topic.row.id)
+            self._keyword.commit()
+        self.problems.pop(name, None)
+        shutil.rmtree(self._vectors / f"{topic.row.id}-{topic.row.generation}", ignore_errors=True)
+        while self._log.write(catalogue.sweep):
+            pass
+
+    def set_model(self, name: str, model: str | None) -> None:
+        """Embed a topic with another model, or with none. Its passages are read again; old vectors go."""
+        topic = self.find(name)
+        if model is not None and model != "none":
+            self.embedders.get(model, topic.config)
+        with self._indexer.busy:
+            row = self._log.topic(name)
+            self._log.write(lambda db: _forget_vectors(db, row.id))
+            settings = replace(topic.config, embedding_model=model or "none")
+            self._log.update_topic(
+                row.id, config=_given(settings), generation=row.generation + 1, model=None if model == "none" else model
+            )
+            self._reopen(name)
+        shutil.rmtree(self._vectors / f"{row.id}-{row.generation}", ignore_errors=True)
+
+    def rebuild(self, name: str) -> None:
+        """Build the keyword index and the vector index anew; nothing is embedded again."""
+        self.find(name)
+        with self._indexer.busy:
+            row = self._log.topic(name)
+            self._keyword.delete_topic(row.id)
+            self._log.write(lambda db: _restart_indexes(db, row.id))
+            self._log.update_topic(row.id, generation=row.generation + 1)
+            self._reopen(name)
+        shutil.rmtree(self._vectors / f"{row.id}-{row.generation}", ignore_errors=True)
+
+    # ------------------------------------------------------------------ retention
+
+    def expire(self) -> None:
+        """Let go of what is past its retention, and of idempotency keys past their horizon."""
+        now_ms = time.time_ns() // 1_000_000
+        horizon = now_ms - self._settings.ingest.idempotency_days * 86_400_000
+        self._log.write(lambda db: db.execute("DELETE FROM delivery WHERE created_ms < ?", (horizon,)).get)
+        for topic in self.choose(None):
+            while (until := self._expired_until(topic, now_ms)) is not None:
+                self._release_before(topic, until)
+
+    def _expired_until(self, topic: TopicIndex, now_ms: int) -> int | None:
+        """The seq below which at most one step's worth of records is past the topic's retention; None when none is."""
+        row, config = self._log.topic(topic.row.name), topic.config
+        oldest = self._log.rows(row.id, row.first_seq, _RELEASE_STEP, before=topic.keyword)
+        gone = 0
+        excess_records = row.records - config.retention_records if config.retention_records else 0
+        excess_bytes = row.bytes - config.retention_bytes if config.retention_bytes else 0
+        for record in oldest:
+            too_old = config.retention_s is not None and record.appended_ms < now_ms - config.retention_s * 1000
+            if not (too_old or excess_records > gone or excess_bytes > 0):
+                break
+            gone += 1
+            excess_bytes -= len(record.value)
+        return oldest[gone - 1].seq + 1 if gone else None
+
+    def _release_before(self, topic: TopicIndex, seq: int) -> None:
+        with self._indexer.busy:
+            records = [r.id for r in self._log.rows(topic.row.id, 0, _RELEASE_STEP, before=seq)]
+            dead = self._log.write(lambda db: catalogue.release(db, topic.row.id, records), rows=len(records))
+            self._keyword.delete_before(topic.row.id, seq)
+            self._keyword.commit()
+            if dead and topic.kind != "template":  # templates come back; texts of documents hardly do
+                if topic.vectors is not None:
+                    topic.vectors.remove(dead)
+                topic.known.clear()
+                self._log.write(lambda db: catalogue.forget_passages(db, dead))
+
+    # ------------------------------------------------------------------ dead letters
+
+    def set_aside(self, topic: TopicIndex, stage: str, reason: str, payload: str) -> None:
+        """Keep input that cannot become a record."""
+        now_ms = time.time_ns() // 1_000_000
+        self._log.write(lambda db: add_dead_letter(db, topic.row.id, stage, reason, payload, now_ms))
+
+    def replay(self, id: int) -> None:
+        """Try a dead letter again; it goes when that succeeds, else the error is raised and it stays."""
+        name, seq = self._log.dead_letter(id)
+        topic = self.find(name)
+        if seq is None:
+            raise UsageError(f"dead letter {id} holds input that never became a record; mend it and append it again")
+        rows = self._log.rows(topic.row.id, seq, 1, before=seq + 1)
+        if not rows:
+            self._log.drop_dead_letter(id)
+            return
+        mapper = topic.mapper or Mapper(topic.kind, topic.config, self._settings.ingest, clock_ms=lambda: 0)
+        with self._indexer.busy:
+            batch = mapper.batch(rows)
+            if batch.poison:
+                raise UsageError(f"it fails again: {batch.poison[0].reason}")
+            self._indexer.store(topic, rows, batch, upto=topic.mapped)
+            topic.next_passage = 0
+            self._log.write(lambda db: set_cursor(db, topic.row.id, catalogue.SEMANTIC, 0))
+        self._log.drop_dead_letter(id)
+        self._indexer.wake()
+
+    async def aclose(self) -> None:
+        for id in list(self._indexer.topics):
+            self._indexer.close_topic(id)
+        await self.embedders.aclose()
+
+
+def _given(settings: TopicConfig) -> dict[str, Any]:
+    """The settings that differ from the defaults, and the partitions always: the log reads them."""
+    plain = TopicConfig()
+    return {"partitions": settings.partitions, **{k: v for k, v in asdict(settings).items() if v != getattr(plain, k)}}
+
+
+def _forget_vectors(db: apsw.Connection, topic: int) -> None:
+    db.execute("DELETE FROM vector WHERE topic = ?", (topic,))
+    db.execute("DELETE FROM segment WHERE topic = ?", (topic,))
+    set_cursor(db, topic, catalogue.SEMANTIC, 0)
+
+
+def _restart_indexes(db: apsw.Connection, topic: int) -> None:
+    db.execute("UPDATE vector SET segment = NULL WHERE topic = ?", (topic,))
+    db.execute("DELETE FROM segment WHERE topic = ?", (topic,))
+    set_cursor(db, topic, catalogue.KEYWORD, 0)

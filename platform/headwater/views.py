@@ -1,0 +1,183 @@
+"""Replies that are neither search nor storage: topics with their numbers, patterns, timelines, index descriptions."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from headwater.catalogue import PassageRow
+from headwater.config import TopicConfig
+from headwater.errors import UsageError
+from headwater.indexer import TopicIndex
+from headwater.keyword import KeywordIndex
+from headwater.log import Log, TopicRow
+from headwater.records import (
+    Bucket,
+    IndexInfo,
+    Passage,
+    Pattern,
+    PatternsReply,
+    Timeline,
+    Topic,
+    address,
+    from_ms,
+)
+from headwater.search import Plan, Searcher, is_narrow
+
+MOST_PASSAGES = 200_000  # distinct passages a narrowed patterns request may count
+
+
+class Rates:
+    """Records per second of each topic over the last minute, from how far it had come at earlier looks."""
+
+    def __init__(self) -> None:
+        self._looks: dict[int, deque[tuple[float, int]]] = {}
+
+    def look(self, topic: int, seq: int) -> float:
+        now = time.monotonic()
+        looks = self._looks.setdefault(topic, deque(maxlen=600))
+        while looks and now - looks[0][0] > 60:
+            looks.popleft()
+        rate = (seq - looks[0][1]) / max(now - looks[0][0], 1e-3) if looks else 0.0
+        if not looks or now - looks[-1][0] >= 0.1:
+            looks.append((now, seq))
+        return round(max(rate, 0.0), 3)
+
+
+def topic_view(log: Log, row: TopicRow, topic: TopicIndex, rates: Rates, dead: int) -> Topic:
+    """One topic with its numbers."""
+    config = topic.config
+    passages = topic.catalogue.count()
+    oldest, newest = log.rows(row.id, row.first_seq, 1), log.rows_before(row.id, row.next_seq, 1)
+    settings = {name: getattr(config, name) for name in TopicConfig.__dataclass_fields__}
+    settings["passages_in_use"], settings["model_in_use"] = row.passages, row.model
+    return Topic(
+        row.name,
+        config.partitions,
+        settings,
+        row.records,
+        passages,
+        round(row.records / passages, 2) if passages else 0.0,
+        row.bytes,
+        rates.look(row.id, row.next_seq),
+        from_ms(oldest[0].time_ms) if oldest else None,
+        from_ms(newest[-1].time_ms) if newest else None,
+        replace(topic.watermark(), stored=row.next_seq),
+        dead,
+    )
+
+
+def index_view(topic: TopicIndex) -> IndexInfo:
+    """The index of one topic."""
+    mark, config = topic.watermark(), topic.config
+    passages = topic.catalogue.count()
+    state = (
+        "off"
+        if topic.embedder is None
+        else "stalled"
+        if topic.error
+        else "ready"
+        if mark.semantic >= mark.stored
+        else "building"
+    )
+    vectors = topic.vectors
+    return IndexInfo(
+        topic.row.name,
+        topic.embedder.name if topic.embedder else None,
+        topic.embedder.dimension if topic.embedder else None,
+        config.metric,
+        topic.kind,
+        {"m": config.hnsw_m, "ef_construction": config.hnsw_ef_construction, "ef_search": config.hnsw_ef_search},
+        passages,
+        topic.catalogue.count_vectors() if topic.embedder else 0,
+        vectors.tail_count if vectors else 0,
+        tuple({"name": s.name, "count": s.count} for s in topic.catalogue.segments()) if topic.embedder else (),
+        state,
+        topic.error or ("; ".join(vectors.problems) if vectors and vectors.problems else None),
+    )
+
+
+def patterns(
+    log: Log, keyword: KeywordIndex, searcher: Searcher, plan: Plan, *, new_since_ms: int | None, limit: int
+) -> PatternsReply:
+    """The passages of the plan's one topic with their counts in scope, most frequent first."""
+    (topic,) = plan.topics
+    end = plan.skip + limit
+    if is_narrow(plan) or plan.words:
+        counts = _counts(keyword, plan, topic)
+        rows = [r for r in topic.catalogue.rows(counts).values() if new_since_ms is None or r.first_ms >= new_since_ms]
+        ranked = sorted(rows, key=lambda r: (-counts[r.id], r.id))
+    else:
+        ranked = topic.catalogue.frequent(end + 1_000, new_since_ms=new_since_ms)
+        counts = {r.id: r.total for r in ranked}
+    more = max(len(ranked) - end, 0)
+    coverage = searcher.coverage(plan, sum(counts[r.id] for r in ranked), more)
+    coverage = replace(coverage, next_cursor=str(end) if more else None)
+    return PatternsReply(tuple(_pattern(log, topic, r, counts[r.id], new_since_ms) for r in ranked[plan.skip : end]), coverage)
+
+
+def _counts(keyword: KeywordIndex, plan: Plan, topic: TopicIndex) -> dict[int, int]:
+    """Records in scope of each surviving passage; with words, of the passages that have one of them."""
+    found = keyword.passages(plan.scope, limit=MOST_PASSAGES)
+    if plan.words:
+        matched = {m.passage for m in keyword.match(plan.words, plan.scope, limit=20_000)}
+        found = {p: n for p, n in found.items() if p in matched}
+    counts: dict[int, int] = {}
+    for passage, number in found.items():
+        if passage:
+            survivor = topic.resolve(passage)
+            counts[survivor] = counts.get(survivor, 0) + number
+    return counts
+
+
+def _pattern(log: Log, topic: TopicIndex, row: PassageRow, count: int, new_since_ms: int | None) -> Pattern:
+    example = ""
+    for place in topic.catalogue.latest(topic.family(row.id)):
+        for record in log.rows_of([place.record]).values():
+            example = address(topic.row.name, record.partition, record.offset)
+    passage = Passage(row.id, row.text, count, row.total, from_ms(row.first_ms), from_ms(row.last_ms))
+    return Pattern(
+        passage, topic.row.name, count, new_since_ms is not None and row.first_ms >= new_since_ms, row.level, example
+    )
+
+
+def timeline(keyword: KeywordIndex, searcher: Searcher, plan: Plan, buckets: int) -> Timeline:
+    """Records in scope by time, in at most `buckets` equal steps of a round length. Words of the query must occur."""
+    words = tuple(plan.query.text.split())
+    plan = replace(plan, scope=replace(plan.scope, phrases=plan.scope.phrases + words))
+    coverage = searcher.coverage(plan, 0, 0)
+    span = keyword.time_range(plan.scope)
+    if span is None:
+        return Timeline((), 0.0, coverage)
+    start_ms = span[0] if plan.scope.since_ms is None else plan.scope.since_ms
+    end_ms = span[1] + 1 if plan.scope.until_ms is None else plan.scope.until_ms
+    if end_ms <= start_ms:
+        raise UsageError("the timeline ends before it begins; check since and until")
+    interval = _round_interval((end_ms - start_ms) / buckets)
+    names = {t.row.id: t.row.name for t in plan.topics}
+    counts: dict[int, dict[str, int]] = {}
+    for at, topic, number in keyword.histogram(plan.scope, interval_ms=interval):
+        counts.setdefault(at, {})[names[topic]] = number
+    first, last = start_ms // interval * interval, (end_ms - 1) // interval * interval
+    if counts:
+        first, last = max(first, min(counts)), min(last, max(counts))
+    bars = [_bucket(at, counts.get(at, {})) for at in range(first, last + 1, interval)]
+    total = sum(b.count for b in bars)
+    return Timeline(tuple(bars), interval / 1000, replace(coverage, searched=total))
+
+
+def _bucket(at_ms: int, topics: Mapping[str, int]) -> Bucket:
+    return Bucket(from_ms(at_ms), sum(topics.values()), topics)
+
+
+_STEPS_S = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 10_800, 21_600, 43_200, 86_400)
+
+
+def _round_interval(ms: float, steps: Sequence[int] = _STEPS_S) -> int:
+    """The smallest round step not below `ms`; whole days beyond a day."""
+    for step in steps:
+        if step * 1000 >= ms:
+            return step * 1000
+    return (int(ms) // 86_400_000 + 1) * 86_400_000
