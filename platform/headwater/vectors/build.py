@@ -1,6 +1,6 @@
 """The builder child: `python -m headwater.vectors.build DIRECTORY` turns vectors into a checked Chroma database.
 
-It is a process of its own so that building neither slows searches (lowest priority, one thread) nor can harm them: a
+It is a process of its own so that building neither slows searches (low priority, one thread) nor can harm them: a
 crash in native code ends the child only. It reads `plan.json`, `ids.npy` and `vectors.npy`, writes `chroma/` and
 `built.json`, never renames anything, and ends at once when its standard input does, because then its parent died.
 """
@@ -33,10 +33,10 @@ _LEAST_RECALL = 0.8
 
 def main(directory: Path) -> int:
     """Build and check; 0, or FAILED with the reason on standard error."""
-    os.nice(19)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
         plan = json.loads((directory / "plan.json").read_text("utf-8"))
+        os.nice(plan["nice"])
         ids = np.load(directory / "ids.npy", mmap_mode="r")
         vectors = np.load(directory / "vectors.npy", mmap_mode="r")
         start = time.perf_counter()

@@ -97,7 +97,8 @@ class _View:
 class VectorIndex:
     """Vectors by id, found by nearness. Thread-safe; `maintain` is called now and then from a worker thread.
 
-    `directory` belongs to this index alone; None keeps everything in the tail. `clients` may be shared between indexes.
+    `directory` belongs to this index alone; None keeps everything in the tail. `clients` may be shared between indexes;
+    `builder_nice` is the builder's priority (19 is the lowest: on a machine without idle time it hardly gets on).
     """
 
     def __init__(
@@ -111,10 +112,12 @@ class VectorIndex:
         seal_at: int,
         max_segments: int,
         clients: Clients | None = None,
+        builder_nice: int = 19,
     ) -> None:
         self.space = Space(dimension, metric)
         self._directory, self._catalogue = directory, catalogue
         self._hnsw, self._seal_at, self._max_segments = hnsw, seal_at, max_segments
+        self._builder_nice = builder_nice
         self._clients = clients or Clients()
         self._write, self._change, self._maintenance = threading.Lock(), threading.Lock(), threading.Lock()
         self._view = _View(Tail(self.space), ())
@@ -332,7 +335,7 @@ class VectorIndex:
     def _build(self, sources: list[Segment]) -> bool:
         """Build one segment from the members of `sources`, or from the tail where there are none, and swap it in."""
         assert self._directory is not None
-        building = self._building = Building(self._directory, self.space, self._hnsw)
+        building = self._building = Building(self._directory, self.space, self._hnsw, nice=self._builder_nice)
         try:
             if self._closed:
                 return False

@@ -228,8 +228,8 @@ class Segment:
 class Building:
     """A segment in the making, in a directory of its own; `finish` gives its row, `discard` leaves nothing behind."""
 
-    def __init__(self, home: Path, space: Space, hnsw: Hnsw) -> None:
-        self._home, self._space, self._hnsw = home, space, hnsw
+    def __init__(self, home: Path, space: Space, hnsw: Hnsw, *, nice: int = 19) -> None:
+        self._home, self._space, self._hnsw, self._nice = home, space, hnsw, nice
         token = secrets.token_hex(8)
         self.name = SEALED + token
         self.directory = home / (BUILDING + token)
@@ -261,7 +261,8 @@ class Building:
 
     def run(self) -> None:
         """Build the database in a child and wait for it; DamageError where it fails."""
-        plan = {"dimension": self._space.dimension, "metric": self._space.metric, "hnsw": asdict(self._hnsw)}
+        space = {"dimension": self._space.dimension, "metric": self._space.metric}
+        plan = {**space, "hnsw": asdict(self._hnsw), "nice": self._nice}
         log = self.directory / "build.log"
         with _storage("starting the builder"):
             (self.directory / "plan.json").write_text(json.dumps(plan), "utf-8")

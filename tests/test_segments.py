@@ -1,0 +1,338 @@
+"""Sealed segments with a real Chroma child: sealing, rewriting, damage and death at the worst moments."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from headwater.errors import DamageError, StorageError
+from headwater.vectors import Hnsw, SegmentRow, VectorIndex, segment
+from headwater.vectors.chroma import Clients
+from vector_catalogue import SqliteCatalogue
+
+D, N = 32, 300
+Open = Callable[..., VectorIndex]
+
+
+def random_vectors(n: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).standard_normal((n, D)).astype(np.float32)
+
+
+@pytest.fixture
+def catalogue(tmp_path: Path) -> SqliteCatalogue:
+    return SqliteCatalogue(tmp_path / "log.db", D)
+
+
+@pytest.fixture
+def opened(tmp_path: Path, catalogue: SqliteCatalogue) -> Iterator[Open]:
+    indexes: list[VectorIndex] = []
+
+    def make(seal_at: int = N, max_segments: int = 4, clients: Clients | None = None) -> VectorIndex:
+        for index in indexes:
+            index.close()
+        index = VectorIndex(
+            tmp_path / "index",
+            catalogue,
+            dimension=D,
+            metric="cosine",
+            hnsw=Hnsw(),
+            seal_at=seal_at,
+            max_segments=max_segments,
+            clients=clients,
+            builder_nice=0,
+        )
+        index.open()
+        indexes.append(index)
+        return index
+
+    yield make
+    for index in indexes:
+        index.close()
+
+
+def fill(index: VectorIndex, catalogue: SqliteCatalogue, start: int, stop: int) -> None:
+    vectors = random_vectors(4 * N)[start:stop]
+    catalogue.store(np.arange(start, stop), index.space.accept(vectors))
+    index.add(np.arange(start, stop), vectors)
+
+
+def recall(index: VectorIndex, stop: int, *, hidden: frozenset[int] = frozenset()) -> float:
+    """Recall@10 of 40 queries against brute force, and every reported score is the true one."""
+    stored, queries = index.space.accept(random_vectors(4 * N)[:stop]), random_vectors(40, seed=9)
+    living = np.array([i for i in range(stop) if i not in hidden])
+    cosines = queries @ stored.T / np.linalg.norm(stored, axis=1) / np.linalg.norm(queries, axis=1)[:, None]
+    good = 0
+    for found, truth in zip(index.search_many(queries, 10), cosines, strict=True):
+        best = living[np.argsort(-truth[living])[:10]]
+        assert np.allclose(found.scores, truth[found.ids], atol=1e-5)
+        good += len(set(best.tolist()) & set(found.ids.tolist()))
+    return good / 400
+
+
+def directories(tmp_path: Path) -> list[str]:
+    return sorted(path.name for path in (tmp_path / "index").iterdir() if not path.name.startswith("open-"))
+
+
+def settle(index: VectorIndex) -> int:
+    steps = 0
+    while index.maintain():
+        steps += 1
+        assert steps < 20
+    return steps
+
+
+def wait_for(happened: Callable[[], bool]) -> None:
+    end = time.monotonic() + 20
+    while not happened():
+        assert time.monotonic() < end, "waited in vain"
+        threading.Event().wait(0.002)
+
+
+def test_a_full_tail_is_sealed_and_searched_with_what_came_after(
+    tmp_path: Path, catalogue: SqliteCatalogue, opened: Open
+) -> None:
+    index = opened()
+    fill(index, catalogue, 0, N - 1)
+    assert not index.maintain()
+    fill(index, catalogue, N - 1, N)
+    assert index.maintain()
+    fill(index, catalogue, N, N + 50)
+    counts = index.counts
+    assert (counts.vectors, counts.tail, counts.segments[0].living) == (N + 50, 50, N)
+    assert counts.segments[0].recall > 0.95
+    assert recall(index, N + 50) >= 0.95
+    assert not index.search(random_vectors(1)[0], 3).exact
+
+    fill(index, catalogue, 0, 20)  # known in the segment: nothing changes
+    assert index.counts.vectors == N + 50
+    found = index.search(random_vectors(4 * N)[5], 3, among=[5, N + 3, 17, 9_999])
+    assert found.exact
+    assert found.ids[0] == 5
+    assert set(found.ids.tolist()) == {5, N + 3, 17}
+    stored = index.space.accept(random_vectors(4 * N))
+    assert np.array_equal(index.vectors([N + 1, 3]), stored[[N + 1, 3]])
+
+    index.remove(range(10))
+    assert recall(index, N + 50, hidden=frozenset(range(10))) >= 0.95
+    assert np.isnan(index.vectors([3])).all()
+    catalogue.forget(range(10))
+    again = opened()  # a restart knows of the removal from the log alone, and searches the same files
+    settle(again)
+    assert (again.counts.vectors, again.counts.dead) == (N + 40, 10)
+    assert recall(again, N + 50, hidden=frozenset(range(10))) >= 0.95
+    again.add([4], random_vectors(4 * N)[4:5])
+    assert again.search(random_vectors(4 * N)[4], 1).ids.tolist() == [4]
+    assert len(again.search(random_vectors(1)[0], N + 100).ids) == N + 41
+    assert directories(tmp_path) == [again.counts.segments[0].name]
+
+
+def test_many_segments_become_one_a_worn_one_is_rewritten_and_a_dead_one_dropped(
+    tmp_path: Path, catalogue: SqliteCatalogue, opened: Open
+) -> None:
+    clients = Clients(limit=1)
+    index = opened(seal_at=60, max_segments=1, clients=clients)
+    fill(index, catalogue, 0, 60)
+    assert index.maintain()
+    fill(index, catalogue, 60, 120)
+    assert index.maintain()
+    assert len(index.counts.segments) == 2
+    assert recall(index, 120) >= 0.95
+    databases = [tmp_path / "index" / one.name / "chroma" for one in index.counts.segments]
+    assert [clients.is_open(path) for path in databases].count(True) == 1
+    assert len(list((tmp_path / "index").glob("open-*"))) == 1
+    assert index.maintain()
+    assert [one.living for one in index.counts.segments] == [120]
+    assert not index.maintain()
+    assert recall(index, 120) >= 0.95
+
+    index.remove(range(31))
+    assert index.counts.dead == 31
+    assert index.maintain()
+    assert (index.counts.segments[0].living, index.counts.dead) == (89, 0)
+    assert recall(index, 120, hidden=frozenset(range(31))) >= 0.95
+
+    index.remove(range(120))
+    catalogue.forget(range(120))
+    assert index.maintain()
+    assert index.counts.segments == ()
+    assert catalogue.segments() == []
+    index.close()
+    assert list((tmp_path / "index").iterdir()) == []
+
+
+def test_searches_adds_and_removals_go_on_while_a_segment_is_built(
+    tmp_path: Path, catalogue: SqliteCatalogue, opened: Open
+) -> None:
+    index = opened()
+    fill(index, catalogue, 0, N)
+    results: list[bool] = []
+    sealing = threading.Thread(target=lambda: results.append(index.maintain()))
+    sealing.start()
+    vectors, searches = random_vectors(4 * N), 0
+    wait_for(lambda: any((tmp_path / "index").glob("building-*/plan.json")))
+    fill(index, catalogue, N, N + 30)
+    index.remove([7, N + 2])
+    while sealing.is_alive():
+        sealing.join(0.02)  # the child runs at the lowest priority: leave it some time
+        i = searches % N
+        if i != 7:
+            assert index.search(vectors[i], 1).ids.tolist() == [i]
+        searches += 1
+    sealing.join()
+    assert results == [True]
+    assert searches > 10
+    assert (index.counts.tail, index.counts.vectors) == (29, N + 28)
+    assert 7 not in index.search(vectors[7], N).ids
+    assert index.search(vectors[N + 5], 1).ids.tolist() == [N + 5]
+    assert index.search(vectors[11], 1).ids.tolist() == [11]
+
+
+def test_a_killed_builder_leaves_nothing_behind_and_is_tried_again(
+    tmp_path: Path, catalogue: SqliteCatalogue, opened: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    index = opened()
+    fill(index, catalogue, 0, N)
+    real = subprocess.Popen
+
+    def doomed(*args: object, **more: object) -> subprocess.Popen[bytes]:
+        child = real(*args, **more)
+        (directory,) = (tmp_path / "index").glob("building-*")
+        wait_for(lambda: (directory / "chroma" / "chroma.sqlite3").exists())
+        os.kill(child.pid, signal.SIGKILL)
+        return child
+
+    with monkeypatch.context() as patch:
+        patch.setattr(segment.subprocess, "Popen", doomed)
+        with pytest.raises(DamageError, match="status -9"):
+            index.maintain()
+    assert directories(tmp_path) == []
+    assert recall(index, N) == 1
+    assert index.maintain()
+    assert recall(index, N) >= 0.95
+
+
+def test_a_builder_ends_when_its_parent_is_gone(tmp_path: Path) -> None:
+    command = [sys.executable, "-P", "-m", "headwater.vectors.build", str(tmp_path)]
+    os.mkfifo(tmp_path / "plan.json")  # the child waits here for ever, as in a long build
+    child = subprocess.Popen(command, stdin=subprocess.PIPE)
+    assert child.stdin is not None
+    child.stdin.close()
+    assert child.wait(20) == 3
+
+
+def test_what_a_crash_left_behind_is_removed_and_other_files_are_not(
+    tmp_path: Path, catalogue: SqliteCatalogue, opened: Open
+) -> None:
+    for name in ("building-1", "seg-renamed-but-uncatalogued", "open-2", "notes"):
+        (tmp_path / "index" / name / "chroma").mkdir(parents=True)
+        (tmp_path / "index" / name / "ids.npy").write_bytes(b"x")
+    opened()
+    assert directories(tmp_path) == ["notes"]
+
+
+def _truncate(path: Path) -> None:
+    os.truncate(path, path.stat().st_size // 2)
+
+
+def _flip(path: Path) -> None:
+    with path.open("r+b") as file:
+        file.seek(path.stat().st_size // 2)
+        byte = file.read(1)
+        file.seek(-1, os.SEEK_CUR)
+        file.write(bytes([byte[0] ^ 0xFF]))
+
+
+def test_damage_is_found_before_it_is_read_answered_exactly_and_mended(
+    tmp_path: Path, catalogue: SqliteCatalogue, opened: Open
+) -> None:
+    index = opened()
+    fill(index, catalogue, 0, N)
+    index.maintain()
+    index.close()
+    (row,) = catalogue.segments()
+    home, spare = tmp_path / "index" / row.name, tmp_path / "spare"
+    shutil.copytree(home, spare)
+    harm: list[tuple[str, Callable[[Path], None]]] = [
+        ("chroma/chroma.sqlite3", _flip),
+        ("chroma/*/link_lists.bin", _flip),
+        ("chroma/*/index_metadata.pickle", _truncate),
+        ("vectors.npy", _flip),
+        ("ids.npy", Path.unlink),
+        ("chroma/*/data_level0.bin", _truncate),
+    ]
+    for pattern, damage in harm:
+        if not home.exists():
+            shutil.copytree(spare, home)
+            catalogue.commit_segment(row, np.arange(N), [])
+        (victim,) = home.glob(pattern)
+        damage(victim)
+        index = opened()
+        assert recall(index, N) == 1, pattern
+        assert index.search(random_vectors(1)[0], 3).exact
+        assert index.counts.tail == N
+        assert row.name in index.counts.problems[0]
+        assert catalogue.segments() == []
+        assert not home.exists()
+    settle(index)
+    assert index.counts.problems == ()
+    assert index.counts.segments[0].living == N
+    assert recall(index, N) >= 0.95
+
+
+def test_a_catalogued_segment_without_files_is_searched_from_the_log(
+    tmp_path: Path, catalogue: SqliteCatalogue, opened: Open
+) -> None:
+    opened().close()
+    row = SegmentRow("seg-gone", 1, 0, 0, "{}")
+    ids = np.arange(5)
+    catalogue.store(ids, random_vectors(5))
+    catalogue.commit_segment(row, ids, [])
+    index = opened()
+    assert index.counts.tail == 5
+    assert "seg-gone" in index.counts.problems[0]
+    assert catalogue.segments() == []
+
+
+def test_a_segment_for_a_topic_that_has_gone_is_deleted(tmp_path: Path, catalogue: SqliteCatalogue, opened: Open) -> None:
+    index = opened()
+    fill(index, catalogue, 0, N)
+    catalogue.generation += 1
+    assert not index.maintain()
+    assert directories(tmp_path) == []
+    assert index.counts.tail == N
+
+
+def test_a_full_disk_refuses_a_build_and_keeps_the_tail(
+    tmp_path: Path, catalogue: SqliteCatalogue, opened: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    index = opened()
+    fill(index, catalogue, 0, N)
+    usage = type(segment.shutil.disk_usage(tmp_path))
+    monkeypatch.setattr(segment.shutil, "disk_usage", lambda path: usage(100, 99, 1))
+    with pytest.raises(StorageError, match="disk"):
+        index.maintain()
+    assert directories(tmp_path) == []
+    assert recall(index, N) == 1
+
+
+def test_closing_stops_a_build(tmp_path: Path, catalogue: SqliteCatalogue, opened: Open) -> None:
+    index = opened()
+    fill(index, catalogue, 0, N)
+    results: list[bool] = []
+    sealing = threading.Thread(target=lambda: results.append(index.maintain()))
+    sealing.start()
+    wait_for(lambda: any((tmp_path / "index").glob("building-*/plan.json")))
+    index.close()
+    sealing.join(20)
+    assert results == [False]
+    assert directories(tmp_path) == []
