@@ -32,11 +32,13 @@ class Quotable(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """What a model says of one mark: mark `[n]` in its text stands for `quote` in the record at `address`."""
+    """What a model says of one mark: mark `[n]` in its text stands for `quote` in the record at `address`. `start` says
+    which of several equal quotes is meant; where it does not stand there, it is looked for."""
 
     n: int
     address: str
     quote: str
+    start: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,20 +185,23 @@ def _verify(claims: Sequence[Claim], evidence: Sequence[Quotable], used: set[int
             removed.append(f"[{claim.n}]: the text does not refer to it")
         elif record is None:
             removed.append(f"[{claim.n}]: {claim.address[:200]!r} is not among the records retrieved")
-        elif (span := _locate_once(claim.quote, record, folds)) is None:
+        elif (span := _locate_claim(claim, record, folds)) is None:
             removed.append(f"[{claim.n}]: the quote does not stand in {address}")
         elif (address, *span) not in found.setdefault(claim.n, []):
             found[claim.n].append((address, *span))
     return found, removed
 
 
-def _locate_once(quote: str, record: Quotable, folds: dict[str, tuple[str, list[int]]]) -> tuple[int, int] | None:
+def _locate_claim(claim: Claim, record: Quotable, folds: dict[str, tuple[str, list[int]]]) -> tuple[int, int] | None:
     """`find`, folding each record at most once however many quotes are claimed of it."""
-    if (exact := locate(quote, record.value)) is not None:
+    quote, value, start = claim.quote, record.value, claim.start
+    if start is not None and start >= 0 and quote.strip() and value.startswith(quote, start):
+        return start, start + len(quote)
+    if (exact := locate(quote, value)) is not None:
         return exact
     if record.address not in folds:
-        folds[record.address] = _fold(record.value)
-    return _find_folded(quote, record.value, folds[record.address])
+        folds[record.address] = _fold(value)
+    return _find_folded(quote, value, folds[record.address])
 
 
 def _canonical(text: str) -> str:
