@@ -1,0 +1,132 @@
+"""A server that speaks the wire format of `POST /v1/embeddings`, on loopback, with faults on demand.
+
+    async with FakeOpenAI(["429", "ok"]) as server:      # the first call gets 429, the second an answer, later ones "ok"
+        embedder = OpenAIEmbedder("m", base_url=server.url, ...)
+
+Every request is kept in `requests`. Vectors depend on the text only (`vector_of`), so order can be checked.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import zlib
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+FAULTS = ("429", "429-date", "500", "503", "timeout", "bad-json", "cut", "reset", "count", "dimension", "nan", "null", "index")
+
+
+def vector_of(text: str, dimension: int) -> list[float]:
+    """The vector this server gives a text: far from those of other texts."""
+    return [float(x) for x in np.random.default_rng(zlib.crc32(text.encode())).normal(size=dimension)]
+
+
+@dataclass
+class Request:
+    path: str
+    headers: dict[str, str]
+    body: dict[str, Any]
+
+
+@dataclass
+class FakeOpenAI:
+    """`plan` names what each call gets, in order; when it is used up, "ok". `status:N` answers that status."""
+
+    plan: Sequence[str] | Callable[[], str] = ()
+    dimension: int = 8
+    retry_after: str = "2"
+    message: str = "something the server says"
+    code: str | None = None
+    requests: list[Request] = field(default_factory=list)
+    at_exit: list[Callable[[], Awaitable[None]]] = field(default_factory=list)  # clients to close before the server
+
+    async def __aenter__(self) -> FakeOpenAI:
+        self._steps: Iterator[str] = iter(self.plan) if not callable(self.plan) else iter(self.plan, None)
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        self._serving: set[asyncio.Task[None]] = set()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        for close in self.at_exit:
+            await close()
+        self._server.close()
+        while self._serving:
+            await asyncio.wait(self._serving, timeout=5.0)
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self._server.sockets[0].getsockname()[1]}/v1"
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._serving.add(task)
+        task.add_done_callback(self._serving.discard)
+        try:
+            while (request := await self._read(reader)) is not None:
+                self.requests.append(request)
+                if not await self._answer(next(self._steps, "ok"), request, reader, writer):
+                    break
+        except (ConnectionError, asyncio.IncompleteReadError):
+            pass
+        finally:
+            writer.close()
+
+    async def _read(self, reader: asyncio.StreamReader) -> Request | None:
+        line = await reader.readline()
+        if not line.strip():
+            return None
+        headers: dict[str, str] = {}
+        while (header := (await reader.readline()).decode().strip()):
+            name, _, value = header.partition(":")
+            headers[name.strip().lower()] = value.strip()
+        body = await reader.readexactly(int(headers.get("content-length", "0")))
+        return Request(line.decode().split()[1], headers, json.loads(body))
+
+    async def _answer(self, step: str, request: Request, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
+        """Answer one request; False when the connection is done with."""
+        if step == "timeout":
+            await reader.read()  # until the client gives up
+            return False
+        if step == "reset":
+            writer.transport.abort()
+            return False
+        status, extra = 200, ""
+        payload = json.dumps(self._vectors(step, request.body)).encode()
+        if step == "bad-json":
+            payload = payload[: len(payload) // 2]
+        elif step in ("429", "429-date", "500", "503", "redirect") or step.startswith("status:"):
+            status = 307 if step == "redirect" else int(step.removeprefix("status:").split("-")[0])
+            payload = json.dumps({"error": {"message": self.message, "code": self.code}}).encode()
+            if step in ("429", "503"):
+                extra = f"Retry-After: {self.retry_after}\r\n"
+            elif step == "429-date":
+                extra = "Retry-After: Thu, 01 Jan 1970 00:16:43 GMT\r\n"  # epoch second 1003
+            elif step == "redirect":
+                extra = "Location: http://127.0.0.1:9/elsewhere\r\n"
+        head = f"HTTP/1.1 {status} X\r\nContent-Type: application/json\r\nContent-Length: {len(payload)}\r\n{extra}\r\n"
+        writer.write(head.encode() + (payload[: len(payload) // 2] if step == "cut" else payload))
+        await writer.drain()
+        return step != "cut"
+
+    def _vectors(self, step: str, body: dict[str, Any]) -> dict[str, Any]:
+        dimension = body.get("dimensions", self.dimension) + (1 if step == "dimension" else 0)
+        data = [{"object": "embedding", "index": i, "embedding": vector_of(t, dimension)} for i, t in enumerate(body["input"])]
+        if step == "count":
+            data.pop()
+        elif step == "unordered":
+            data.reverse()
+        elif step == "no-index":
+            for entry in data:
+                del entry["index"]
+        elif step == "index":
+            data[-1]["index"] = len(data)
+        elif step in ("nan", "null"):
+            data[0]["embedding"][0] = float("nan") if step == "nan" else None
+        elif step == "zero":
+            data[0]["embedding"] = [0.0] * dimension
+        return {"object": "list", "data": data, "model": body["model"], "usage": {"prompt_tokens": 1, "total_tokens": 1}}
