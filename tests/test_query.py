@@ -122,7 +122,7 @@ def test_what_only_looks_like_a_filter_stays_a_word(text: str) -> None:
 
 
 def test_a_pasted_log_line_is_words() -> None:
-    line = "081109 203615 148 INFO dfs.DataNode$PacketResponder: Receiving block blk_-16 src: /10.0.0.1:54106 dest: /10.0.0.2:50010"
+    line = "1109 2036 148 INFO a.Node$Responder: Receiving block blk_-16 src: /10.0.0.1:54106 dest: /10.0.0.2:50010"
     assert read(line) == Query(line)
 
 
@@ -207,8 +207,8 @@ def test_any_text_parses_or_points_inside_itself(text: str) -> None:
     try:
         query = read(text)
     except QueryError as error:
-        assert 0 <= error.position <= len(text)
-        assert error.expected
+        inside = 0 <= error.position <= len(text) and error.expected
+        assert inside  # most texts do parse
     else:
         assert all(text_part.strip() for text_part in (*query.phrases, *query.excluded))
         assert all(condition.values for condition in query.filters)

@@ -13,14 +13,14 @@ from decimal import Decimal
 
 import tantivy
 from tantivy import FieldType, Occur
-from tantivy import Query as Match
+from tantivy import Query as TQuery
 
 from headwater.errors import UsageError
 from headwater.keyword_schema import NUL, field_name, number_path, prepared, sanitised
 from headwater.query import Filter, number_of
 
 _SPECIAL = re.compile(r"([\\.+*?()|\[\]{}^$#&~-])")
-Clause = tuple[Occur, Match]
+Clause = tuple[Occur, TQuery]
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,54 +78,54 @@ def clauses(
     return found
 
 
-def combined(found: Sequence[Clause]) -> Match:
+def combined(found: Sequence[Clause]) -> TQuery:
     """One query of clauses; everything where there is none that asks for something."""
     if not any(occur is Occur.Must for occur, _ in found):
-        found = [(Occur.Must, Match.const_score_query(Match.all_query(), 0.0)), *found]
-    return found[0][1] if len(found) == 1 else Match.boolean_query(list(found))
+        found = [(Occur.Must, TQuery.const_score_query(TQuery.all_query(), 0.0)), *found]
+    return found[0][1] if len(found) == 1 else TQuery.boolean_query(list(found))
 
 
-def phrase(schema: tantivy.Schema, tokens: list[str]) -> Match:
+def phrase(schema: tantivy.Schema, tokens: list[str]) -> TQuery:
     """Tokens side by side in this order; one token is a term."""
     if len(tokens) == 1:
-        return Match.term_query(schema, "text", tokens[0], "basic")
-    return Match.phrase_query(schema, "text", list(tokens))
+        return TQuery.term_query(schema, "text", tokens[0], "basic")
+    return TQuery.phrase_query(schema, "text", list(tokens))
 
 
-def ids(schema: tantivy.Schema, name: str, wanted: Sequence[int]) -> Match:
+def ids(schema: tantivy.Schema, name: str, wanted: Sequence[int]) -> TQuery:
     """Documents whose column `name` is one of `wanted`."""
     if not wanted:
-        return Match.empty_query()
+        return TQuery.empty_query()
     if len(wanted) == 1:
-        return Match.term_query(schema, name, wanted[0], "basic")
-    return Match.term_set_query(schema, name, list(wanted))
+        return TQuery.term_query(schema, name, wanted[0], "basic")
+    return TQuery.term_set_query(schema, name, list(wanted))
 
 
-def column_range(schema: tantivy.Schema, name: str, low: int | None, high: int | None) -> Match:
+def column_range(schema: tantivy.Schema, name: str, low: int | None, high: int | None) -> TQuery:
     """Documents with `low` <= column < `high`; None is no bound."""
     kind, least, most = (FieldType.Integer, -(2**63), 2**63 - 1) if name == "time" else (FieldType.Unsigned, 0, 2**64 - 1)
     low, high = least if low is None else max(low, least), most if high is None else high - 1
     if low > min(high, most):
-        return Match.empty_query()
-    return Match.range_query(schema, name, kind, low, min(high, most))
+        return TQuery.empty_query()
+    return TQuery.range_query(schema, name, kind, low, min(high, most))
 
 
 def _must(query: Match) -> Clause:
-    return Occur.Must, Match.const_score_query(query, 0.0)
+    return Occur.Must, TQuery.const_score_query(query, 0.0)
 
 
-def _topics(scope: Scope, schema: tantivy.Schema) -> Match:
+def _topics(scope: Scope, schema: tantivy.Schema) -> TQuery:
     before = scope.before_seq or {}
     free = [topic for topic in scope.topics if topic not in before]
     parts: list[Clause] = [(Occur.Should, ids(schema, "topic", free))] if free else []
     for topic in scope.topics:
         if topic in before:
             both = [(Occur.Must, ids(schema, "topic", [topic])), (Occur.Must, column_range(schema, "seq", None, before[topic]))]
-            parts.append((Occur.Should, Match.boolean_query(both)))
-    return parts[0][1] if len(parts) == 1 else Match.boolean_query(parts)
+            parts.append((Occur.Should, TQuery.boolean_query(both)))
+    return parts[0][1] if len(parts) == 1 else TQuery.boolean_query(parts)
 
 
-def _filter(condition: Filter, index: tantivy.Index, schema: tantivy.Schema) -> Match:
+def _filter(condition: Filter, index: tantivy.Index, schema: tantivy.Schema) -> TQuery:
     """Records whose field meets the condition; for `!=` and `!prefix` those that must not be there."""
     name = condition.field
     if name in ("partition", "offset", "topic"):
@@ -133,15 +133,15 @@ def _filter(condition: Filter, index: tantivy.Index, schema: tantivy.Schema) -> 
     term = field_name(name) + NUL
     if condition.op in ("prefix", "!prefix"):
         begins = Filter(name, "prefix", condition.values).texts()
-        return _any([Match.regex_query(schema, "field", _escaped(term + sanitised(text)) + r"(.|\n)*") for text in begins])
+        return _any([TQuery.regex_query(schema, "field", _escaped(term + sanitised(text)) + r"(.|\n)*") for text in begins])
     if name == "level" and condition.op not in ("=", "!="):
-        return Match.term_set_query(schema, "field", [term + level for level in condition.levels()])
+        return TQuery.term_set_query(schema, "field", [term + level for level in condition.levels()])
     if condition.op in ("=", "!="):
         texts = [term + sanitised(text) for text in condition.texts()]
         return (
-            Match.term_query(schema, "field", texts[0], "basic")
+            TQuery.term_query(schema, "field", texts[0], "basic")
             if len(texts) == 1
-            else Match.term_set_query(schema, "field", texts)
+            else TQuery.term_set_query(schema, "field", texts)
         )
     bound = number_of(condition.values[0])
     if bound is None:
@@ -151,7 +151,7 @@ def _filter(condition: Filter, index: tantivy.Index, schema: tantivy.Schema) -> 
     return index.parse_query(f"number.{number_path(name)}:{limits[condition.op]}", [])
 
 
-def _integers(condition: Filter, schema: tantivy.Schema) -> Match:
+def _integers(condition: Filter, schema: tantivy.Schema) -> TQuery:
     numbers = [number_of(value) for value in condition.values]
     if None in numbers or condition.op in ("prefix", "!prefix"):
         hint = "topics are named by their id here" if condition.field == "topic" else "give whole numbers"
@@ -169,8 +169,8 @@ def _integers(condition: Filter, schema: tantivy.Schema) -> Match:
     return _any(ranges)
 
 
-def _any(queries: list[Match]) -> Match:
-    return queries[0] if len(queries) == 1 else Match.boolean_query([(Occur.Should, query) for query in queries])
+def _any(queries: list[TQuery]) -> TQuery:
+    return queries[0] if len(queries) == 1 else TQuery.boolean_query([(Occur.Should, query) for query in queries])
 
 
 def _escaped(text: str) -> str:

@@ -16,7 +16,7 @@ from itertools import pairwise
 
 import tantivy
 from tantivy import Occur
-from tantivy import Query as Match
+from tantivy import Query as TQuery
 
 from headwater.keyword_schema import analyzer, camel_words, humps, prepared
 from headwater.keyword_scope import phrase
@@ -86,14 +86,14 @@ class WordReader:
         )
 
 
-def scoring(words: Words, schema: tantivy.Schema) -> Match:
+def scoring(words: Words, schema: tantivy.Schema) -> TQuery:
     """The query that scores `words`; matches every document that has one of them."""
-    parts = [(Occur.Should, Match.term_query(schema, "text", stem, "freq")) for stem, _ in words.terms]
+    parts = [(Occur.Should, TQuery.term_query(schema, "text", stem, "freq")) for stem, _ in words.terms]
     for pair in words.pairs:
-        parts.append((Occur.Should, Match.boost_query(phrase(schema, list(pair)), PAIR_WEIGHT)))
+        parts.append((Occur.Should, TQuery.boost_query(phrase(schema, list(pair)), PAIR_WEIGHT)))
     for identifier in words.identifiers:
-        parts.append((Occur.Should, Match.boost_query(phrase(schema, list(identifier)), IDENTIFIER_WEIGHT)))
-    return Match.boolean_query(parts) if parts else Match.empty_query()
+        parts.append((Occur.Should, TQuery.boost_query(phrase(schema, list(identifier)), IDENTIFIER_WEIGHT)))
+    return TQuery.boolean_query(parts) if parts else TQuery.empty_query()
 
 
 def attainable(words: Words, documents: int) -> float:
