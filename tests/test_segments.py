@@ -22,6 +22,19 @@ from vector_catalogue import SqliteCatalogue
 
 D, N = 32, 300
 Open = Callable[..., VectorIndex]
+SEAL = """
+import sys, threading
+from pathlib import Path
+from headwater.vectors import Hnsw, VectorIndex
+from vector_catalogue import SqliteCatalogue
+home = Path(sys.argv[1])
+catalogue = SqliteCatalogue(home / "log.db", 32)
+catalogue.commit_segment = lambda *row: threading.Event().wait()  # the catalogue row never comes
+settings = {"dimension": 32, "metric": "cosine", "hnsw": Hnsw(), "seal_at": 300, "max_segments": 4, "builder_nice": 0}
+index = VectorIndex(home / "index", catalogue, **settings)
+index.open()
+index.maintain()
+"""
 
 
 def random_vectors(n: int, seed: int = 0) -> np.ndarray:
@@ -195,6 +208,39 @@ def test_searches_adds_and_removals_go_on_while_a_segment_is_built(
     assert 7 not in index.search(vectors[7], N).ids
     assert index.search(vectors[N + 5], 1).ids.tolist() == [N + 5]
     assert index.search(vectors[11], 1).ids.tolist() == [11]
+
+
+def test_a_process_killed_while_sealing_loses_nothing(
+    tmp_path: Path, catalogue: SqliteCatalogue, opened: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed while the child builds, and between the rename and the catalogue row."""
+    fill(opened(), catalogue, 0, N)
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
+    for moment in ("building-*/chroma", "seg-*"):
+        process = subprocess.Popen([sys.executable, "-c", SEAL, str(tmp_path)])
+        wait_for(lambda moment=moment: any((tmp_path / "index").glob(moment)))
+        process.kill()
+        process.wait(20)
+        index = opened()
+        assert index.counts.vectors == N
+        assert recall(index, N) == 1
+        wait_for(lambda: (opened().close(), directories(tmp_path))[1] == [])
+    index = opened()
+    assert index.maintain()
+    assert recall(index, N) >= 0.95
+
+
+def test_chroma_does_not_listen_to_the_environment(
+    tmp_path: Path, catalogue: SqliteCatalogue, opened: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / ".env").write_text("CHROMA_API_IMPL=chromadb.api.fastapi.FastAPI\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("CHROMA_API_IMPL", "chromadb.api.fastapi.FastAPI")
+    monkeypatch.setenv("CHROMA_SERVER_HOST", "192.0.2.1")
+    index = opened(seal_at=50)
+    fill(index, catalogue, 0, 50)
+    assert index.maintain()
+    assert recall(index, 50) >= 0.95
 
 
 def test_a_killed_builder_leaves_nothing_behind_and_is_tried_again(

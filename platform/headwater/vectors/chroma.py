@@ -30,12 +30,16 @@ _SPACES = {"cosine": "cosine", "euclidean": "l2", "dot": "ip"}
 
 
 def connect(path: Path) -> Any:
-    """A Chroma client over a database directory: local, no telemetry. Importing Chroma takes 1.4 s, hence here."""
+    """A Chroma client over a database directory. Importing Chroma takes 1.4 s, hence here.
+
+    Its settings are its own defaults, not read: `CHROMA_API_IMPL` in the environment, or a `.env` file where the program
+    was started, would otherwise send the vectors to a server.
+    """
     from chromadb import PersistentClient
     from chromadb.config import Settings
 
     with translated(path):
-        return PersistentClient(str(path), settings=Settings(anonymized_telemetry=False))
+        return PersistentClient(str(path), settings=Settings.model_construct(anonymized_telemetry=False))
 
 
 def create(client: Any, *, metric: str, hnsw: Mapping[str, int], count: int) -> Any:

@@ -151,7 +151,7 @@ class Segment:
         """
         self.check()
         if among is not None:
-            return self._scan(queries, k, self._lookup.positions(among)), True
+            return self._scan(queries, k, self._lookup.found(among)), True
         living = len(self._ids) - self._dead
         ask = min(len(self._ids), k + 2 + 2 * -(-k * self._dead // max(living, 1)))
         while True:
@@ -191,23 +191,18 @@ class Segment:
         return found
 
     def _at(self, ids: Ints) -> Ints:
-        at = self._lookup.positions(ids)
-        return at[(at >= 0) & self._alive[at]]
+        at = self._lookup.found(ids)
+        return at[self._alive[at]]
 
     def _scan(self, queries: Floats, k: int, positions: Ints | None) -> list[tuple[Ints, Floats]]:
         vectors = self._vectors
         assert vectors is not None
-        if positions is None:
-            positions = np.flatnonzero(self._alive)
-        else:
-            positions = np.unique(positions[positions >= 0])
-            positions = positions[self._alive[positions]]
+        positions = np.flatnonzero(self._alive) if positions is None else positions[self._alive[positions]]
         ids = self._ids[positions]
         return [nearest(ids, near, k) for near in self._space.closeness_at(vectors, None, positions, queries)]
 
     def _set(self, ids: Ints, alive: bool) -> None:
-        at = self._lookup.positions(ids)
-        at = np.unique(at[at >= 0])
+        at = self._lookup.found(ids)
         changed = int((self._alive[at] != alive).sum())
         self._alive[at] = alive
         self._dead += -changed if alive else changed

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TypeVar
 
 import numpy as np
@@ -46,6 +47,12 @@ class Lookup:
             at = self._order[at]
         return np.where(self.ids[at] == ids, at, -1).astype(np.int64, copy=False)
 
+    def found(self, ids: Ints) -> Ints:
+        """The positions of the ids that are known: ascending, each once."""
+        at = self.positions(ids)
+        at = at[at >= 0]
+        return at if (at[1:] > at[:-1]).all() else np.unique(at)
+
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
@@ -67,8 +74,7 @@ class Snapshot:
             for rows, start, stop in self._parts():
                 near[:, start:stop] = self.space.closeness(rows, self._weights(start, stop), queries)
         else:
-            at = self.lookup.positions(among)
-            at = np.unique(at[at >= 0])
+            at = self.lookup.found(among)
             ids, alive, near = self.ids[at], self.alive[at], self._near_at(at, queries)
         if not alive.all():
             near[:, ~alive] = -np.inf
@@ -77,8 +83,9 @@ class Snapshot:
     def rows(self, positions: Ints) -> Floats:
         """The vectors at positions, `(n, d)`."""
         rows = np.empty((len(positions), self.space.dimension), np.float32)
-        for block, within, where in self._split(positions):
-            rows[where] = self.blocks[block][within]
+        order = np.argsort(positions, kind="stable")
+        for block, within, where in self._split(positions[order]):
+            rows[order[where]] = self.blocks[block][within]
         return rows
 
     def living(self) -> Iterator[tuple[Ints, Floats]]:
@@ -101,14 +108,12 @@ class Snapshot:
             if start < stop:
                 yield block[: stop - start], start, stop
 
-    def _split(self, positions: Ints) -> Iterator[tuple[int, Ints, Bools | slice]]:
-        if len(self.blocks) == 1:
-            yield 0, positions, slice(None)
-            return
-        owner = positions // self.block_rows
-        for block in np.unique(owner).tolist():
-            where = owner == block
-            yield block, positions[where] - block * self.block_rows, where
+    def _split(self, ascending: Ints) -> Iterator[tuple[int, Ints, slice]]:
+        """Positions block by block: the block, positions within it, and which part of the given ones they are."""
+        bounds = np.searchsorted(ascending, np.arange(len(self.blocks) + 1) * self.block_rows).tolist()
+        for block, (start, stop) in enumerate(pairwise(bounds)):
+            if start < stop:
+                yield block, ascending[start:stop] - block * self.block_rows, slice(start, stop)
 
     def _weights(self, start: int, stop: int) -> Floats | None:
         return None if self.weights is None else self.weights[start:stop]
@@ -175,8 +180,7 @@ class Tail:
 
     def remove(self, ids: Ints) -> None:
         """Hide rows; unknown ids are ignored. Their memory is free when the tail is next sealed."""
-        at = self._now.lookup.positions(ids)
-        at = np.unique(at[at >= 0])
+        at = self._now.lookup.found(ids)
         self._dead += int(self._alive[at].sum())
         self._alive[at] = False
 
