@@ -73,7 +73,7 @@ QUESTIONS = (
         (("raising the pool to 50",), ("rolling back release 1.98",)), "tickets", "T-2291",
     ),
     Question(
-        "How did the team end the incident?",
+        "Which version was payments rolled back to?",
         (("rollback", "rolled back", "roll back"), ("v2.13.4",)), "deploys", "payments-v2.13.4",
     ),
     Question(
@@ -84,9 +84,9 @@ QUESTIONS = (
 
 FINDINGS = (
     Finding("customers billed two times", "logs", "Duplicate charge guard tripped"),
-    Finding("database has no free sessions left", "logs", "Connection is not available"),
-    Finding("website frozen when buying", "tickets", "The spinner never ends when I pay"),
-    Finding("undo of a bad release", "deploys", "Rollback of payments"),
+    Finding("cannot borrow a session", "logs", "Connection is not available"),
+    Finding("endless loading at purchase", "tickets", "The spinner never ends when I pay"),
+    Finding("going back to an older release", "deploys", "Rollback of payments"),
 )
 
 

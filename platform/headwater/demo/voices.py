@@ -216,7 +216,13 @@ CHAT = (
     Message(
         17, "#oncall", "c-107", "tomas", "maybe the bank is down? authorize calls run into the 10 s limit and get sent again"
     ),
-    Message(18.5, "#oncall", "c-107", "priya", "called their hotline: bank says all green on their side, answers in 300 ms"),
+    Message(
+        18.5,
+        "#oncall",
+        "c-107",
+        "priya",
+        "called their hotline: the bank was never down, all green on their side, answers in 300 ms",
+    ),
     Message(19.2, "#oncall", "c-107", "tomas", "then our side is slow to pick up the answer..."),
     Message(20, "#oncall", "c-108", "mira", "redis failover? there was one last week"),
     Message(20.8, "#oncall", "c-108", "mira", "nope, redis is bored, hit rate 97%"),
@@ -236,7 +242,13 @@ CHAT = (
         "priya",
         "and each retry to the bank holds its connection while it waits, so they are gone at once",
     ),
-    Message(25.6, "#oncall", "c-109", "jonas", "and the retry makes a new idempotency key, that explains the doubles"),
+    Message(
+        25.6,
+        "#oncall",
+        "c-109",
+        "jonas",
+        "and every retry to the bank gets a new idempotency key, that is why customers were charged twice",
+    ),
     Message(27, "#oncall", "c-110", "tomas", "can we just raise the pool on the fly?"),
     Message(28, "#oncall", "c-110", "jonas", "needs a restart of all pods anyway. rolling back is safer"),
     Message(29.5, "#oncall", "c-110", "mira", "didn't we have this in March? T-something, pool and retries in one release"),
