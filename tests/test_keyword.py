@@ -420,11 +420,16 @@ def test_a_kill_at_any_moment_loses_nothing_committed_and_blocks_nobody(tmp_path
             assert index.count(scope("level:info")) == index.documents
 
 
-def test_leftover_lock_files_do_not_block(tmp_path: Path) -> None:
-    (tmp_path / ".tantivy-writer.lock").touch()
-    (tmp_path / ".tantivy-meta.lock").touch()
-    with KeywordIndex(tmp_path) as index:
-        fill(index, doc(1))
+def test_leftovers_of_a_killed_process_do_not_block(tmp_path: Path) -> None:
+    for leftover in (".tantivy-writer.lock", ".tantivy-meta.lock", "0123456789abcdef0123456789abcdef.idx"):
+        (tmp_path / leftover).touch()
+    for _ in range(2):
+        with KeywordIndex(tmp_path) as index:
+            index.delete_from(1, 0)
+            fill(index, doc(1), doc(2))
+            index.delete_records(1, [2])
+            index.commit()
+            assert index.documents == 1
 
 
 def damage_meta(path: Path) -> None:
@@ -434,6 +439,13 @@ def damage_meta(path: Path) -> None:
 def damage_segment(path: Path) -> None:
     segment = max(path.glob("*.fast"), key=lambda file: file.stat().st_size)
     segment.write_bytes(segment.read_bytes()[:-20])
+
+
+def flip_a_bit(path: Path) -> None:
+    segment = max(path.glob("*.idx"), key=lambda file: file.stat().st_size)
+    content = bytearray(segment.read_bytes())
+    content[len(content) // 3] ^= 4
+    segment.write_bytes(content)
 
 
 def lose_segment(path: Path) -> None:
@@ -448,7 +460,7 @@ def replace_schema(path: Path) -> None:
     tantivy.Index(builder.build(), str(path))
 
 
-@pytest.mark.parametrize("damage", [damage_meta, damage_segment, lose_segment, replace_schema])
+@pytest.mark.parametrize("damage", [damage_meta, damage_segment, flip_a_bit, lose_segment, replace_schema])
 def test_a_damaged_index_is_refused_when_it_is_opened(tmp_path: Path, damage: Any) -> None:
     with KeywordIndex(tmp_path) as index:
         fill(index, *(doc(i) for i in range(100)))

@@ -8,8 +8,11 @@ and never wait. A commit is durable: after a crash the index opens at the last o
 from __future__ import annotations
 
 import contextlib
+import json
 import queue
+import struct
 import threading
+import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
@@ -59,7 +62,8 @@ class KeywordIndex:
 
     def __init__(self, path: Path | None, *, memory_bytes: int = 64_000_000) -> None:
         """Open or create the index at `path`; None keeps it in memory. DamageError where it cannot be read or was made
-        by another version: delete the directory and feed it again. `memory_bytes` is the writer's buffer."""
+        by another version: delete the directory and feed it again. `memory_bytes` is the writer's buffer. The checksums
+        of all files are compared (about 1 s per GB): a damaged one could otherwise answer wrongly."""
         self._schema = schema()
         self._words = WordReader()
         self._path = path
@@ -67,6 +71,7 @@ class KeywordIndex:
         with _reading(path):
             if path is not None:
                 path.mkdir(parents=True, exist_ok=True)
+                _verify(path)
             self._index = tantivy.Index(self._schema, None if path is None else str(path))
             self._index.register_tokenizer("words", self._words.analyzer)
             self._index.config_reader("manual")
@@ -383,12 +388,37 @@ class KeywordIndex:
         return list(zip(*values, strict=True))
 
 
+def _verify(path: Path) -> None:
+    """Compare the files of the last commit with the checksums in their footers: DamageError. Left-over files of an
+    interrupted commit belong to no segment and are passed over."""
+    if not (path / "meta.json").exists():
+        return
+    for segment in json.loads((path / "meta.json").read_bytes())["segments"]:
+        deletes = segment.get("deletes") or {}
+        for file in path.glob(segment["segment_id"].replace("-", "") + ".*"):
+            if file.suffix == ".del" and f".{deletes.get('opstamp')}.del" not in file.name:
+                continue
+            if not _sound(file.read_bytes()):
+                raise DamageError(f"the keyword index file {file} is damaged")
+
+
+def _sound(content: bytes) -> bool:
+    """Whether a file is as tantivy wrote it: body, footer (JSON with the body's CRC-32), its length and a magic number."""
+    if len(content) < 8:
+        return False
+    length, magic = struct.unpack("<II", content[-8:])
+    if magic != 1337 or length > len(content) - 8:
+        return False
+    body = len(content) - 8 - length
+    return bool(zlib.crc32(memoryview(content)[:body]) == json.loads(content[body:-8])["crc"])
+
+
 @contextlib.contextmanager
 def _reading(path: Path | None) -> Iterator[None]:
     """tantivy's errors while opening and searching, as ours."""
     try:
         yield
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, KeyError) as error:
         raise DamageError(f"the keyword index {path or 'in memory'} cannot be read: {error}") from error
     except BaseException as error:  # a Rust panic is no Exception
         if type(error).__name__ != "PanicException":

@@ -110,7 +110,7 @@ def column_range(schema: tantivy.Schema, name: str, low: int | None, high: int |
     return TQuery.range_query(schema, name, kind, low, min(high, most))
 
 
-def _must(query: Match) -> Clause:
+def _must(query: TQuery) -> Clause:
     return Occur.Must, TQuery.const_score_query(query, 0.0)
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -24,7 +24,8 @@ from headwater.keyword_scope import phrase
 MAX_TERMS = 64
 MAX_CHARS = 20_000  # of a query; what is behind is not scored
 PAIR_WEIGHT = 0.2
-IDENTIFIER_WEIGHT = 0.6
+IDENTIFIER_WEIGHT = 0.3
+POSITIONS_READ = 20_000  # a pair or identifier all of whose words are in more documents than this tells little and costs much
 SATURATION = 2.0  # BM25's term-frequency factor at tf 12 in a text of average length; nothing reaches k1 + 1 = 2.2
 _IDENTIFIER_TOKENS = 12
 _IDENTIFIER = re.compile(r"\d|[^\W_][_.:@][^\W_]")  # a digit, or joined by what does not join words of prose
@@ -77,13 +78,18 @@ class WordReader:
         known = {stem: documents for stem, documents in known.items() if documents}
         kept = dict(sorted(known.items(), key=lambda item: item[1])[:MAX_TERMS])
         scored = [stem if scores and stem in kept else None for stem, scores in tokens]
-        pairs = {(a, b): None for a, b in pairwise(scored) if a and b and a != b}
+        pairs = {(a, b): None for a, b in pairwise(scored) if a and b and a != b and _few(known, (a, b))}
         return Words(
             tuple((stem, known[stem]) for stem in known if stem in kept),
             tuple(pairs)[:MAX_TERMS],
-            tuple(i for i in identifiers if any(stem in kept for stem in i))[:MAX_TERMS],
+            tuple(i for i in identifiers if _few(kept, i))[:MAX_TERMS],
             len(known) - len(kept),
         )
+
+
+def _few(frequencies: Mapping[str, int], stems: Sequence[str]) -> bool:
+    """Whether one of the stems is known and in few enough documents to read positions for."""
+    return any(0 < frequencies.get(stem, 0) <= POSITIONS_READ for stem in stems)
 
 
 def scoring(words: Words, schema: tantivy.Schema) -> TQuery:
