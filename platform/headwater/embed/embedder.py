@@ -118,13 +118,14 @@ def unit_rows(
         )
     with np.errstate(all="ignore"):
         finite = np.isfinite(wide).all(axis=1)
-        norms = np.linalg.norm(wide, axis=1)
+        largest = np.abs(wide).max(axis=1)
+        scaled = wide / largest[:, None]  # squares of huge and tiny numbers leave float64
         flat = np.ptp(wide, axis=1) == 0 if wide.shape[1] > 1 else wide[:, 0] == 0
-    for wrong, what in ((~finite, "NaN or infinity"), (~(norms > 1e-12), "only zeros"), (flat, "one repeated number")):
+    for wrong, what in ((~finite, "NaN or infinity"), (~(largest > 1e-30), "only zeros"), (flat, "one repeated number")):
         if wrong.any():
             at = int(wrong.argmax())
             raise EmbedError(f"{who} answered with a vector of {what} for text {positions[at] if positions else at}")
-    unit: Vectors = (wide / norms[:, None]).astype(np.float32)
+    unit: Vectors = (scaled / np.linalg.norm(scaled, axis=1, keepdims=True)).astype(np.float32)
     return unit
 
 
