@@ -45,6 +45,8 @@ SAME_MEANING, SAME_WORDS = 0.95, 0.8
 # four collections, over which the outcome is flat.
 C_BEST, C_CENTRE, C_SLOPE = 0.7, 0.31, 16.0
 ABSTAIN_BELOW = 0.5
+NAMED = 0.6  # least meaning of a sentence that has the identifiers asked about; models see little in blk_-75714920
+TROUBLE = 0.2  # more meaning and words for an error where the question asks what went wrong: "what broke?" shares neither
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +115,8 @@ class _Unit:
     text: str  # what is embedded
     words: frozenset[str]
     before: int | None
+    named: bool = False  # it has every identifier the question asks about, or is the trouble that is all it asks about
+    bonus: float = 0.0
     share: float = 0.0
     meaning: float = 0.0
     support: float = 0.0
@@ -138,8 +142,9 @@ async def extract(
     if not units or not question.strip():
         return Extract((), 0.0, True, len(units))
     weights = _idf(frozenset(content_words(question)), units)
+    _note_names_and_trouble(question, units, evidence)
     for unit in units:
-        unit.share = _share(unit.words, weights)
+        unit.share = min(1.0, max(_share(unit.words, weights), NAMED * unit.named) + unit.bonus)
     chosen = _preselect(units, evidence)
     vectors = await _meanings(question, chosen, embed, floor) if embed else None
     _support(chosen, evidence, weights, vectors is not None)
@@ -212,6 +217,19 @@ def _preselect(units: list[_Unit], evidence: Sequence[Evidence]) -> list[_Unit]:
 
 
 # ------------------------------------------------------------------------------------------------------- support
+def _note_names_and_trouble(question: str, units: list[_Unit], evidence: Sequence[Evidence]) -> None:
+    """Set `named` and `bonus`: what meaning and shared words miss of identifiers, and of questions like "what broke?"."""
+    names, troubled = identifiers(question), bool(_TROUBLE.search(question))
+    nothing_else = troubled and not set(content_words(_TROUBLE.sub(" ", question))) - _VAGUE
+    for unit in units:
+        item = evidence[unit.index]
+        trouble = troubled and item.level is not None and item.level.casefold() in _BAD_LEVELS
+        unit.bonus = TROUBLE * trouble
+        unit.named = nothing_else and trouble
+        if names and not unit.named:
+            unit.named = all(name.search(item.value, unit.start, unit.end) for name in names)
+
+
 async def _meanings(question: str, units: list[_Unit], embed: Embed, floor: float) -> Vectors:
     """Set each unit's meaning; returns the units' vectors."""
     import numpy as np
@@ -225,7 +243,7 @@ async def _meanings(question: str, units: list[_Unit], embed: Embed, floor: floa
             with_context[row] += CONTEXT_MEANING * vectors[unit.before]
     with_context /= np.maximum(np.linalg.norm(with_context, axis=1, keepdims=True), 1e-9)
     for unit, cosine in zip(units, (with_context @ asked).tolist(), strict=True):
-        unit.meaning = min(max((cosine - floor) / (1 - floor), 0.0), 1.0)
+        unit.meaning = min(max((cosine - floor) / (1 - floor), NAMED * unit.named) + unit.bonus, 1.0)
     return vectors
 
 
@@ -268,22 +286,36 @@ def _confidence(best: _Unit, retrieval: float, by_meaning: bool) -> float:
 
 # --------------------------------------------------------------------------------------------------------- words
 _WORD = re.compile(r"[\u3040-\u30ff\u3400-\u9fff]|[^\W_\u3040-\u30ff\u3400-\u9fff]+")
-_EMPTY = frozenset(
-    re.findall(
-        r"\S+",
-        (
-            "a about am an and are as at be been being but by can could did do does for from had has have how i if in into is it "
-            "its may me might my no not of on or our s should so such t than that the their then there these they this to was "
-            "we were what when where which who whom whose why will with would you your"
-        ),
-    )
-)
+_EMPTY_TEXT = """
+a about am an and are as at be been being but by can could did do does for from had has have how i if in into is it its
+may me might my no not of on or our s should so such t than that the their then there these they this to was we were
+what when where which who whom whose why will with would you your
+"""
+_EMPTY = frozenset(_EMPTY_TEXT.split())
 _ENDINGS = (("sses", "ss"), ("ies", "y"), ("ing", ""), ("ed", ""), ("ly", ""), ("es", ""), ("s", ""))
 
 
 def content_words(text: str) -> list[str]:
     """The words of a text that carry meaning, lower case, English endings off; Chinese and Japanese by character."""
     return [_stem(word) for word in _WORD.findall(text.casefold()) if word not in _EMPTY]
+
+
+_TROUBLE = re.compile(
+    r"\b(?:fail\w*|br[eo]ak\w*|broken?|error\w*|wrong|problem\w*|crash\w*|outage\w*|incident\w*|trouble|went down)\b",
+    re.IGNORECASE,
+)
+_BAD_LEVELS = frozenset({"error", "err", "severe", "critical", "crit", "fatal", "alert", "emergency", "emerg", "panic"})
+_VAGUE = frozenset({"all", "any", "happen", "happened", "last", "latest", "log", "new", "now", "recent", "recently", "today"})
+_NAMED_THING = re.compile(r"\w[\w.:/-]{3,}\w")
+_ORDINARY = re.compile(r"\d+[a-z]{0,3}|\D+|[\d.:/-]{1,10}(?:T[\d:.]+Z?)?", re.IGNORECASE)
+
+
+def identifiers(question: str) -> list[re.Pattern[str]]:
+    """What a question names by an identifier (`blk_-7571492`, `node-69`, `10.250.14.38`), to be found as a whole word;
+    numbers, dates and times of day are not identifiers."""
+    found = dict.fromkeys(m.group() for m in _NAMED_THING.finditer(question))
+    names = [n for n in found if not _ORDINARY.fullmatch(n) or (n.isdigit() and len(n) > 5)]
+    return [re.compile(rf"(?<!\w){re.escape(name)}(?!\w)", re.IGNORECASE) for name in names[:8]]
 
 
 def _stem(word: str) -> str:
