@@ -35,13 +35,13 @@ from headwater.indexer import Indexer, TopicIndex
 from headwater.intake import drafts as intake
 from headwater.keyword import KeywordIndex
 from headwater.lines import LineReader
+from headwater.llm.extractive import Evidence
 from headwater.log import Delivery, Log, Origin
 from headwater.matching import matches
 from headwater.ownership import Ownership
 from headwater.planning import MOST_HITS, now_ms, plan, window
 from headwater.query import parse, parse_time
 from headwater.rag.chain import ask as answer
-from headwater.rag.evidence import Evidence
 from headwater.records import (
     Answer,
     Appended,

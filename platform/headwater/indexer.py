@@ -129,7 +129,8 @@ class Indexer:
     def open(self, row: TopicRow, config: TopicConfig) -> TopicIndex:
         """Bring a topic's indexes to where their cursors say, and put it under the indexer's care."""
         embedder = None if row.model is None else self._embedder_of(row.model, config)
-        model = self._log.write(lambda db: model_id(db, row.model)) if row.model is not None else None
+        name = row.model
+        model = None if name is None else self._log.write(lambda db: model_id(db, name))
         catalogue = Catalogue(self._log, row.id, model, row.generation)
         cursors = self._log.cursors(row.id)
         topic = TopicIndex(row, config, catalogue, embedder, stored=row.next_seq, mapped=cursors.get(MAPPED, 0))
@@ -331,7 +332,12 @@ class Indexer:
         """Write the keyword cursors to the log. They rest in memory while work goes on: they only save replaying."""
         marks = [(t.row.id, t.keyword) for t in self.topics.values()]
         self._unmarked = False
-        self._log.submit(lambda db: [set_cursor(db, id, KEYWORD, seq) for id, seq in marks])
+
+        def write(db: apsw.Connection) -> None:
+            for id, seq in marks:
+                set_cursor(db, id, KEYWORD, seq)
+
+        self._log.submit(write)
 
     # ------------------------------------------------------------------ embedding
 

@@ -140,7 +140,7 @@ def source_text(row: Row, config: TopicConfig) -> str:
     return _shown(found)
 
 
-def _shown(value: Any) -> str:
+def _shown(value: object) -> str:
     return value if isinstance(value, str) else orjson.dumps(value).decode()
 
 

@@ -212,6 +212,7 @@ class Searcher:
             c.score = weight * c.vector + (1 - weight) * c.keyword
         if by_time:
             return ranked
+        ranked = [c for c in ranked if c.score > 0]  # no better than unrelated texts are
         return sorted(ranked, key=lambda c: (-c.score, c.topic.row.name, c.passage))
 
     def _complete_keyword(self, plan: Plan, words: str, ranked: Sequence[_Candidate]) -> None:

@@ -71,31 +71,25 @@ def topic_view(log: Log, row: TopicRow, topic: TopicIndex, rates: Rates, dead: i
 
 def index_view(topic: TopicIndex) -> IndexInfo:
     """The index of one topic."""
-    mark, config = topic.watermark(), topic.config
-    passages = topic.catalogue.count()
-    state = (
-        "off"
-        if topic.embedder is None
-        else "stalled"
-        if topic.error
-        else "ready"
-        if mark.semantic >= mark.stored
-        else "building"
-    )
-    vectors = topic.vectors
+    mark, config, embedder = topic.watermark(), topic.config, topic.embedder
+    counts = topic.vectors.counts if topic.vectors is not None else None
+    error = topic.error or ("; ".join(counts.problems) if counts is not None and counts.problems else None)
+    state = "off" if embedder is None else "stalled" if topic.error else "ready" if mark.semantic >= mark.stored else "building"
     return IndexInfo(
-        topic.row.name,
-        topic.embedder.name if topic.embedder else None,
-        topic.embedder.dimension if topic.embedder else None,
-        config.metric,
-        topic.kind,
-        {"m": config.hnsw_m, "ef_construction": config.hnsw_ef_construction, "ef_search": config.hnsw_ef_search},
-        passages,
-        topic.catalogue.count_vectors() if topic.embedder else 0,
-        vectors.tail_count if vectors else 0,
-        tuple({"name": s.name, "count": s.count} for s in topic.catalogue.segments()) if topic.embedder else (),
-        state,
-        topic.error or ("; ".join(vectors.problems) if vectors and vectors.problems else None),
+        topic=topic.row.name,
+        model=None if embedder is None else embedder.name,
+        dimension=None if embedder is None else embedder.dimension,
+        metric=config.metric,
+        passages=topic.kind,
+        hnsw={"m": config.hnsw_m, "ef_construction": config.hnsw_ef_construction, "ef_search": config.hnsw_ef_search},
+        count_passages=topic.catalogue.count(),
+        count_vectors=0 if counts is None else counts.vectors,
+        tail=0 if counts is None else counts.tail,
+        segments=()
+        if counts is None
+        else tuple({"name": s.name, "count": s.living, "bytes": s.bytes} for s in counts.segments),
+        state=state,
+        error=error,
     )
 
 
