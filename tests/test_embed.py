@@ -491,6 +491,26 @@ def test_a_cached_embedder_asks_its_model_once_for_each_text(tmp_path: Path) -> 
         assert run(cached.embed([])).shape == (0, 17)
 
 
+def test_what_was_embedded_before_a_failure_is_not_embedded_again(tmp_path: Path) -> None:
+    up = [True]
+
+    def answer(texts: Sequence[str]) -> Any:
+        if not up[0]:
+            raise EmbedError("away")
+        up[0] = "600" not in texts
+        return spelled(texts)
+
+    scripted = Scripted(answer)
+    with VectorCache(tmp_path / "v.db") as cache:
+        cached = Cached(scripted, cache)
+        with pytest.raises(EmbedError, match="away"):
+            run(cached.embed([str(i) for i in range(700)]))
+        up[0] = True
+        scripted.batches.clear()
+        assert run(cached.embed([str(i) for i in range(512)])).shape == (512, 17)
+        assert scripted.batches == []
+
+
 def test_vectors_kept_from_a_model_that_changed_its_length_are_made_anew(tmp_path: Path) -> None:
     with VectorCache(tmp_path / "v.db") as cache:
         run(Cached(Scripted(spelled), cache).embed(["a", "b"]))

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 SCHEMA = 1
 ROW_BYTES = 160  # what a row costs besides its vector: keys, indexes, page slack
+STEP = 512  # texts embedded before what came is written down
 TOUCHES = 4096  # reads remembered before their order of use is written down
 _CREATE = """
 CREATE TABLE vector(text BLOB NOT NULL, kind TEXT NOT NULL, model TEXT NOT NULL, used INTEGER NOT NULL, size INTEGER NOT NULL,
@@ -214,18 +215,19 @@ class Cached(Embedder):
         if self.dimension is not None:  # a model that changed its length under the same name: ask it again
             found = {i: v for i, v in found.items() if len(v) == self.dimension}
         missing = [i for i in range(len(keys)) if i not in found]
-        if missing or not keys:
-            made = await self.inner.embed([keys[i] for i in missing], kind)
-            found |= {i: v for i, v in zip(missing, made, strict=True) if len(v)}
-            if missing:
-                await asyncio.to_thread(self.cache.put_many, model, kind, [keys[i] for i in missing], made)
+        for start in range(0, len(missing), STEP):  # kept step by step: a provider that fails half-way is not paid twice
+            step = missing[start : start + STEP]
+            made = await self.inner.embed([keys[i] for i in step], kind)
+            found |= dict(zip(step, made, strict=True))
+            await asyncio.to_thread(self.cache.put_many, model, kind, [keys[i] for i in step], made)
         widths = {len(v) for v in found.values()}
         if len(widths) > 1:  # kept vectors of another length than the model's: all anew, and what was kept goes
             await asyncio.to_thread(self.cache.forget, keys)
             return await self.inner.embed(texts, kind)
         self._dimension = self.inner.dimension or (widths.pop() if widths else None)
-        self.hits += sum(1 for t in texts if distinct[t] not in missing)
-        self.misses += sum(1 for t in texts if distinct[t] in missing)
+        asked = set(missing)
+        missed = sum(distinct[t] in asked for t in texts)
+        self.hits, self.misses = self.hits + len(texts) - missed, self.misses + missed
         result = np.empty((len(texts), self._dimension or 0), np.float32)
         for row, text in enumerate(texts):
             result[row] = found[distinct[text]]
