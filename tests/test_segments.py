@@ -17,7 +17,7 @@ import pytest
 
 from headwater.errors import DamageError, StorageError
 from headwater.vectors import Hnsw, SegmentRow, VectorIndex, segment
-from headwater.vectors.chroma import Clients
+from headwater.vectors.chroma import Clients, connect, create
 from vector_catalogue import SqliteCatalogue
 
 D, N = 32, 300
@@ -146,6 +146,11 @@ def test_a_full_tail_is_sealed_and_searched_with_what_came_after(
     again.add([4], random_vectors(4 * N)[4:5])
     assert again.search(random_vectors(4 * N)[4], 1).ids.tolist() == [4]
     assert len(again.search(random_vectors(1)[0], N + 100).ids) == N + 41
+
+    catalogue.store(np.array([4]), again.space.accept(random_vectors(4 * N)[4:5]))
+    again = opened()  # the log now has it in the tail, the segment's files still hold it: it is found once
+    again.add([4], random_vectors(4 * N)[4:5])
+    assert again.search(random_vectors(4 * N)[4], N + 100).ids.tolist().count(4) == 1
     assert directories(tmp_path) == [again.counts.segments[0].name]
 
 
@@ -225,22 +230,17 @@ def test_a_process_killed_while_sealing_loses_nothing(
         assert index.counts.vectors == N
         assert recall(index, N) == 1
         wait_for(lambda: (opened().close(), directories(tmp_path))[1] == [])
-    index = opened()
-    assert index.maintain()
-    assert recall(index, N) >= 0.95
 
 
-def test_chroma_does_not_listen_to_the_environment(
-    tmp_path: Path, catalogue: SqliteCatalogue, opened: Open, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_chroma_does_not_listen_to_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / ".env").write_text("CHROMA_API_IMPL=chromadb.api.fastapi.FastAPI\n")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("CHROMA_API_IMPL", "chromadb.api.fastapi.FastAPI")
     monkeypatch.setenv("CHROMA_SERVER_HOST", "192.0.2.1")
-    index = opened(seal_at=50)
-    fill(index, catalogue, 0, 50)
-    assert index.maintain()
-    assert recall(index, 50) >= 0.95
+    client = connect(tmp_path / "database")
+    create(client, metric="dot", hnsw={"m": 4, "ef_construction": 8, "ef_search": 8}, count=1)
+    client.close()
+    assert (tmp_path / "database" / "chroma.sqlite3").exists()
 
 
 def test_a_killed_builder_leaves_nothing_behind_and_is_tried_again(

@@ -244,6 +244,7 @@ def test_an_index_opens_with_what_the_log_holds_and_leaves_out_what_is_unusable(
     catalogue.store(np.arange(500), vectors)
     index = VectorIndex(None, catalogue, dimension=8, metric="cosine", hnsw=Hnsw(), seal_at=9999, max_segments=4)
     index.open()
+    index.maintain()
     assert index.counts.vectors == 499
     assert "NaN" in index.counts.problems[0]
     assert index.search(vectors[77], 1).ids.tolist() == [77]

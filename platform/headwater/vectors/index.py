@@ -127,7 +127,7 @@ class VectorIndex:
         self._closed = False
 
     def open(self) -> None:
-        """Load the tail, open the segments and remove what no catalogue row names.
+        """Load the tail, open the segments and remove what no catalogue row names; what is in both counts as tail.
 
         A damaged segment is dropped: its members are searched in the tail until `maintain` seals them again.
         """
@@ -144,6 +144,8 @@ class VectorIndex:
         tail = Tail(self.space)
         for ids, rows in self._usable(self._catalogue.tail()):
             tail.add(ids, rows)
+            for segment in segments:
+                segment.hide(ids)
         self._view = _View(tail, tuple(segments))
         if self._directory is not None and self._directory.exists():
             sweep(self._directory, {segment.name for segment in segments})
@@ -161,11 +163,12 @@ class VectorIndex:
             rows = rows[first]
         with self._write:
             view = self._view
+            here = view.tail.now.lookup.positions(wanted) >= 0
             for segment in view.segments:
                 if wanted.size and wanted.min() <= segment.row.max_id:
-                    held = segment.holds(wanted)
+                    held = segment.holds(wanted) & ~here
                     segment.show(wanted[held])
-                    wanted, rows = wanted[~held], rows[~held]
+                    wanted, rows, here = wanted[~held], rows[~held], here[~held]
             view.tail.add(wanted, rows)
 
     def remove(self, ids: npt.ArrayLike) -> None:
@@ -253,7 +256,7 @@ class VectorIndex:
                 with self._write:
                     self._view = _View(view.tail.without(np.empty(0, np.int64)), view.segments)
                 return True
-            self._problems.clear()
+            self._mended()
             return False
 
     @property
@@ -282,6 +285,11 @@ class VectorIndex:
         ids, near = nearest(ids, np.concatenate([near for _, near in parts]), k)
         scores, distances = self.space.measures(near)
         return Neighbours(ids, scores, distances, exact)
+
+    def _mended(self) -> None:
+        """Forget damaged segments: their members are in the tail for good, or sealed again."""
+        for name in [name for name in self._problems if name != "vectors"]:
+            del self._problems[name]
 
     def _usable(self, blocks: Blocks) -> Blocks:
         """Vectors of the log, checked. Bad ones (another program wrote them) are left out, and that is said."""
@@ -375,11 +383,13 @@ class VectorIndex:
         """Which ids were removed and not added again; an id not seen here yet is not."""
         now = view.tail.now
         at = now.lookup.positions(ids)
-        hidden = at >= 0
-        hidden[hidden] = ~now.alive[at[hidden]]
+        known = at >= 0
+        living = known.copy()
+        living[known] = now.alive[at[known]]
         for segment in view.segments:
-            hidden |= segment.holds(ids) & ~segment.living(ids)
-        return hidden
+            known |= segment.holds(ids)
+            living |= segment.living(ids)
+        return known & ~living
 
     def _swap(self, made: Segment, sources: list[Segment]) -> None:
         with self._write:
@@ -391,4 +401,4 @@ class VectorIndex:
             self._view = _View(tail, (*stay, made))
             self._compared.add(made.name)
             if not sources:
-                self._problems.clear()
+                self._mended()
