@@ -154,6 +154,15 @@ def test_a_record_with_the_identifier_asked_about_is_always_answered_with(name: 
     assert quotes(found, [other, line])[0] == line.value
 
 
+@pytest.mark.parametrize("question", ["What failed?", "Any new errors?", "what broke recently"])
+def test_a_question_for_whatever_went_wrong_is_answered_with_errors(question: str, meaning: Embed) -> None:
+    calm = item(9, "user logged in", level="info", score=0.2)
+    broken = item(10, "could not acquire connection within 3000 ms", level="ERROR", score=0.2)
+    for embed in (meaning, None):
+        assert quotes(read(question, [calm, broken], embed=embed), [calm, broken]) == [broken.value]
+        assert read(question, [calm], embed=embed).abstained
+
+
 @pytest.mark.parametrize(
     "question", ["after the 14:05 deploy", "since 2026-03-01T14:05:00Z", "the 1990s and 404", "well-known"]
 )

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 Kind = Literal["query", "passage"]
 Embed = Callable[[Sequence[str], Kind], Awaitable["Vectors"]]
 
-MOST_EMBEDDED = 32
+MOST_EMBEDDED = 24  # 16 to 96 find the same sentences; embedding is nearly all of the time
 MOST_CHARS = 20_000  # of one record that are read
 LONGEST_SENTENCE = 500  # characters quoted of one; a longer one is cut at a word
 FLOOR = 0.5  # cosine that unrelated texts reach with bge-small, the default model
@@ -156,8 +156,8 @@ async def extract(
     counts = (len(units), len(chosen) if vectors is not None else 0)
     if confidence < threshold:
         return Extract((), confidence, True, *counts, nearest)
-    if asks_for_a_course(question):
-        picked.sort(key=lambda u: (evidence[u.index].timestamp, u.index, u.start))
+    if asks_for_a_course(question) and all(evidence[u.index].kind != "chunks" for u in picked):  # documents are no events
+        picked.sort(key=lambda u: evidence[u.index].timestamp)
     said = tuple(Sentence(u.index, u.start, u.end, u.support) for u in picked)
     return Extract(said, confidence, False, *counts, nearest)
 
