@@ -242,7 +242,8 @@ def newer(path: Path, identity: tuple[int, int] | None, place: Place) -> list[Si
     for i, sibling in enumerate(siblings):
         if sibling.suffix is not None and place.head_bytes and sibling.mtime_ns >= place.mtime_ns and _holds(sibling, place):
             return siblings[i + 1 :]
-    return [s for s in siblings if s.suffix is None or s.mtime_ns > place.mtime_ns]
+    since = place.mtime_ns + (1 if place.offset else 0)  # nothing was read yet: the same tick may be the same file
+    return [s for s in siblings if s.suffix is None or s.mtime_ns >= since]
 
 
 def _holds(sibling: Sibling, place: Place) -> bool:
@@ -270,3 +271,12 @@ def last_line_start(opened: Opened) -> int:
     if found < 0:
         return 0 if low == 0 else size
     return low + found + len(newline)
+
+
+def is_rotated(path: Path) -> bool:
+    """Whether a file's name is that of a rotated one: `x.log.1`, `x.log-20260131`, or `x-2026-01-31.log` beside x.log."""
+    match = re.fullmatch(r"(.+?\.[A-Za-z]+|[^.]+)[.\-_](\d[\d.:T\-]*|old|bak|prev)(\.gz)?", path.name)
+    if match is not None and (match[1].lower().endswith((".log", ".out", ".err")) or path.with_name(match[1]).exists()):
+        return True
+    dated = re.match(r"(.+?)[.\-_]\d", path.stem)
+    return dated is not None and path.suffix != "" and path.with_name(dated[1] + path.suffix).exists()

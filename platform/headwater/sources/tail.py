@@ -158,8 +158,8 @@ class _Follower:
             raise
         place = replace(self._place, stream="", offset=last_line_start(found) if self._skip_old else 0)
         self._begin(found, place, now)
-        started_at_end, self._skip_old = self._skip_old, False
-        return self._batch() if started_at_end else None
+        self._skip_old = False
+        return self._batch()  # no drafts: so that a restart before the first record knows the file, too
 
     def _resume(self, place: Place, now: float) -> None:
         found = locate(self._tail.path, place)
@@ -315,7 +315,9 @@ class _Follower:
     def _here(self, offset: int) -> Place:
         """The place at `offset`, at or before `_at`, with the print to find it again by."""
         assert self._file is not None
-        head = self._first[:offset]
+        head = self._first
+        if len(head) < HEAD_BYTES and not self._over:  # what is not yet taken tells the file apart just as well
+            head = self._file.read(0, HEAD_BYTES)
         back = self._back
         if self._file.packed:
             back = b""
@@ -324,7 +326,7 @@ class _Follower:
             back = self._file.read(offset - length, length)
         stream = self._place.stream
         if not stream and offset:
-            line = digest(head.split(b"\n", 1)[0])
+            line = digest(self._first.split(b"\n", 1)[0])
             stream = f"{self._tail.name}#{self._place.generation}-{self._place.inode:x}-{line}"
         return Place(
             generation=self._place.generation,

@@ -1,0 +1,380 @@
+"""Read a file once, for `ingest`: jsonl, csv/tsv, log, txt, md and gzip of these, as batches that can be resumed.
+
+Positions count the bytes of the (unpacked) file. The stream is the path and a hash of the file's bytes: reading the
+same file again delivers the same (stream, position) pairs, and a changed file is another stream.
+
+What a file is read as (`kind`), by its name unless it is given:
+
+- `jsonl` (.jsonl .ndjson): one record a line, see `fields`. A line that is no JSON is a fault.
+- `table` (.csv .tsv): a header, then one record a row, the fields as in `fields`. Without a value column the value
+  is the row as JSON. A row with more cells than the header, or with a quote never closed, is a fault.
+- `log` (.log, no ending, others): one record an event, see `lines`.
+- `lines` and `document`: one record a line; the whole file as one record.
+- .md .markdown .rst are documents. .txt .text is a document where it reads as prose (see `is_prose`), else lines.
+
+A document's key is its path below `root` (its name without one), its attributes its title and front matter.
+Text is UTF-8, or UTF-16 with a byte order mark.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import os
+import stat
+import zlib
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, BinaryIO, Literal
+
+import orjson
+
+from headwater.errors import LimitError, NotFoundError, StorageError, UsageError
+from headwater.records import Draft
+from headwater.sources import Batch, Fault, State
+from headwater.sources.documents import document, is_prose
+from headwater.sources.fields import BadLine, cell, json_draft, object_draft
+from headwater.sources.lines import EventJoiner, Line, LineCutter, codec, decode
+
+Kind = Literal["jsonl", "table", "log", "lines", "document"]
+KINDS: Mapping[str, Kind | None] = {
+    ".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "table", ".tsv": "table", ".log": "log", ".out": "log", ".err": "log",
+    ".md": "document", ".markdown": "document", ".rst": "document", ".txt": None, ".text": None,
+}  # fmt: skip
+ARCHIVES = (".zip", ".tar", ".tgz", ".7z", ".rar", ".bz2", ".xz", ".zst", ".docx", ".xlsx", ".pdf")
+DOCUMENT_BYTES = 16 << 20
+BLOCK_BYTES = 256 << 10
+FIRST_BYTES = 64 << 10
+_BATCH_CHARS = 8 << 20
+ROW_LINES, ROW_CHARS = 1000, 1 << 20
+_PAYLOAD_CHARS = 2000
+_MAGIC = ((b"PK\x03\x04", "a zip archive"), (b"%PDF-", "a PDF"), (b"7z\xbc\xaf", "a 7z archive"), (b"BZh", "bzip2"),
+          (b"\xfd7zXZ", "xz"), (b"(\xb5/\xfd", "zstd"), (b"\x7fELF", "a program"))  # fmt: skip
+
+
+def open_regular(path: Path, *, root: Path | None = None) -> BinaryIO:
+    """`path` open for reading. Raises NotFoundError, StorageError where it cannot be read, and UsageError for anything
+    but a regular file (directory, FIFO, device, socket) and for a path that leads out of `root`."""
+    if root is not None and not path.resolve().is_relative_to(root.resolve()):
+        raise UsageError(f"{path} leads out of {root}; copy the file there, or name it by itself")
+    try:
+        status = path.stat()
+        if stat.S_ISDIR(status.st_mode):
+            raise UsageError(f"{path} is a directory; name the files in it, or follow it with `headwater up {path}`")
+        if not stat.S_ISREG(status.st_mode):
+            raise UsageError(f"{path} is not a regular file; pipe it in instead: `... | headwater append TOPIC`")
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except FileNotFoundError:
+        raise NotFoundError(f"there is no file {path}") from None
+    except OSError as error:
+        raise StorageError(f"{path} cannot be read: {error.strerror}") from error
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise UsageError(f"{path} is not a regular file")
+    return os.fdopen(descriptor, "rb")
+
+
+def read(
+    path: str | os.PathLike[str],
+    *,
+    kind: Kind | None = None,
+    batch_records: int = 2000,
+    root: Path | None = None,
+    state: State | None = None,
+    max_ratio: int = 200,
+    max_bytes: int = 64 << 30,
+) -> Reading:
+    """The records of a file, as an iterator of batches with progress. With the state of an earlier batch it goes on
+    behind that batch, provided that the file is the same (else it starts anew).
+
+    Raises UsageError for what is no regular text file, NotFoundError, StorageError, and LimitError where a gzip file
+    unpacks to more than `max_bytes`, or to more than `max_ratio` times its size once beyond 32 MiB.
+    """
+    where = Path(os.path.abspath(path))
+    return Reading(where, kind, batch_records, root, state, max_ratio, max_bytes)
+
+
+class Reading(Iterator[Batch]):
+    """A file being read. `done_bytes` of `total_bytes` (as it lies on disk) have been read; close it or exhaust it."""
+
+    def __init__(
+        self,
+        path: Path,
+        kind: Kind | None,
+        batch_records: int,
+        root: Path | None,
+        state: State | None,
+        max_ratio: int,
+        max_bytes: int,
+    ) -> None:
+        self.path = path
+        self._file = open_regular(path, root=root)
+        try:
+            self.total_bytes = os.fstat(self._file.fileno()).st_size
+            self.stream = f"ingest:{path}#{_digest(self._file)}"
+            self._file.seek(0)
+            self._text = _Bytes(self._file, self.total_bytes, max_ratio, max_bytes)
+            self.kind = kind or _kind_of(path, self._text)
+            self._encoding, self._mark_bytes = codec(self._text.first) or ("utf-8", 0)
+            self.key = path.resolve().relative_to(root.resolve()).as_posix() if root else path.name
+        except BaseException:
+            self._file.close()
+            raise
+        same = state is not None and state.get("stream") == self.stream
+        self._start = max(int(state["offset"]) if same and state is not None else 0, self._mark_bytes)
+        self._batch_records = batch_records
+        self._batches: Iterator[Batch] = self._read()
+
+    @property
+    def done_bytes(self) -> int:
+        return self.total_bytes if self._file.closed else self._file.tell()
+
+    def __next__(self) -> Batch:
+        return next(self._batches)
+
+    def close(self) -> None:
+        self._file.close()
+        self._batches = iter(())
+
+    # ------------------------------------------------------------------------------------------------------ batches
+    def _read(self) -> Iterator[Batch]:
+        try:
+            if self.kind == "document":
+                if self._start == self._mark_bytes:  # else it has been read
+                    yield self._document()
+            elif self.kind == "table":
+                yield from self._batched(self._rows())
+            else:
+                yield from self._batched(self._records())
+        finally:
+            self._file.close()
+
+    def _batched(self, found: Iterator[tuple[Draft | Fault | None, int]]) -> Iterator[Batch]:
+        """Batches of what `found` yields with the position behind it."""
+        drafts: list[Draft] = []
+        faults: list[Fault] = []
+        end, size = self._start, 0
+        for item, end in found:
+            if isinstance(item, Draft):
+                drafts.append(item)
+                size += len(item.value)
+            elif item is not None:
+                faults.append(item)
+            if len(drafts) + len(faults) >= self._batch_records or size >= _BATCH_CHARS:
+                yield self._batch(drafts, faults, end)
+                drafts, faults, size = [], [], 0
+        if self._text.fault is not None:
+            faults.append(Fault(self._text.at, self._text.fault))
+        if drafts or faults:
+            yield self._batch(drafts, faults, end)
+
+    def _batch(self, drafts: list[Draft], faults: list[Fault], end: int) -> Batch:
+        return Batch(drafts, {"stream": self.stream, "offset": end}, self.stream, self.total_bytes - self.done_bytes, faults)
+
+    def _lines(self, start: int) -> Iterator[Line]:
+        """The lines from `start` on. The last, incomplete line of a gzip file that is cut off is left out."""
+        cutter = LineCutter(start, self._encoding)
+        for data in self._text.blocks(start):
+            yield from cutter.feed(data)
+        if self._text.fault is None:
+            yield from cutter.flush()
+
+    def _records(self) -> Iterator[tuple[Draft | Fault | None, int]]:
+        """Each event, line or JSON line. A blank line is none."""
+        if self.kind in ("log", "lines"):
+            joiner = EventJoiner(self._start, self._encoding, multiline=self.kind == "log")
+            for line in self._lines(self._start):
+                if (draft := joiner.add(line)) is not None:
+                    yield draft, joiner.resume
+            draft = joiner.flush()
+            if draft is not None:
+                yield draft, joiner.resume
+            return
+        for line in self._lines(self._start):
+            text, raw = decode(line.data, self._encoding)
+            if not text.strip():
+                continue
+            try:
+                draft = json_draft(text, line.start)
+            except BadLine as error:
+                yield Fault(line.start, str(error), text[:_PAYLOAD_CHARS]), line.end
+            else:
+                yield (replace(draft, raw=raw) if raw is not None else draft), line.end
+
+    def _document(self) -> Batch:
+        parts, size = [], 0
+        for data in self._text.blocks(self._start):
+            parts.append(data)
+            size += len(data)
+            if size > DOCUMENT_BYTES:
+                raise LimitError(f"{self.path} is a document of more than 16 MiB; read it with kind='lines', or split it")
+        text, raw = decode(b"".join(parts), self._encoding)
+        faults = [Fault(size, self._text.fault)] if self._text.fault is not None else []
+        drafts = [document(text, self.key, 0, raw)] if text.strip() else []
+        return self._batch(drafts, faults, self._text.at)
+
+    # -------------------------------------------------------------------------------------------------------- tables
+    def _rows(self) -> Iterator[tuple[Draft | Fault | None, int]]:
+        """Each row. The header is read again on a resume."""
+        lines = _TableLines(self._lines(self._mark_bytes), self._encoding)
+        header: list[str] | None = None
+        delimiter = "\t" if ".tsv" in self.path.suffixes else None
+        while (row := lines.row(delimiter)) is not None:
+            start, end, cells, text = row
+            if header is None and cells is not None:
+                delimiter = delimiter or max(",;\t|", key=text.split("\n")[0].count)
+                header = [name.strip() for name in next(csv.reader([text], delimiter=delimiter), [])]
+                continue
+            if start < self._start:
+                continue
+            yield self._row(header or [], start, cells, text), end
+
+    def _row(self, header: list[str], start: int, cells: list[str] | None, text: str) -> Draft | Fault | None:
+        if cells is None:
+            return Fault(start, "a quote is opened and never closed", text[:_PAYLOAD_CHARS])
+        if len(cells) > len(header):
+            return Fault(start, f"{len(cells)} cells, but the header has {len(header)}", text[:_PAYLOAD_CHARS])
+        if not any(cells):
+            return None
+        names = dict(zip(header, cells, strict=False))
+        tree: dict[str, Any] = {name: value for name, value in names.items() if value}
+        whole = orjson.dumps({name: _clean(value) for name, value in tree.items()}).decode()
+        try:
+            draft = object_draft(tree, whole, start)
+        except BadLine as error:
+            return Fault(start, str(error), text[:_PAYLOAD_CHARS])
+        attributes = {name: cell(v) if isinstance(v, str) else v for name, v in draft.attributes.items()}
+        return replace(draft, attributes=attributes)
+
+
+def _clean(text: str) -> str:
+    return text.encode("utf-8", "replace").decode()
+
+
+class _TableLines:
+    """Lines of a table, grouped into rows by the csv module; a row that will not end is given up and read anew
+    from its second line on."""
+
+    def __init__(self, lines: Iterator[Line], encoding: str) -> None:
+        self._lines, self._encoding = lines, encoding
+        self._back: list[Line] = []
+
+    def row(self, delimiter: str | None) -> tuple[int, int, list[str] | None, str] | None:
+        """`(start, end, cells, text)` of the next row that is not blank; cells None where its quote never closes."""
+        taken: list[Line] = []
+        texts: list[str] = []
+        chars = 0
+
+        def feed() -> Iterator[str]:
+            nonlocal chars
+            while len(taken) < ROW_LINES and chars < ROW_CHARS:
+                line = self._back.pop() if self._back else next(self._lines, None)
+                if line is None:
+                    return
+                taken.append(line)
+                texts.append(decode(line.data, self._encoding)[0].removesuffix("\r"))
+                chars += len(texts[-1])
+                yield texts[-1] + "\n"
+
+        while True:
+            try:
+                cells = next(csv.reader(feed(), delimiter=delimiter or ",", strict=True), None)
+            except csv.Error as error:
+                if len(taken) == 1 and "unexpected end" not in str(error):  # a stray quote: take the row leniently
+                    cells = next(csv.reader(texts, delimiter=delimiter or ","), None)
+                else:
+                    self._back.extend(reversed(taken[1:]))
+                    return taken[0].start, taken[0].end, None, texts[0]
+            if cells is None:
+                return None
+            if cells:
+                return taken[0].start, taken[-1].end, cells, "\n".join(texts)
+            taken.clear()
+            texts.clear()
+
+
+# ------------------------------------------------------------------------------------------------------------- bytes
+class _Bytes:
+    """The bytes of a file, unpacked where it is gzip. `at` is the position behind what was read; `fault` says why
+    that is not all there was."""
+
+    def __init__(self, file: BinaryIO, size: int, max_ratio: int, max_bytes: int) -> None:
+        self._file, self._size = file, size
+        self._max_ratio, self._max_bytes = max_ratio, max_bytes
+        self.packed = file.read(2) == b"\x1f\x8b"
+        self.fault: str | None = None
+        self.at = 0
+        self.first = b"".join(self._some(FIRST_BYTES))
+        self.fault = None
+
+    def _some(self, length: int) -> Iterator[bytes]:
+        size = 0
+        for data in self.blocks(0):
+            yield data[: length - size]
+            size += len(data)
+            if size >= length:
+                return
+
+    def blocks(self, start: int) -> Iterator[bytes]:
+        """The bytes from `start` on."""
+        self._file.seek(0 if self.packed else start)
+        self.at = 0 if self.packed else start
+        for data in self._unpacked() if self.packed else iter(lambda: self._file.read(BLOCK_BYTES), b""):
+            begin = self.at
+            self.at += len(data)
+            if self.at > start:
+                yield data[max(0, start - begin) :]
+
+    def _unpacked(self) -> Iterator[bytes]:
+        """All members, in blocks. Raises LimitError for a bomb; sets `fault` and ends where the file is damaged."""
+        unpack, held, total = zlib.decompressobj(31), b"", 0
+        while True:
+            held = held or self._file.read(64 << 10)
+            if not held:
+                self.fault = "the gzip file is cut off; its complete lines were kept"
+                return
+            try:
+                data = unpack.decompress(held, BLOCK_BYTES)
+            except zlib.error as error:
+                self.fault = f"the gzip file is damaged ({error}); what came before was kept"
+                return
+            held = unpack.unconsumed_tail
+            total += len(data)
+            if total > self._max_bytes or (total > 32 << 20 and total > self._max_ratio * self._size):
+                raise LimitError(f"a gzip file of {self._size} bytes unpacks to more than {total}; refused as a bomb")
+            if data:
+                yield data
+            if unpack.eof:
+                held = (unpack.unused_data or self._file.read(64 << 10)).lstrip(b"\0")  # padding is allowed
+                if not held:
+                    return
+                unpack = zlib.decompressobj(31)
+
+
+def _digest(file: BinaryIO) -> str:
+    found = hashlib.sha256()
+    while data := file.read(1 << 20):
+        found.update(data)
+    return found.hexdigest()[:16]
+
+
+def _kind_of(path: Path, text: _Bytes) -> Kind:
+    """The kind a file's name and first bytes tell. Raises UsageError for what is no text."""
+    name = path.name.lower().removesuffix(".gz")
+    ending = os.path.splitext(name)[1]
+    what = next((what for magic, what in _MAGIC if text.first.startswith(magic)), None)
+    if what or ending in ARCHIVES:
+        raise UsageError(f"{path} is {what or 'an archive (' + ending + ')'}; unpack it and name the text files in it")
+    if b"\0" in text.first.lstrip(b"\0")[:8192] and not text.first.startswith((b"\xff\xfe", b"\xfe\xff")):
+        raise UsageError(f"{path} is not text (it holds NUL bytes)")
+    known = KINDS.get(ending)
+    if known is not None:
+        return known
+    sample = decode(text.first, (codec(text.first) or ("utf-8", 0))[0])[0].lstrip("\ufeff")
+    if ending in (".txt", ".text"):
+        return "document" if is_prose(sample) else "lines"
+    line = sample.lstrip().split("\n", 1)[0].strip()
+    if ending == ".json" and not (line.startswith("{") and line.endswith("}")):
+        raise UsageError(f"{path} is one JSON value; make it one object a line (.jsonl), for instance with `jq -c '.[]'`")
+    return "jsonl" if ending == ".json" else "log"
