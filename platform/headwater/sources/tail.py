@@ -162,14 +162,14 @@ class _Follower:
         return self._batch()  # no drafts: so that a restart before the first record knows the file, too
 
     def _resume(self, place: Place, now: float) -> None:
-        found = locate(self._tail.path, place)
+        found = locate(self._tail.path, place) if place.head_bytes else None  # an inode alone may be used again
         if found is None:
             following = newer(self._tail.path, None, place)
             if not following:
                 raise FileNotFoundError(self._tail.path)
             found = Opened(following[0].path, packed=following[0].packed)
+            self._tail.note("following", count="gaps" if place.head_bytes else None)
             place = Place(generation=place.generation + 1)
-            self._tail.note("following", count="gaps")
         self._begin(found, place, now)
 
     def _begin(self, found: Opened, place: Place, now: float) -> None:
