@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from headwater.errors import UsageError
+from headwater.errors import NotFoundError, UsageError
 from headwater.log import Log
 from headwater.records import Page, Record, RecordView, parse_address
 
@@ -55,4 +55,8 @@ def seq_after(log: Log, topic: str, address: str) -> int:
     name, partition, offset = parse_address(address)
     if name != topic:
         raise UsageError(f"{address} is not in topic {topic!r}")
-    return log.seq_at(log.topic(topic), partition, offset + 1)
+    row = log.topic(topic)
+    try:
+        return log.find(row, partition, offset).seq + 1
+    except NotFoundError:  # no longer retained, or not there yet
+        return min(log.seq_at(row, partition, offset), row.next_seq)

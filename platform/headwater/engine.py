@@ -470,7 +470,11 @@ class Engine:
 def _body_digest(records: Sequence[Entry]) -> bytes:
     """What makes two bodies the same for an idempotency key."""
     plain = [asdict(r) if isinstance(r, Draft) else r for r in records]
-    return hashlib.blake2b(orjson.dumps(plain, option=orjson.OPT_SORT_KEYS, default=str), digest_size=16).digest()
+    try:
+        body = orjson.dumps(plain, option=orjson.OPT_SORT_KEYS, default=str)
+    except TypeError:  # lone surrogates, keys that are not text, integers beyond 64 bits: the intake has rules for them
+        body = repr(plain).encode("utf-8", "surrogatepass")
+    return hashlib.blake2b(body, digest_size=16).digest()
 
 
 @contextlib.asynccontextmanager
