@@ -197,6 +197,29 @@ class SearchReply:
     def __getitem__(self, index: int) -> Hit:
         return self.hits[index]
 
+    def to_pandas(self) -> Any:
+        """A pandas.DataFrame: one row for each hit; UsageError where pandas is not installed."""
+        from headwater import frames
+
+        return frames.to_pandas(self)
+
+    def to_polars(self) -> Any:
+        """A polars.DataFrame: one row for each hit; UsageError where polars is not installed."""
+        from headwater import frames
+
+        return frames.to_polars(self)
+
+    def to_arrow(self) -> Any:
+        """A pyarrow.Table: one row for each hit; UsageError where pyarrow is not installed."""
+        from headwater import frames
+
+        return frames.to_arrow(self)
+
+    def _repr_html_(self) -> str:
+        from headwater import frames
+
+        return frames.to_html(self)
+
 
 @dataclass(frozen=True, slots=True)
 class Page:
@@ -204,6 +227,29 @@ class Page:
 
     records: tuple[Record, ...]
     next_cursor: str | None = None
+
+    def to_pandas(self) -> Any:
+        """A pandas.DataFrame: one row for each record; UsageError where pandas is not installed."""
+        from headwater import frames
+
+        return frames.to_pandas(self)
+
+    def to_polars(self) -> Any:
+        """A polars.DataFrame: one row for each record; UsageError where polars is not installed."""
+        from headwater import frames
+
+        return frames.to_polars(self)
+
+    def to_arrow(self) -> Any:
+        """A pyarrow.Table: one row for each record; UsageError where pyarrow is not installed."""
+        from headwater import frames
+
+        return frames.to_arrow(self)
+
+    def _repr_html_(self) -> str:
+        from headwater import frames
+
+        return frames.to_html(self)
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,6 +271,29 @@ class PatternsReply:
     patterns: tuple[Pattern, ...]
     coverage: Coverage
 
+    def to_pandas(self) -> Any:
+        """A pandas.DataFrame: one row for each pattern; UsageError where pandas is not installed."""
+        from headwater import frames
+
+        return frames.to_pandas(self)
+
+    def to_polars(self) -> Any:
+        """A polars.DataFrame: one row for each pattern; UsageError where polars is not installed."""
+        from headwater import frames
+
+        return frames.to_polars(self)
+
+    def to_arrow(self) -> Any:
+        """A pyarrow.Table: one row for each pattern; UsageError where pyarrow is not installed."""
+        from headwater import frames
+
+        return frames.to_arrow(self)
+
+    def _repr_html_(self) -> str:
+        from headwater import frames
+
+        return frames.to_html(self)
+
 
 @dataclass(frozen=True, slots=True)
 class Bucket:
@@ -242,6 +311,29 @@ class Timeline:
     buckets: tuple[Bucket, ...]
     interval_s: float
     coverage: Coverage
+
+    def to_pandas(self) -> Any:
+        """A pandas.DataFrame: one row for each bucket; UsageError where pandas is not installed."""
+        from headwater import frames
+
+        return frames.to_pandas(self)
+
+    def to_polars(self) -> Any:
+        """A polars.DataFrame: one row for each bucket; UsageError where polars is not installed."""
+        from headwater import frames
+
+        return frames.to_polars(self)
+
+    def to_arrow(self) -> Any:
+        """A pyarrow.Table: one row for each bucket; UsageError where pyarrow is not installed."""
+        from headwater import frames
+
+        return frames.to_arrow(self)
+
+    def _repr_html_(self) -> str:
+        from headwater import frames
+
+        return frames.to_html(self)
 
 
 @dataclass(frozen=True, slots=True)

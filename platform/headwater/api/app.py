@@ -1,0 +1,33 @@
+"""The HTTP API over any verbs: the routes put together, behind the guard."""
+
+from __future__ import annotations
+
+import asyncio
+
+from fastapi import FastAPI
+from starlette.types import ASGIApp
+
+from headwater.api import problems, routes_ask, routes_records, routes_search, routes_system, routes_topics
+from headwater.api.bodies import State
+from headwater.api.guard import Guard
+from headwater.api.metrics import Metrics
+from headwater.config import ServerSettings
+from headwater.verbs import Verbs
+
+_ABOUT = """Streams that can be searched by meaning, questioned with checked citations, and followed.
+Errors are problem details (RFC 9457). Times are ISO 8601 UTC; a record's address is `topic/partition/offset`."""
+
+
+def routes(verbs: Verbs, *, closing: asyncio.Event | None = None, version: str = "") -> FastAPI:
+    """The routes alone, unguarded: mount what else is served beside them, then put a Guard around. `closing` ends streams."""
+    app = FastAPI(title="Headwater", version=version or "0", description=_ABOUT, separate_input_output_schemas=False)
+    app.state.headwater = State(verbs, Metrics(), closing or asyncio.Event(), version)
+    for part in (routes_topics, routes_records, routes_search, routes_ask, routes_system):
+        app.include_router(part.router)
+    problems.install(app)
+    return app
+
+
+def create_app(verbs: Verbs, settings: ServerSettings, *, closing: asyncio.Event | None = None, version: str = "") -> ASGIApp:
+    """The API as the daemon serves it."""
+    return Guard(routes(verbs, closing=closing, version=version), settings)

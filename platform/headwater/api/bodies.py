@@ -1,0 +1,131 @@
+"""What requests carry: bodies and parameters, checked before a verb is called. Unknown fields are refused."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any
+
+from fastapi import Depends, Path, Query, Request, Response
+from pydantic import BaseModel, ConfigDict, Field
+
+from headwater import wire
+from headwater.api.metrics import Metrics
+from headwater.errors import UsageError
+from headwater.records import TOPIC_NAME, Mode
+from headwater.verbs import Verbs
+
+MOST_OFFSET = (1 << 40) - 1
+_ID = (1 << 63) - 1
+
+TopicName = Annotated[str, Path(pattern=f"^{TOPIC_NAME.pattern}$", max_length=100)]
+Partition = Annotated[int, Path(ge=0, le=1023)]
+Offset = Annotated[int, Path(ge=0, le=MOST_OFFSET)]
+LetterId = Annotated[int, Path(ge=0, le=_ID)]
+Time = Annotated[str | None, Query(max_length=100, description="An age (2h), ISO 8601, or epoch seconds.")]
+Words = Annotated[str, Query(max_length=4000, description="A query in the query language.")]
+Names = Annotated[list[str] | None, Query(description="Topic names, repeated or with commas.")]
+When = Annotated[str, Field(max_length=100)] | float | None
+
+
+class Reply(Response):
+    """A value type as JSON."""
+
+    media_type = wire.JSON
+
+    def render(self, content: Any) -> bytes:
+        return wire.encode(content)
+
+
+class State:
+    """What the routes of one app share."""
+
+    def __init__(self, verbs: Verbs, metrics: Metrics, closing: asyncio.Event, version: str) -> None:
+        self.verbs, self.metrics, self.closing, self.version = verbs, metrics, closing, version
+
+
+async def _state(request: Request) -> State:
+    state: State = request.app.state.headwater
+    return state
+
+
+async def _verbs(request: Request) -> Verbs:
+    verbs: Verbs = request.app.state.headwater.verbs
+    return verbs
+
+
+Shared = Annotated[State, Depends(_state)]
+Engine = Annotated[Verbs, Depends(_verbs)]
+
+
+def names(topics: Sequence[str] | None) -> list[str] | None:
+    """Topic names of a query string, given once each or with commas; None for all."""
+    return [n.strip() for part in topics for n in part.split(",") if n.strip()] or None if topics else None
+
+
+class Body(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=False)
+
+
+class SearchBody(Body):
+    q: str = Field(max_length=4000)
+    topics: list[str] | None = Field(None, max_length=1000)
+    top_k: int = Field(10, ge=1, le=1000)
+    mode: Mode | None = None
+    since: When = None
+    until: When = None
+    filters: dict[str, Any] | None = None
+    min_score: float | None = None
+    explain: bool = False
+    include: list[str] = Field(default_factory=list, max_length=10)
+    cursor: str | None = Field(None, max_length=100)
+
+    def arguments(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in type(self).model_fields}
+
+
+class BatchBody(Body):
+    queries: list[SearchBody] = Field(max_length=100)
+
+
+class SimilarBody(Body):
+    partition: int = Field(0, ge=0, le=1023)
+    offset: int = Field(ge=0, le=MOST_OFFSET)
+    top_k: int = Field(10, ge=1, le=1000)
+    topics: list[str] | None = Field(None, max_length=1000)
+
+
+class EmbedBody(Body):
+    texts: list[str] = Field(max_length=1000)
+    model: str | None = Field(None, max_length=500)
+
+
+class AskBody(Body):
+    question: str = Field(max_length=4000)
+    topics: list[str] | None = Field(None, max_length=1000)
+    since: When = None
+    until: When = None
+    top_k: int = Field(12, ge=1, le=100)
+    stream: bool = False
+
+    def scope(self) -> dict[str, Any]:
+        return {"topics": self.topics, "since": self.since, "until": self.until, "top_k": self.top_k}
+
+
+class IndexBody(Body):
+    model: str | None = Field(None, max_length=500)
+
+
+class NewTopicBody(BaseModel):
+    """`name` and any settings of a topic."""
+
+    model_config = ConfigDict(extra="allow")
+    name: str
+
+
+async def object_of(request: Request) -> Mapping[str, Any]:
+    """The JSON object a request carries; UsageError for anything else."""
+    found = wire.parse_json(await request.body())
+    if not isinstance(found, dict):
+        raise UsageError("the body must be a JSON object")
+    return found

@@ -1,0 +1,198 @@
+"""What a request must pass before any route sees it: rate, Host, Origin, token, and the size and pace of its body.
+
+Pure ASGI, outermost, so it also stands before whatever is mounted beside the routes. Host names are checked against a list
+because a web page can make a browser resolve its own name to 127.0.0.1 (DNS rebinding).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hmac
+import math
+import re
+import time
+from collections.abc import Callable, Collection
+from urllib.parse import urlsplit
+
+from fastapi import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from headwater.api import problems
+from headwater.config import LOOPBACK, ServerSettings
+from headwater.errors import AuthError, LimitError
+
+_NO_BODY = frozenset({"GET", "HEAD", "OPTIONS"})
+_APPEND = re.compile(r"/v1/topics/[^/]+/records")
+_MOST_CLIENTS = 4096
+_DRAIN = 8  # times the largest body that is still read, to be thrown away
+
+
+class Rate:
+    """A token bucket for each client: `per_s` on average, a second's worth at once. Remembers the latest few thousand."""
+
+    def __init__(self, per_s: float, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._per_s, self._most, self._clock = per_s, max(per_s, 1.0), clock
+        self._buckets: dict[str, tuple[float, float]] = {}
+
+    def wait_s(self, client: str) -> float:
+        """0 when the client may go on (and one token is taken), else how long until there is a token."""
+        now = self._clock()
+        tokens, then = self._buckets.pop(client, (self._most, now))
+        tokens = min(self._most, tokens + (now - then) * self._per_s)
+        allowed = tokens >= 1
+        self._buckets[client] = (tokens - 1 if allowed else tokens, now)
+        if len(self._buckets) > _MOST_CLIENTS:
+            del self._buckets[next(iter(self._buckets))]
+        return 0.0 if allowed else (1 - tokens) / self._per_s
+
+
+class Guard:
+    """Wraps an ASGI app. Refusals are problem details: 401, 403, 408, 413, 421, 429."""
+
+    def __init__(self, app: ASGIApp, settings: ServerSettings, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._app, self._settings = app, settings
+        self._hosts = frozenset(_name(h) for h in (*LOOPBACK, *settings.allowed_hosts, settings.host))
+        key = settings.api_key.get_secret_value() if settings.api_key else None
+        self._key = key.encode() if key else None
+        self._rate = Rate(settings.requests_per_s, clock=clock) if settings.requests_per_s > 0 else None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await self._app(scope, receive, send)
+        elif (refusal := self._refusal(scope)) is not None:
+            await _refuse(refusal, scope, receive, send)
+        elif scope["type"] != "http" or scope["method"] in _NO_BODY:
+            await self._pass(scope, receive, send)
+        else:
+            await self._with_body(scope, receive, send)
+
+    def _refusal(self, scope: Scope) -> Response | None:
+        """Why this request goes no further, judged by its head alone; None when it may."""
+        headers: dict[bytes, bytes] = dict(scope["headers"])
+        server = scope.get("server")
+        if not _allowed(headers.get(b"host", b"").decode("latin-1"), self._hosts, server[0] if server else None):
+            return problems.of(AuthError("this Host is not served here; add it to server.allowed_hosts"), 421)
+        if (origin := headers.get(b"origin")) is not None and not self._is_own(origin.decode("latin-1"), server):
+            return problems.of(AuthError("requests from this Origin are refused; add its host to server.allowed_hosts"), 403)
+        if self._key is not None:
+            scheme, _, token = headers.get(b"authorization", b"").partition(b" ")
+            if not (hmac.compare_digest(token.strip(), self._key) and scheme.lower() == b"bearer"):
+                return problems.of(AuthError("a valid bearer token is needed: Authorization: Bearer KEY"), 401)
+        return self._too_fast(scope) or self._too_large(headers)
+
+    def _is_own(self, origin: str, server: tuple[str, int | None] | None) -> bool:
+        try:
+            url = urlsplit(origin)
+        except ValueError:
+            return False
+        return url.scheme in ("http", "https") and _allowed(url.netloc, self._hosts, server[0] if server else None)
+
+    def _too_fast(self, scope: Scope) -> Response | None:
+        """Appends are not counted: the commit they wait for holds them back, and nobody else's requests may stop them."""
+        if self._rate is None or (scope.get("method") == "POST" and _APPEND.fullmatch(scope["path"])):
+            return None
+        client = scope.get("client")
+        wait_s = self._rate.wait_s(client[0] if client else "")
+        if not wait_s:
+            return None
+        return problems.of(LimitError("too many requests; slow down", retry_after_s=float(math.ceil(wait_s))))
+
+    def _too_large(self, headers: dict[bytes, bytes]) -> Response | None:
+        declared = headers.get(b"content-length", b"0")
+        if declared.isdigit() and int(declared[:18]) <= self._settings.max_body_bytes:
+            return None
+        return self._oversized()
+
+    def _oversized(self) -> Response:
+        most = self._settings.max_body_bytes
+        return problems.of(LimitError(f"the body is larger than {most} bytes (server.max_body_bytes); send less at once"))
+
+    async def _pass(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Run the app. An error after its response began was logged where it was turned into one (problems)."""
+        started = False
+
+        async def watched(message: Message) -> None:
+            nonlocal started
+            started = True
+            await send(message)
+
+        try:
+            await self._app(scope, receive, watched)
+        except Exception:  # the top of a request
+            if not started:
+                raise
+
+    async def _with_body(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Run the app with a body that is counted and timed; one that is too large or too slow ends the request."""
+        deadline = asyncio.get_running_loop().time() + self._settings.body_timeout_s
+        size, ended, started = 0, False, False
+        refusal: Response | None = None
+
+        async def bounded() -> Message:
+            nonlocal size, ended, refusal
+            if ended:
+                return await receive()
+            try:
+                async with asyncio.timeout_at(deadline):
+                    message = await receive()
+            except TimeoutError:
+                refusal = problems.of(LimitError("the body took too long to arrive (server.body_timeout_s)"), 408)
+                raise LimitError("slow body") from None
+            ended = message["type"] != "http.request" or not message.get("more_body", False)
+            size += len(message.get("body", b""))
+            if size > self._settings.max_body_bytes:
+                refusal = self._oversized()
+                raise LimitError("large body")
+            return message
+
+        async def answered(message: Message) -> None:
+            nonlocal started
+            if refusal is None or started:
+                started = True
+                await send(message)
+
+        try:
+            await self._pass(scope, bounded, answered)
+        except LimitError:
+            if refusal is None:
+                raise
+        if refusal is not None and not started:
+            if not (ended or await _drained(receive, deadline, _DRAIN * self._settings.max_body_bytes)):
+                refusal.headers["connection"] = "close"
+            await refusal(scope, receive, send)
+
+
+async def _drained(receive: Receive, deadline: float, most_bytes: int) -> bool:
+    """Read what is left of a body and forget it: a client that is still sending would not hear the refusal. False when there
+    is too much of it, or it comes too slowly."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout_at(deadline):
+            while most_bytes > 0:
+                message = await receive()
+                if message["type"] != "http.request" or not message.get("more_body", False):
+                    return True
+                most_bytes -= len(message.get("body", b""))
+    return False
+
+
+async def _refuse(refusal: Response, scope: Scope, receive: Receive, send: Send) -> None:
+    if scope["type"] == "websocket":
+        await receive()
+        await send({"type": "websocket.close", "code": 1008, "reason": "refused"})
+    else:
+        await refusal(scope, receive, send)
+
+
+def _allowed(host: str, names: Collection[str], own: str | None) -> bool:
+    """A listed name, or the very address the connection came in on (an address cannot be rebound)."""
+    name = _name(host)
+    return bool(name) and (name in names or name == own)
+
+
+def _name(host: str) -> str:
+    """The name in `name:port`, `[v6]:port` or a bare v6 address, in lower case."""
+    host = host.strip().lower()
+    if host.startswith("["):
+        return host[1:].partition("]")[0]
+    return host if host.count(":") > 1 else host.partition(":")[0].rstrip(".")

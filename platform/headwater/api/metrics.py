@@ -1,0 +1,86 @@
+"""Numbers for Prometheus: what is counted as it happens, and what is read off the engine when somebody asks."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from prometheus_client import CollectorRegistry, Histogram, ProcessCollector, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+
+from headwater.records import Status
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+
+
+class Metrics:
+    """The metrics of one app, in a registry of its own."""
+
+    def __init__(self) -> None:
+        self._registry = CollectorRegistry(auto_describe=False)
+        ProcessCollector(registry=self._registry)
+        self._seconds = Histogram(
+            "headwater_request_seconds", "Time to answer, by verb.", ["verb"], buckets=_BUCKETS, registry=self._registry
+        )
+        self._of = {verb: self._seconds.labels(verb) for verb in ("append", "search", "ask")}
+
+    @contextmanager
+    def timed(self, verb: str) -> Iterator[None]:
+        """Time what happens inside, failed or not."""
+        started = time.perf_counter()
+        try:
+            yield
+        finally:
+            self._of[verb].observe(time.perf_counter() - started)
+
+    def page(self, status: Status) -> bytes:
+        """The whole page: own numbers first, then those of the engine as `status` has them."""
+        registry = CollectorRegistry(auto_describe=False)
+        registry.register(_Snapshot(status))
+        return generate_latest(self._registry) + generate_latest(registry)
+
+
+class _Snapshot:
+    """An engine's status as metric families."""
+
+    def __init__(self, status: Status) -> None:
+        self._status = status
+
+    def collect(self) -> Iterator[Metric]:
+        status = self._status
+        up = GaugeMetricFamily("headwater_uptime_seconds", "Time since the engine opened.")
+        up.add_metric([], status.uptime_s)
+        problems = GaugeMetricFamily("headwater_problems", "Problems the status lists.")
+        problems.add_metric([], len(status.problems))
+        yield from (up, problems, *self._topics(), *self._sources())
+
+    def _topics(self) -> Iterator[Metric]:
+        appended = CounterMetricFamily("headwater_records_appended", "Records ever stored.", labels=["topic"])
+        retained = GaugeMetricFamily("headwater_records", "Records retained.", labels=["topic"])
+        stored_bytes = GaugeMetricFamily("headwater_stored_bytes", "Text retained.", labels=["topic"])
+        passages = GaugeMetricFamily("headwater_passages", "Distinct passages.", labels=["topic"])
+        backlog = GaugeMetricFamily("headwater_backlog_records", "Stored, not yet searchable by meaning.", labels=["topic"])
+        lag = GaugeMetricFamily("headwater_watermark_lag_records", "Behind the log, by index.", labels=["topic", "index"])
+        dead = GaugeMetricFamily("headwater_dead_letters", "Input that could not be processed.", labels=["topic"])
+        for topic in self._status.topics:
+            mark = topic.watermark
+            appended.add_metric([topic.name], mark.stored)
+            retained.add_metric([topic.name], topic.records)
+            stored_bytes.add_metric([topic.name], topic.bytes)
+            passages.add_metric([topic.name], topic.passages)
+            backlog.add_metric([topic.name], max(mark.stored - mark.semantic, 0))
+            lag.add_metric([topic.name, "keyword"], max(mark.stored - mark.keyword, 0))
+            lag.add_metric([topic.name, "semantic"], max(mark.stored - mark.semantic, 0))
+            dead.add_metric([topic.name], topic.dead_letters)
+        yield from (appended, retained, stored_bytes, passages, backlog, lag, dead)
+
+    def _sources(self) -> Iterator[Metric]:
+        lag = GaugeMetricFamily("headwater_source_lag", "Bytes or messages not yet read.", labels=["source", "topic"])
+        failing = GaugeMetricFamily("headwater_source_failing", "1 while a source has an error.", labels=["source", "topic"])
+        for source in self._status.sources:
+            if source.lag is not None:
+                lag.add_metric([source.name, source.topic], source.lag)
+            failing.add_metric([source.name, source.topic], float(source.error is not None))
+        yield from (lag, failing)

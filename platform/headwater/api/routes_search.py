@@ -1,0 +1,83 @@
+"""Searching: by words and meaning, by a record, many at once; patterns and timelines."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Response
+
+from headwater.api.bodies import (
+    BatchBody,
+    EmbedBody,
+    Engine,
+    Names,
+    Reply,
+    SearchBody,
+    Shared,
+    SimilarBody,
+    Time,
+    TopicName,
+    Words,
+    names,
+)
+from headwater.api.problems import RESPONSES
+from headwater.composed import search_batch
+from headwater.records import Embedded, PatternsReply, SearchReply, Timeline
+
+router = APIRouter(prefix="/v1", responses=RESPONSES, tags=["search"])
+
+
+@router.post("/search", response_model=SearchReply)
+async def search(shared: Shared, body: SearchBody) -> Response:
+    """The best passages for a query, each with its best record, and what was searched."""
+    with shared.metrics.timed("search"):
+        return Reply(await shared.verbs.search(**body.arguments()))
+
+
+@router.post("/search/batch", response_model=dict[str, list[SearchReply]])
+async def batch(shared: Shared, body: BatchBody) -> Response:
+    """A reply for each query, in their order; the first query that fails fails the batch."""
+    with shared.metrics.timed("search"):
+        return Reply({"replies": await search_batch(shared.verbs, [q.arguments() for q in body.queries])})
+
+
+@router.post("/topics/{topic}/similar", response_model=SearchReply)
+async def similar(engine: Engine, topic: TopicName, body: SimilarBody) -> Response:
+    """Passages nearest in meaning to those of one record."""
+    return Reply(
+        await engine.similar(topic, offset=body.offset, partition=body.partition, top_k=body.top_k, topics=body.topics)
+    )
+
+
+@router.get("/topics/{topic}/patterns", response_model=PatternsReply)
+async def patterns(
+    engine: Engine,
+    topic: TopicName,
+    q: Words = "",
+    since: Time = None,
+    until: Time = None,
+    new_since: Time = None,
+    limit: Annotated[int, Query(ge=1, le=1000)] = 50,
+    cursor: Annotated[str | None, Query(max_length=100)] = None,
+) -> Response:
+    """The passages of a topic with their counts; with `new_since` only those first seen since then."""
+    return Reply(await engine.patterns(topic, q=q, since=since, until=until, new_since=new_since, limit=limit, cursor=cursor))
+
+
+@router.get("/timeline", response_model=Timeline)
+async def timeline(
+    engine: Engine,
+    q: Words = "",
+    topics: Names = None,
+    since: Time = None,
+    until: Time = None,
+    buckets: Annotated[int, Query(ge=1, le=1000)] = 60,
+) -> Response:
+    """How many records match, by time."""
+    return Reply(await engine.timeline(q, topics=names(topics), since=since, until=until, buckets=buckets))
+
+
+@router.post("/embed", response_model=Embedded)
+async def embed(engine: Engine, body: EmbedBody) -> Response:
+    """Unit vectors of texts."""
+    return Reply(await engine.embed(body.texts, model=body.model))

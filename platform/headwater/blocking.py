@@ -1,0 +1,213 @@
+"""The synchronous SDK: every verb of an engine or a client, called from plain code, a notebook, or inside a running loop.
+
+One thread runs one event loop for as long as a `Headwater` lives; each method hands its verb to that loop and waits.
+No verb is written again here: the methods are made from those of headwater.verbs.Verbs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import threading
+import weakref
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
+from concurrent.futures import Future
+from contextlib import AbstractAsyncContextManager
+from typing import Any, Concatenate, Generic, Literal, ParamSpec, Self, TypeVar, overload
+
+from headwater.composed import AskEvent, ask_events, search_batch
+from headwater.errors import UsageError
+from headwater.records import Answer, Record, SearchReply, Topic
+from headwater.verbs import Verbs, When
+
+P = ParamSpec("P")
+T = TypeVar("T")
+_LOOK_S = 0.2  # how often the loop looks whether the program has ended
+
+
+def _blocking(verb: Callable[Concatenate[Verbs, P], Coroutine[Any, Any, T]]) -> Callable[Concatenate[Headwater, P], T]:
+    """A method that runs `verb` on the loop and waits for its result."""
+
+    def method(self: Headwater, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        bound: Callable[P, Coroutine[Any, Any, T]] = getattr(self._loop.verbs, verb.__name__)
+        return self._loop.run(bound(*args, **kwargs))
+
+    functools.update_wrapper(method, verb)
+    return method
+
+
+class Headwater:
+    """Every verb, synchronously. A context manager; `close()` or the end of the program lets go of everything."""
+
+    def __init__(self, opening: Callable[[], AbstractAsyncContextManager[Verbs]]) -> None:
+        self._loop = LoopThread(opening)
+        self._end = weakref.finalize(self, self._loop.stop)
+        self._end.atexit = False  # by then it is too late to close a database; the loop looks for itself
+
+    append = _blocking(Verbs.append)
+    topics = _blocking(Verbs.topics)
+    topic = _blocking(Verbs.topic)
+    delete_topic = _blocking(Verbs.delete_topic)
+    records = _blocking(Verbs.records)
+    read = _blocking(Verbs.read)
+    search = _blocking(Verbs.search)
+    similar = _blocking(Verbs.similar)
+    patterns = _blocking(Verbs.patterns)
+    timeline = _blocking(Verbs.timeline)
+    indexes = _blocking(Verbs.indexes)
+    index = _blocking(Verbs.index)
+    create_index = _blocking(Verbs.create_index)
+    rebuild_index = _blocking(Verbs.rebuild_index)
+    delete_index = _blocking(Verbs.delete_index)
+    embed = _blocking(Verbs.embed)
+    dead_letters = _blocking(Verbs.dead_letters)
+    replay_dead_letter = _blocking(Verbs.replay_dead_letter)
+    drop_dead_letter = _blocking(Verbs.drop_dead_letter)
+    status = _blocking(Verbs.status)
+    _ask = _blocking(Verbs.ask)
+
+    def create_topic(self, name: str, **config: Any) -> Topic:
+        """A new topic with settings of TopicConfig; ConflictError where it exists with others."""
+        return self._loop.run(self._loop.verbs.create_topic(name, **config))
+
+    def set_topic(self, name: str, **config: Any) -> Topic:
+        """Change settings; UsageError for those that are fixed once records exist."""
+        return self._loop.run(self._loop.verbs.set_topic(name, **config))
+
+    def tail(self, topic: str, q: str = "", *, after: str | None = None, from_start: bool = False) -> Iterator[Record]:
+        """Records as they are stored, filtered by `q`, endlessly: new ones only, all with `from_start`, or those behind
+        the address `after`."""
+        yield from self._loop.iterate(lambda verbs: verbs.tail(topic, q, after=after, from_start=from_start))
+
+    def search_batch(self, queries: Sequence[Mapping[str, Any]]) -> list[SearchReply]:
+        """A reply for each query (`{"q": ..., and the other parameters of search}`), in their order."""
+        return self._loop.run(search_batch(self._loop.verbs, queries))
+
+    @overload
+    def ask(
+        self, question: str, *, topics: Sequence[str] | None = None, since: When | None = None, until: When | None = None,
+        top_k: int = 12, stream: Literal[False] = False,
+    ) -> Answer: ...  # fmt: skip
+
+    @overload
+    def ask(
+        self, question: str, *, topics: Sequence[str] | None = None, since: When | None = None, until: When | None = None,
+        top_k: int = 12, stream: Literal[True],
+    ) -> Iterator[AskEvent]: ...  # fmt: skip
+
+    def ask(self, question: str, *, stream: bool = False, **scope: Any) -> Answer | Iterator[AskEvent]:
+        """An answer whose every sentence cites records; abstains where support is weak. With `stream` its events as they
+        come: retrieval, token, citation, done."""
+        return self._ask_events(question, scope) if stream else self._ask(question, **scope)
+
+    def _ask_events(self, question: str, scope: Mapping[str, Any]) -> Iterator[AskEvent]:
+        yield from self._loop.iterate(lambda verbs: ask_events(verbs, question, **scope))
+
+    def close(self) -> None:
+        """Let go of everything; safe to call twice."""
+        self._end.detach()
+        self._loop.stop()
+        self._loop.join()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class LoopThread:
+    """A thread whose loop holds verbs open. Not a daemon thread: a program that ends waits until they are closed."""
+
+    def __init__(self, opening: Callable[[], AbstractAsyncContextManager[Verbs]]) -> None:
+        opened: Future[tuple[asyncio.AbstractEventLoop, asyncio.Event, Verbs]] = Future()
+        self._thread = threading.Thread(target=lambda: asyncio.run(_hold(opening, opened)), name="headwater")
+        self._thread.start()
+        self._loop, self._ended, self.verbs = opened.result()
+
+    def run(self, work: Coroutine[Any, Any, T]) -> T:
+        """The result of a coroutine run on the loop. An interrupt of the caller cancels it."""
+        if self._ended.is_set() or not self._thread.is_alive():
+            work.close()
+            raise UsageError("this Headwater is closed; open or connect again")
+        if threading.current_thread() is self._thread:
+            work.close()
+            raise UsageError("this would wait for itself; use the asynchronous verbs here")
+        future = asyncio.run_coroutine_threadsafe(work, self._loop)
+        try:
+            return future.result()
+        except BaseException:
+            future.cancel()
+            raise
+
+    def iterate(self, start: Callable[[Verbs], AsyncIterator[T]]) -> Iterator[T]:
+        """The items of an async iterator of the loop. Giving it up closes the other end."""
+        pull = _Pull(start(self.verbs))
+        try:
+            while True:
+                try:
+                    item = self.run(pull.next())
+                except StopAsyncIteration:
+                    return
+                yield item
+        finally:
+            if not self._ended.is_set() and self._thread.is_alive():
+                self.run(pull.stop())
+
+    def stop(self) -> None:
+        """Ask the loop to end; returns at once."""
+        if self._thread.is_alive():
+            try:
+                self._loop.call_soon_threadsafe(self._ended.set)
+            except RuntimeError:  # it has just ended by itself
+                return
+
+    def join(self) -> None:
+        """Wait until everything is closed."""
+        if threading.current_thread() is not self._thread:
+            self._thread.join()
+
+
+class _Pull(Generic[T]):
+    """An async iterator taken item by item from another thread, which may give up in the middle of an item."""
+
+    def __init__(self, items: AsyncIterator[T]) -> None:
+        self._items = items
+        self._step: asyncio.Task[T] | None = None
+
+    async def next(self) -> T:
+        async def step() -> T:
+            return await anext(self._items)
+
+        self._step = asyncio.create_task(step())
+        return await self._step
+
+    async def stop(self) -> None:
+        """End the item under way, then the iterator."""
+        if self._step is not None and not self._step.done():
+            self._step.cancel()
+            await asyncio.wait({self._step})
+        close = getattr(self._items, "aclose", None)
+        if close is not None:
+            await close()
+
+
+async def _hold(
+    opening: Callable[[], AbstractAsyncContextManager[Verbs]],
+    opened: Future[tuple[asyncio.AbstractEventLoop, asyncio.Event, Verbs]],
+) -> None:
+    """Open, say so, and stay until told to end or the program's main thread has ended."""
+    ended = asyncio.Event()
+    try:
+        async with opening() as verbs:
+            opened.set_result((asyncio.get_running_loop(), ended, verbs))
+            while not ended.is_set() and threading.main_thread().is_alive():
+                try:
+                    await asyncio.wait_for(ended.wait(), _LOOK_S)
+                except TimeoutError:
+                    continue
+            ended.set()
+    except BaseException as error:
+        if opened.done():
+            raise
+        opened.set_exception(error)

@@ -1,0 +1,437 @@
+"""The verbs over HTTP: what `headwater.connect()` and every surface beside the daemon speak through.
+
+    async with Client("http://127.0.0.1:8787") as hw:
+        reply = await hw.search("payment failures", since="2h")
+
+Errors come back as the errors the engine raised. A request that may be sent twice is sent again when the connection
+breaks; an append carries an idempotency key, so that sending it again never stores it twice.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from dataclasses import asdict
+from datetime import datetime
+from typing import Any, Literal, Self, TypedDict, TypeVar
+from urllib.parse import quote, urlsplit
+
+import httpx
+import orjson
+
+from headwater import wire
+from headwater.composed import AskEvent
+from headwater.config import LOOPBACK
+from headwater.errors import ConfigError, HeadwaterError, LimitError, UnreachableError, UsageError, WaitTimeout
+from headwater.events import EventReader
+from headwater.records import (
+    Answer,
+    Appended,
+    Citation,
+    Coverage,
+    DeadLetter,
+    Draft,
+    Embedded,
+    IndexInfo,
+    Mode,
+    Page,
+    PatternsReply,
+    Record,
+    RecordView,
+    SearchReply,
+    Status,
+    Timeline,
+    Topic,
+    from_ms,
+    parse_address,
+)
+from headwater.verbs import Entry, When
+
+T = TypeVar("T")
+_PAUSES_S = (0.1, 0.5, 2.0)  # before the second, third and fourth time
+_MOST_WAIT_S = 30.0  # a Retry-After beyond this is the caller's to wait for
+_SILENCE_S = 60.0  # a stream without even a heartbeat for so long is broken
+
+
+class _Topics(TypedDict):
+    topics: list[Topic]
+
+
+class _Indexes(TypedDict):
+    indexes: list[IndexInfo]
+
+
+class _Letters(TypedDict):
+    dead_letters: list[DeadLetter]
+
+
+class _Replies(TypedDict):
+    replies: list[SearchReply]
+
+
+class Client:
+    """Implements headwater.verbs.Verbs over the API at `url`. Raises what the engine raises; UnreachableError when
+    nobody answers. `timeout_s` is the longest silence within one request; `transport` is httpx's, for tests."""
+
+    def __init__(
+        self,
+        url: str,
+        token: str | None = None,
+        *,
+        timeout_s: float = 60.0,
+        transport: httpx.AsyncBaseTransport | None = None,
+        pause: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
+        parts = urlsplit(url if "//" in url else f"http://{url}")
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise ConfigError(f"{url!r} is not the URL of a daemon; write for example http://127.0.0.1:8787")
+        self.url, self._pause, self._timeout_s = f"{parts.scheme}://{parts.netloc}{parts.path}".rstrip("/"), pause, timeout_s
+        self._http = httpx.AsyncClient(
+            base_url=self.url,
+            headers={"authorization": f"Bearer {token}"} if token else {},
+            timeout=httpx.Timeout(timeout_s, connect=5.0, pool=None),
+            limits=httpx.Limits(max_connections=None, max_keepalive_connections=20),
+            transport=transport,
+            trust_env=parts.hostname not in LOOPBACK,  # a proxy cannot reach this machine's own loopback
+        )
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        await self._http.aclose()
+
+    # ------------------------------------------------------------------ sending
+
+    async def _send(
+        self,
+        method: str,
+        path: str,
+        *,
+        body: bytes | None = None,
+        query: Mapping[str, Any] | None = None,
+        headers: Mapping[str, str] | None = None,
+        again: bool = False,
+        timeout_s: float | None = None,
+    ) -> bytes:
+        """The reply's body. `again` says that a request of which nobody knows whether it arrived may be repeated; one that
+        surely did not, or was put off by the server's rate limit, always may."""
+        sent = {"content-type": wire.JSON, **(headers or {})} if body is not None else dict(headers or {})
+        timeout = httpx.USE_CLIENT_DEFAULT if timeout_s is None else httpx.Timeout(timeout_s, connect=5.0, pool=None)
+        for pause_s in (*_PAUSES_S, None):
+            try:
+                reply = await self._http.request(
+                    method, path, content=body, params=_given(query), headers=sent, timeout=timeout
+                )
+                if reply.status_code < 400:
+                    return reply.content
+                error = _error(reply)
+                if not isinstance(error, LimitError) or (wait_s := error.retry_after_s) is None or wait_s > _MOST_WAIT_S:
+                    raise error
+            except (httpx.ReadTimeout, httpx.WriteTimeout) as slow:
+                raise WaitTimeout(f"{self.url} did not answer {method} {path} in time") from slow
+            except httpx.TransportError as broken:
+                error, wait_s = self._unreachable(broken), pause_s or 0.0
+                if not (again or isinstance(broken, httpx.ConnectError | httpx.ConnectTimeout)):
+                    raise error from broken
+            if pause_s is None:
+                raise error
+            await self._pause(wait_s)
+        raise AssertionError("the last try returns or raises")
+
+    def _unreachable(self, cause: Exception) -> UnreachableError:
+        error = UnreachableError(f"no Headwater daemon answers at {self.url}; start one with `headwater up`")
+        error.__cause__ = cause
+        return error
+
+    async def _get(self, kind: type[T], path: str, **query: Any) -> T:
+        return wire.decode(kind, await self._send("GET", path, query=query, again=True))
+
+    async def _ask_for(self, kind: type[T], path: str, body: Mapping[str, Any]) -> T:
+        """POST of something that only reads."""
+        return wire.decode(kind, await self._send("POST", path, body=_json(_given(body)), again=True))
+
+    # ------------------------------------------------------------------ records
+
+    async def append(
+        self,
+        topic: str,
+        records: Sequence[Entry],
+        *,
+        idempotency_key: str | None = None,
+        wait: Literal["stored", "searchable"] = "stored",
+        timeout_s: float = 10.0,
+    ) -> Appended:
+        """As Verbs.append. `position` and `raw` of a Draft stay behind: they belong to sources inside the daemon."""
+        body = _json({"records": [_entry(r) for r in records]})
+        reply = await self._send(
+            "POST",
+            f"{_topic(topic)}/records",
+            body=body,
+            query={} if wait == "stored" else {"wait": wait, "timeout_s": timeout_s},
+            headers={"idempotency-key": idempotency_key or uuid.uuid4().hex},
+            again=True,
+            timeout_s=self._timeout_s + timeout_s,
+        )
+        return wire.decode_appended(topic, reply)
+
+    async def records(
+        self,
+        topic: str,
+        *,
+        partition: int | None = None,
+        offset: int | None = None,
+        limit: int = 100,
+        since: When | None = None,
+        until: When | None = None,
+        cursor: str | None = None,
+    ) -> Page:
+        query = {"partition": partition, "offset": offset, "limit": limit, "since": since, "until": until, "cursor": cursor}
+        return await self._get(Page, f"{_topic(topic)}/records", **query)
+
+    async def read(self, address: str, *, context: int = 0) -> RecordView:
+        topic, partition, offset = parse_address(address)
+        return await self._get(RecordView, f"{_topic(topic)}/records/{partition}/{offset}", context=min(max(context, 0), 100))
+
+    async def tail(
+        self, topic: str, q: str = "", *, after: str | None = None, from_start: bool = False
+    ) -> AsyncIterator[Record]:
+        """As Verbs.tail, over broken connections and restarts of the daemon: it goes on behind the last record seen."""
+        query = {"q": q, "from_start": "true" if from_start else None}
+        place, tries = None if after is None else wire.place_of(after), 0
+        if after is not None and parse_address(after)[0] != topic:
+            raise UsageError(f"{after} is not in topic {topic!r}")
+        while True:
+            try:
+                async for event in self._events("GET", f"{_topic(topic)}/tail", query=query, place=place):
+                    place, tries = event.id or place, 0
+                    if event.data:
+                        yield wire.decode(Record, event.data)
+            except UnreachableError:
+                if tries >= len(_PAUSES_S):
+                    raise
+            await self._pause(_PAUSES_S[min(tries, len(_PAUSES_S) - 1)])
+            tries += 1
+
+    async def _events(
+        self,
+        method: str,
+        path: str,
+        *,
+        query: Mapping[str, Any] | None = None,
+        body: bytes | None = None,
+        place: str | None = None,
+    ) -> AsyncIterator[EventReader.Event]:
+        """The events of one response; UnreachableError where the connection breaks."""
+        headers = {"accept": "text/event-stream"} | ({"last-event-id": place} if place else {})
+        if body is not None:
+            headers["content-type"] = wire.JSON
+        timeout = httpx.Timeout(_SILENCE_S, connect=5.0, pool=None)
+        reader = EventReader()
+        try:
+            async with self._http.stream(
+                method, path, params=_given(query), content=body, headers=headers, timeout=timeout
+            ) as reply:
+                if reply.status_code >= 400:
+                    await reply.aread()
+                    raise _error(reply)
+                async for chunk in reply.aiter_bytes():
+                    for event in reader.feed(chunk):
+                        if event.name == "error":
+                            raise _problem(event.data, 500)
+                        yield event
+        except httpx.TransportError as broken:
+            raise self._unreachable(broken) from broken
+
+    # ------------------------------------------------------------------ topics and indexes
+
+    async def topics(self) -> list[Topic]:
+        return (await self._get(_Topics, "/v1/topics"))["topics"]
+
+    async def topic(self, name: str) -> Topic:
+        return await self._get(Topic, _topic(name))
+
+    async def create_topic(self, name: str, **config: Any) -> Topic:
+        return wire.decode(Topic, await self._send("POST", "/v1/topics", body=_json({"name": name, **config})))
+
+    async def set_topic(self, name: str, **config: Any) -> Topic:
+        return wire.decode(Topic, await self._send("PATCH", _topic(name), body=_json(config), again=True))
+
+    async def delete_topic(self, name: str) -> None:
+        await self._send("DELETE", _topic(name))
+
+    async def indexes(self) -> list[IndexInfo]:
+        return (await self._get(_Indexes, "/v1/indexes"))["indexes"]
+
+    async def index(self, topic: str) -> IndexInfo:
+        return await self._get(IndexInfo, f"{_topic(topic)}/index")
+
+    async def create_index(self, topic: str, model: str | None = None) -> IndexInfo:
+        body = _json({"model": model})
+        return wire.decode(IndexInfo, await self._send("POST", f"{_topic(topic)}/index", body=body))
+
+    async def rebuild_index(self, topic: str) -> IndexInfo:
+        return wire.decode(IndexInfo, await self._send("POST", f"{_topic(topic)}/index/rebuild"))
+
+    async def delete_index(self, topic: str) -> IndexInfo:
+        return wire.decode(IndexInfo, await self._send("DELETE", f"{_topic(topic)}/index", again=True))
+
+    # ------------------------------------------------------------------ searching and asking
+
+    async def search(
+        self,
+        q: str,
+        *,
+        topics: Sequence[str] | None = None,
+        top_k: int = 10,
+        mode: Mode | None = None,
+        since: When | None = None,
+        until: When | None = None,
+        filters: Mapping[str, Any] | None = None,
+        min_score: float | None = None,
+        explain: bool = False,
+        include: Sequence[str] = (),
+        cursor: str | None = None,
+    ) -> SearchReply:
+        body = {
+            "q": q, "topics": _listed(topics), "top_k": top_k, "mode": mode, "since": since, "until": until, "filters": filters,
+            "min_score": min_score, "explain": explain, "include": list(include), "cursor": cursor,
+        }  # fmt: skip
+        return await self._ask_for(SearchReply, "/v1/search", body)
+
+    async def search_batch(self, queries: Sequence[Mapping[str, Any]]) -> list[SearchReply]:
+        """A reply for each query (`{"q": ..., and the other parameters of search}`), in their order, in one request."""
+        return (await self._ask_for(_Replies, "/v1/search/batch", {"queries": [dict(q) for q in queries]}))["replies"]
+
+    async def similar(
+        self, topic: str, *, offset: int, partition: int = 0, top_k: int = 10, topics: Sequence[str] | None = None
+    ) -> SearchReply:
+        body = {"partition": partition, "offset": offset, "top_k": top_k, "topics": _listed(topics)}
+        return await self._ask_for(SearchReply, f"{_topic(topic)}/similar", body)
+
+    async def patterns(
+        self,
+        topic: str,
+        *,
+        q: str = "",
+        since: When | None = None,
+        until: When | None = None,
+        new_since: When | None = None,
+        limit: int = 50,
+        cursor: str | None = None,
+    ) -> PatternsReply:
+        query = {"q": q, "since": since, "until": until, "new_since": new_since, "limit": limit, "cursor": cursor}
+        return await self._get(PatternsReply, f"{_topic(topic)}/patterns", **query)
+
+    async def timeline(
+        self,
+        q: str = "",
+        *,
+        topics: Sequence[str] | None = None,
+        since: When | None = None,
+        until: When | None = None,
+        buckets: int = 60,
+    ) -> Timeline:
+        return await self._get(Timeline, "/v1/timeline", q=q, topics=_listed(topics), since=since, until=until, buckets=buckets)
+
+    async def ask(
+        self,
+        question: str,
+        *,
+        topics: Sequence[str] | None = None,
+        since: When | None = None,
+        until: When | None = None,
+        top_k: int = 12,
+    ) -> Answer:
+        body = {"question": question, "topics": _listed(topics), "since": since, "until": until, "top_k": top_k}
+        return await self._ask_for(Answer, "/v1/ask", body)
+
+    async def ask_events(self, question: str, **scope: Any) -> AsyncIterator[AskEvent]:
+        """The answer as events while it is made (see headwater.composed); `scope` is that of `ask`."""
+        body = {"question": question, **scope, "stream": True}
+        async for event in self._events("POST", "/v1/ask", body=_json(_given(body))):
+            if event.name == "token":
+                yield AskEvent("token", str(orjson.loads(event.data)["text"]))
+            elif event.name == "retrieval":
+                yield AskEvent("retrieval", wire.decode(Coverage, event.data))
+            elif event.name == "citation":
+                yield AskEvent("citation", wire.decode(Citation, event.data))
+            elif event.name == "done":
+                yield AskEvent("done", wire.decode(Answer, event.data))
+
+    async def embed(self, texts: Sequence[str], *, model: str | None = None) -> Embedded:
+        return await self._ask_for(Embedded, "/v1/embed", {"texts": list(texts), "model": model})
+
+    # ------------------------------------------------------------------ dead letters and status
+
+    async def dead_letters(self, topic: str | None = None, *, limit: int = 100) -> list[DeadLetter]:
+        limit = min(max(limit, 1), 10_000)
+        return (await self._get(_Letters, "/v1/dead-letters", topic=topic, limit=limit))["dead_letters"]
+
+    async def replay_dead_letter(self, id: int) -> None:
+        await self._send("POST", f"/v1/dead-letters/{id:d}/replay")
+
+    async def drop_dead_letter(self, id: int) -> None:
+        await self._send("DELETE", f"/v1/dead-letters/{id:d}")
+
+    async def status(self) -> Status:
+        return await self._get(Status, "/v1/status")
+
+
+def _topic(name: str) -> str:
+    return f"/v1/topics/{quote(name, safe='')}"
+
+
+def _listed(topics: Sequence[str] | None) -> list[str] | None:
+    return None if topics is None else list(topics)
+
+
+def _given(values: Mapping[str, Any] | None) -> dict[str, Any]:
+    """What was given, times as the wire has them."""
+    plain = {k: v for k, v in (values or {}).items() if v is not None}
+    return {k: v.isoformat() if isinstance(v, datetime) else v for k, v in plain.items()}
+
+
+def _entry(entry: Entry) -> Any:
+    """An entry as the wire has it: an object."""
+    if isinstance(entry, str):
+        return {"value": entry}
+    if not isinstance(entry, Draft):
+        return entry
+    record = {k: v for k, v in asdict(entry).items() if v is not None and k in ("value", "key", "partition", "vector")}
+    if entry.attributes:
+        record["attributes"] = dict(entry.attributes)
+    if entry.time_ms is not None:
+        record["timestamp"] = from_ms(entry.time_ms)
+    return record
+
+
+def _json(value: Any) -> bytes:
+    try:
+        return wire.encode(value)
+    except TypeError as strict:  # lone surrogates and integers beyond 64 bits; the intake knows what to do with them
+        try:
+            return json.dumps(value, default=str).encode()
+        except (TypeError, ValueError, RecursionError):
+            raise UsageError(f"this cannot be sent as JSON: {strict}") from strict
+
+
+def _error(reply: httpx.Response) -> HeadwaterError:
+    error = _problem(reply.content, reply.status_code)
+    if isinstance(error, LimitError) and error.retry_after_s is None and reply.status_code == 429:
+        stated = reply.headers.get("retry-after", "")
+        error.retry_after_s = float(stated) if stated.isdigit() else 1.0
+    return error
+
+
+def _problem(body: bytes, status: int) -> HeadwaterError:
+    try:
+        problem = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        problem = None
+    return wire.error_of(problem if isinstance(problem, dict) else {}, status)

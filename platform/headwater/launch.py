@@ -1,0 +1,192 @@
+"""Find the daemon of a data directory, or start it.
+
+A daemon that is ready writes `runtime.json` beside its data (readable by its user alone): where it listens, its process,
+the token it wants. Any number of programs may want a daemon at once: one starts it, the others wait until it is ready.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import http.client
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, fields, is_dataclass
+from pathlib import Path
+from typing import IO, Any
+from urllib.parse import urlsplit
+
+from pydantic import SecretStr
+
+from headwater.config import Settings
+from headwater.errors import StorageError, UnreachableError, WaitTimeout
+
+RUNTIME, LOG = "runtime.json", "daemon.log"
+OWNED_EXIT = 75  # EX_TEMPFAIL: another process owns the data directory
+_HEALTH_S = 2.0
+_LOOK_S = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class Runtime:
+    """A daemon that answers: where, which process, the bearer token it wants (None for none), its version."""
+
+    url: str
+    pid: int
+    token: str | None = field(repr=False)
+    version: str
+
+
+def find(settings: Settings) -> Runtime | None:
+    """The daemon that owns the data directory and answers, None where there is none."""
+    runtime = _read(settings.path)
+    if runtime is None or runtime.pid != _owner(settings.path):
+        return None
+    return runtime if _answers(runtime) else None
+
+
+def find_or_start(settings: Settings, *, timeout_s: float = 30.0, config: Path | None = None) -> Runtime:
+    """The daemon of the data directory, started in the background when there is none. `config` is the TOML file that
+    `settings` was read from, for what only a file can say. UnreachableError, with the daemon's own last words, when it
+    does not start; WaitTimeout when it takes longer than `timeout_s`."""
+    end = time.monotonic() + timeout_s
+    directory = settings.path
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StorageError(f"cannot use the data directory {directory}: {error.strerror}") from error
+    while time.monotonic() < end:
+        if (runtime := find(settings)) is not None:
+            return runtime
+        with _turn(directory) as mine:
+            if mine and (runtime := find(settings) or _start(settings, config, end)) is not None:
+                return runtime
+        time.sleep(_LOOK_S)
+    raise WaitTimeout(f"the daemon of {directory} is not ready after {timeout_s:g} s; {directory / LOG} has what it says")
+
+
+def publish(directory: Path, runtime: Runtime) -> None:
+    """Tell other programs of this user where the daemon is, whole or not at all."""
+    path = directory / f"{RUNTIME}.{runtime.pid}"
+    with contextlib.suppress(FileNotFoundError):
+        path.unlink()
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
+        json.dump({f.name: getattr(runtime, f.name) for f in fields(Runtime)}, file)
+    path.replace(directory / RUNTIME)
+
+
+def withdraw(directory: Path, pid: int) -> None:
+    """Take back what the daemon `pid` told; another's stays."""
+    runtime = _read(directory)
+    if runtime is not None and runtime.pid == pid:
+        with contextlib.suppress(FileNotFoundError):
+            (directory / RUNTIME).unlink()
+
+
+def _read(directory: Path) -> Runtime | None:
+    note = _json(directory / RUNTIME)
+    url, pid, token = note.get("url"), note.get("pid"), note.get("token")
+    if not (isinstance(url, str) and isinstance(pid, int) and isinstance(token, str | None)):
+        return None
+    return Runtime(url, pid, token, str(note.get("version", "")))
+
+
+def _owner(directory: Path) -> int | None:
+    """The process that last took the lock of a data directory (headwater.ownership)."""
+    pid = _json(directory / "lock").get("pid")
+    return pid if isinstance(pid, int) else None
+
+
+def _json(path: Path) -> Mapping[str, Any]:
+    try:
+        note = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return note if isinstance(note, dict) else {}
+
+
+def _answers(runtime: Runtime) -> bool:
+    """Whether that very process answers. It holds the lock then: it let go of it only after it stopped answering."""
+    parts = urlsplit(runtime.url)
+    connect = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
+    connection = connect(parts.hostname or "", parts.port, timeout=_HEALTH_S)
+    try:
+        headers = {"Authorization": f"Bearer {runtime.token}"} if runtime.token else {}
+        connection.request("GET", "/v1/health", headers=headers)
+        reply = connection.getresponse()
+        return reply.status == 200 and json.loads(reply.read(4096)).get("pid") == runtime.pid
+    except (OSError, http.client.HTTPException, ValueError):
+        return False
+    finally:
+        connection.close()
+
+
+@contextlib.contextmanager
+def _turn(directory: Path) -> Iterator[bool]:
+    """True for the one program that may start the daemon now. The lock is not the data directory's own."""
+    fd = os.open(directory / "launch.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        yield False
+    else:
+        yield True
+    finally:
+        os.close(fd)
+
+
+def _start(settings: Settings, config: Path | None, end: float) -> Runtime | None:
+    """Start a daemon and wait for it. None when another process owns the directory: that one will be ready."""
+    directory = settings.path
+    with (directory / LOG).open("ab") as log:
+        begun = log.tell()
+        child = _spawn(settings, config, log)
+    while time.monotonic() < end:
+        if (runtime := find(settings)) is not None:
+            return runtime
+        if (code := child.poll()) == OWNED_EXIT:
+            return None
+        if code is not None:
+            said = _last_words(directory / LOG, begun)
+            raise UnreachableError(f"the daemon of {directory} did not start (exit {code}):\n{said}")
+        time.sleep(_LOOK_S)
+    return None
+
+
+def _spawn(settings: Settings, config: Path | None, log: IO[bytes]) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-m", "headwater.daemon", "--data-dir", str(settings.path)]
+    if config is not None:
+        command += ["--config", str(config)]
+    # -m must find this very package; secrets travel in the environment, never in the arguments
+    path = os.pathsep.join(filter(None, (str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH"))))
+    environment = {**os.environ, **dict(_variables(settings)), "PYTHONPATH": path}
+    return subprocess.Popen(
+        command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd="/", env=environment, start_new_session=True
+    )
+
+
+def _variables(settings: Any, prefix: str = "HEADWATER_") -> Iterator[tuple[str, str]]:
+    """The environment in which `config.load` gives these settings; topics and sources stay with the file."""
+    plain = type(settings)()
+    for f in fields(settings):
+        value = getattr(settings, f.name)
+        if f.name in ("data_dir", "topics", "sources") and isinstance(settings, Settings):
+            continue
+        if is_dataclass(value):
+            yield from _variables(value, f"{prefix}{f.name.upper()}_")
+        elif value != getattr(plain, f.name) and value is not None:
+            text = value.get_secret_value() if isinstance(value, SecretStr) else value
+            yield prefix + f.name.upper(), ",".join(text) if isinstance(text, tuple) else str(text)
+
+
+def _last_words(path: Path, begun: int, lines: int = 12) -> str:
+    """The last lines of a log behind byte `begun`."""
+    with contextlib.suppress(OSError), path.open("rb") as log:
+        log.seek(max(begun, path.stat().st_size - 8192))
+        said = log.read().decode("utf-8", "replace").strip().splitlines()[-lines:]
+        return "\n".join(f"  {line}" for line in said) or "  (it said nothing)"
+    return "  (it left no log)"

@@ -1,0 +1,69 @@
+"""A real daemon's parts for tests: an engine and its API on a free port of this machine, in a thread of their own."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from dataclasses import replace
+from pathlib import Path
+
+import uvicorn
+
+from headwater.api.app import create_app
+from headwater.config import EmbeddingSettings, ServerSettings, Settings
+from headwater.engine import Engine
+
+
+def settings_in(path: Path, **server: object) -> Settings:
+    """Settings of a small, fast engine."""
+    plain = Settings(data_dir=str(path), embedding=EmbeddingSettings(model="hash"))
+    return replace(plain, server=replace(ServerSettings(port=0), **server))  # type: ignore[arg-type]
+
+
+@contextlib.contextmanager
+def serving(settings: Settings) -> Iterator[str]:
+    """The URL of an API over an engine with those settings."""
+    address: Future[str] = Future()
+    stop = threading.Event()
+    thread = threading.Thread(target=lambda: asyncio.run(_serve(settings, address, stop)))
+    thread.start()
+    try:
+        yield address.result(20)
+    finally:
+        stop.set()
+        thread.join(20)
+        assert not thread.is_alive()
+
+
+async def _serve(settings: Settings, address: Future[str], stop: threading.Event) -> None:
+    closing = asyncio.Event()
+    try:
+        async with Engine(settings, version="test") as engine:
+            app = create_app(engine, settings.server, closing=closing, version="test")
+            listener = socket.create_server(("127.0.0.1", 0))
+            config = uvicorn.Config(app, access_log=False, log_level="warning", lifespan="off", timeout_graceful_shutdown=2)
+            server = uvicorn.Server(config)
+            task = asyncio.create_task(server.serve(sockets=[listener]))
+            address.set_result(f"http://127.0.0.1:{listener.getsockname()[1]}")
+            while not stop.is_set():
+                await asyncio.sleep(0.01)
+            closing.set()
+            server.should_exit = True
+            await task
+    except BaseException as error:
+        if not address.done():
+            address.set_exception(error)
+        raise
+
+
+def eventually(condition: Callable[[], bool], *, timeout_s: float = 10.0) -> None:
+    """Wait until `condition` holds; AssertionError when it does not in time."""
+    end = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < end, f"not within {timeout_s} s"
+        time.sleep(0.01)
