@@ -28,7 +28,6 @@ import orjson
 
 from headwater import browse, catalogue, views
 from headwater.config import Settings, TopicConfig
-from headwater.embed import Kind
 from headwater.embed.cache import VectorCache
 from headwater.errors import ConflictError, DamageError, EmbedError, NotFoundError, StorageError, UsageError, WaitTimeout
 from headwater.indexer import Indexer, TopicIndex
@@ -271,8 +270,8 @@ class Engine:
         cursor: str | None = None,
     ) -> SearchReply:
         wanted = plan(
-            self.stock, q, topics=topics, top_k=top_k, mode=mode, since=since, until=until, filters=filters, min_score=min_score,
-            explain=explain, include=include, cursor=cursor,
+            self.stock, q, topics=topics, top_k=top_k, mode=mode, since=since, until=until, filters=filters,
+            min_score=min_score, explain=explain, include=include, cursor=cursor,
         )  # fmt: skip
         return await self._run(wanted)
 
@@ -364,12 +363,16 @@ class Engine:
             reply = await self.search(words, topics=topics, since=since, until=until, top_k=limit)
             return reply, [Evidence.of(hit, self.stock.find(hit.topic).kind) for hit in reply]
 
-        async def embed(texts: Sequence[str], kind: Kind) -> np.ndarray:
-            return await self.stock.embedders.get(self.settings.embedding.model, TopicConfig()).embed(texts, kind)
-
-        model = None if self.settings.embedding.model in ("none", "external") else embed
+        name = self.settings.embedding.model
+        reader = None if name in ("none", "external") else self.stock.embedders.get(name, TopicConfig())
         return await answer(
-            question, search=find, embed=model, clock=time.perf_counter, new_id=lambda: uuid.uuid4().hex, top_k=top_k
+            question,
+            search=find,
+            embed=None if reader is None else reader.embed,
+            clock=time.perf_counter,
+            new_id=lambda: uuid.uuid4().hex,
+            top_k=top_k,
+            floor=0.0 if reader is None else reader.floor,
         )
 
     async def embed(self, texts: Sequence[str], *, model: str | None = None) -> Embedded:

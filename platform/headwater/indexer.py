@@ -40,13 +40,13 @@ from headwater.catalogue import (
 )
 from headwater.config import Settings, TopicConfig
 from headwater.embed import Embedder
-from headwater.errors import EmbedError, HeadwaterError, UsageError
+from headwater.errors import DamageError, EmbedError, HeadwaterError, StorageError, UsageError
 from headwater.keyword import Doc, KeywordIndex
 from headwater.log import Log, Row, TopicRow, add_dead_letter, set_cursor
 from headwater.passages import Batch, Mapper, choose, embedding_text
 from headwater.records import Watermark
 from headwater.schema import SEQ_MASK
-from headwater.vectors import Hnsw, VectorIndex
+from headwater.vectors import Clients, Hnsw, VectorIndex
 
 logger = logging.getLogger(__name__)
 _EMBED_STEP = 256  # passages between two semantic commits
@@ -118,6 +118,7 @@ class Indexer:
         self._log, self._keyword, self._settings, self._directory = log, keyword, settings, directory
         self._embedder_of, self._clock_ms = embedder_of, clock_ms
         self.topics: dict[int, TopicIndex] = {}
+        self._clients = Clients()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._wake_map, self._wake_embed, self._progress = asyncio.Event(), asyncio.Event(), asyncio.Event()
         self._committed, self._unmarked = 0.0, False
@@ -170,6 +171,7 @@ class Indexer:
             hnsw=Hnsw(config.hnsw_m, config.hnsw_ef_construction, config.hnsw_ef_search),
             seal_at=self._settings.index.seal_at,
             max_segments=self._settings.index.max_segments,
+            clients=self._clients,
         )
         topic.vectors.open()
 
@@ -249,10 +251,16 @@ class Indexer:
 
     async def _maintain_loop(self) -> None:
         while True:
+            pause_s = 2.0
             for topic in list(self.topics.values()):
-                if topic.vectors is not None:
+                if topic.vectors is None:
+                    continue
+                try:
                     await anyio.to_thread.run_sync(topic.vectors.maintain)
-            await asyncio.sleep(2.0)
+                except (DamageError, StorageError) as error:
+                    logger.warning("topic %s: a segment could not be built: %s", topic.row.name, error)
+                    pause_s = 60.0
+            await asyncio.sleep(pause_s)
 
     # ------------------------------------------------------------------ mapping
 

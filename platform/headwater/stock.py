@@ -18,7 +18,7 @@ import apsw
 from headwater import catalogue
 from headwater.config import EmbeddingSettings, Settings, TopicConfig, topic_config
 from headwater.embed import Embedder
-from headwater.embed.cache import Cached, VectorCache
+from headwater.embed.cache import VectorCache
 from headwater.embed.lookup import load
 from headwater.errors import ConfigError, ConflictError, EmbedError, NotFoundError, UsageError
 from headwater.indexer import Indexer, TopicIndex
@@ -43,8 +43,7 @@ class Embedders:
         """The embedder of that name; ConfigError or EmbedError says how to mend it."""
         key = (name, config.dimension)
         if key not in self._held:
-            found = load(name, self._settings, dimension=config.dimension)
-            self._held[key] = Cached(found, self._cache) if self._cache is not None and name != "external" else found
+            self._held[key] = load(name, self._settings, cache=self._cache, dimension=config.dimension)
         return self._held[key]
 
     async def aclose(self) -> None:
