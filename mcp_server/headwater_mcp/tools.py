@@ -1,0 +1,218 @@
+"""The tools: each is one verb, its reply as text. Parameter names are the verbs' own.
+
+Descriptions are written for models: when to use the tool, in what units, what to call next.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
+from typing import Annotated, Any, Literal
+
+from mcp.server.mcpserver.tools import Tool
+from mcp.types import ToolAnnotations
+from pydantic import BeforeValidator, Field
+
+from headwater.errors import UsageError
+from headwater.records import Mode
+from headwater.verbs import Verbs
+from headwater_mcp import render
+from headwater_mcp.render import Page
+
+MIN_TOKENS, MAX_TOKENS = 300, 100_000
+_UNSAID = ("title", "maxLength", "minLength", "maxItems", "minItems", "maximum")
+_CURSOR = re.compile(r"(\d{1,12})~(.*)", re.DOTALL)
+
+
+def _as_list(value: object) -> object:
+    """Models write `"a,b"` where a list is wanted."""
+    return [name.strip() for name in value.split(",") if name.strip()] if isinstance(value, str) else value
+
+
+def _as_text(value: object) -> object:
+    """Epoch seconds may come as a number."""
+    return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
+
+
+Q = Annotated[str, Field(max_length=4000, description='words, "phrase", -not, level:error, field:value, field:>=10')]
+Topics = Annotated[list[str] | None, BeforeValidator(_as_list), Field(description="only these; default all")]
+TopicName = Annotated[str, Field(max_length=100, description="a name from `topics`")]
+Since = Annotated[
+    str | None, BeforeValidator(_as_text), Field(max_length=100, description="age (2h, 7d) or UTC time, inclusive")
+]
+Until = Annotated[str | None, BeforeValidator(_as_text), Field(max_length=100, description="like since, exclusive")]
+TopK = Annotated[int, Field(ge=1, le=100, description="results wanted")]
+Cursor = Annotated[str | None, Field(max_length=2000, description="next_cursor of the last reply")]
+Format = Annotated[Literal["concise", "detailed"], Field(description="detailed adds attributes, scores, longer texts")]
+MaxTokens = Annotated[int, Field(ge=MIN_TOKENS, le=MAX_TOKENS, description="of the reply")]
+Limit = Annotated[int, Field(ge=1, le=500)]
+Context = Annotated[int, Field(ge=0, le=100, description="records before and after")]
+Whole = Annotated[int, Field(ge=0)]
+Score = Annotated[float | None, Field(ge=0, le=1, description="0..1; drop weaker results")]
+
+
+class Tools:
+    """The tool functions over one set of verbs. HeadwaterError passes through; the server words it for the model."""
+
+    def __init__(self, verbs: Verbs) -> None:
+        self._verbs = verbs
+
+    async def topics(self, cursor: Cursor = None, response_format: Format = "concise", max_tokens: MaxTokens = 6000) -> str:
+        """List the topics (streams) with record and pattern counts, time range and indexing lag. Call this first to learn
+        what data there is. Next: search, ask or patterns."""
+        return render.topics(await self._verbs.topics(), _page(cursor, response_format, max_tokens))
+
+    async def search(
+        self,
+        q: Q,
+        topics: Topics = None,
+        since: Since = None,
+        until: Until = None,
+        mode: Mode | None = None,
+        top_k: TopK = 10,
+        min_score: Score = None,
+        cursor: Cursor = None,
+        response_format: Format = "concise",
+        max_tokens: MaxTokens = 6000,
+    ) -> str:
+        """Find records by meaning and keywords over all topics: logs, tickets, chat, documents. Describe what you look for
+        in plain words ("customers billed twice"); mode=keyword for exact ids or names. Similar records are one result
+        [n] address time level score(0-1) xCOUNT (records of that pattern). Next: read an address with context, similar, or
+        patterns for what is new."""
+        page = _page(cursor, response_format, max_tokens)
+        reply = await self._verbs.search(
+            q, topics=topics, top_k=top_k, mode=mode, since=since, until=until, min_score=min_score, cursor=page.inner or None
+        )
+        return render.search(reply, page, "search")
+
+    async def read(
+        self,
+        address: Annotated[str, Field(max_length=200, description="topic/partition/offset, such as logs/0/42")],
+        context: Context = 0,
+        cursor: Cursor = None,
+        response_format: Format = "concise",
+        max_tokens: MaxTokens = 6000,
+    ) -> str:
+        """Read one record in full, with its attributes and, with context=N, the N records stored before and after it (what
+        led to it, what followed). Addresses come from the other tools. A long record goes on with cursor."""
+        page = _page(cursor, response_format, max_tokens)
+        return render.read(await self._verbs.read(address, context=context), page, page.skip)
+
+    async def similar(
+        self,
+        topic: TopicName,
+        offset: Whole,
+        partition: Whole = 0,
+        top_k: TopK = 10,
+        topics: Topics = None,
+        cursor: Cursor = None,
+        response_format: Format = "concise",
+        max_tokens: MaxTokens = 6000,
+    ) -> str:
+        """Find records whose meaning is nearest to a record you have (logs/0/42 is topic=logs, partition=0, offset=42): has
+        this happened before, who else reports it? topics chooses where to look, such as old tickets for a new log line."""
+        page = _page(cursor, response_format, max_tokens)
+        reply = await self._verbs.similar(topic, offset=offset, partition=partition, top_k=top_k, topics=topics)
+        whole = replace(reply, coverage=replace(reply.coverage, next_cursor=None))  # the verb itself has no pages
+        return render.search(whole, page, "similar")
+
+    async def patterns(
+        self,
+        topic: TopicName,
+        q: Q = "",
+        since: Since = None,
+        until: Until = None,
+        new_since: Since = None,
+        limit: Limit = 50,
+        cursor: Cursor = None,
+        response_format: Format = "concise",
+        max_tokens: MaxTokens = 6000,
+    ) -> str:
+        """Summarise a topic as its distinct message patterns with counts, instead of reading its records: the cheapest look
+        at a log. With new_since only patterns never seen before that time: call it with the time of a deploy or the start
+        of an incident to see what changed. Next: read the example address."""
+        page = _page(cursor, response_format, max_tokens)
+        reply = await self._verbs.patterns(
+            topic, q=q, since=since, until=until, new_since=new_since, limit=limit, cursor=page.inner or None
+        )
+        return render.patterns(reply, page, f"patterns of {topic}")
+
+    async def ask(
+        self,
+        question: Annotated[str, Field(max_length=4000)],
+        topics: Topics = None,
+        since: Since = None,
+        until: Until = None,
+        top_k: TopK = 12,
+        cursor: Cursor = None,
+        response_format: Format = "concise",
+        max_tokens: MaxTokens = 6000,
+    ) -> str:
+        """Answer a question from the records, each sentence with citations [n] checked against the records' text. Says so
+        when support is too weak. For a first answer with evidence; use search to look further yourself. Next: read a cited
+        address."""
+        page = _page(cursor, response_format, max_tokens)
+        answer = await self._verbs.ask(question, topics=topics, since=since, until=until, top_k=top_k)
+        return render.ask(answer, page)
+
+    async def status(self, cursor: Cursor = None, response_format: Format = "concise", max_tokens: MaxTokens = 6000) -> str:
+        """Whether Headwater is ready, its sources and any problems. Call it when results look incomplete or a tool fails."""
+        return render.status(await self._verbs.status(), _page(cursor, response_format, max_tokens))
+
+    async def append(
+        self,
+        topic: TopicName,
+        records: Annotated[
+            list[str | dict[str, Any]],
+            Field(min_length=1, max_length=1000, description="texts, or {value, key, timestamp, attributes}"),
+        ],
+        idempotency_key: Annotated[str | None, Field(max_length=200, description="makes a retry safe")] = None,
+        wait: Literal["stored", "searchable"] = "stored",
+    ) -> str:
+        """Store records durably in a topic (created if new), such as notes on what you found. Records cannot be changed
+        afterwards. wait=searchable to find them at once. Returns their addresses."""
+        return render.appended(await self._verbs.append(topic, records, idempotency_key=idempotency_key, wait=wait))
+
+
+def tools(verbs: Verbs, *, allow_write: bool) -> list[Tool]:
+    """The tools to serve, `append` only where writing is allowed."""
+    made = Tools(verbs)
+    reading: Sequence[Callable[..., Awaitable[str]]] = (
+        made.topics, made.search, made.read, made.similar, made.patterns, made.ask, made.status,
+    )  # fmt: skip
+    read_only = ToolAnnotations(read_only_hint=True, open_world_hint=False)
+    found = [_tool(function, read_only) for function in reading]
+    if allow_write:
+        found.append(_tool(made.append, ToolAnnotations(read_only_hint=False, destructive_hint=False, open_world_hint=False)))
+    return found
+
+
+def _tool(function: Callable[..., Awaitable[str]], annotations: ToolAnnotations) -> Tool:
+    description = " ".join((function.__doc__ or "").split())
+    tool = Tool.from_function(function, description=description, annotations=annotations, structured_output=False)
+    tool.parameters = _slim(tool.parameters)
+    return tool
+
+
+def _slim(schema: dict[str, Any]) -> dict[str, Any]:
+    """The schema without what costs tokens and tells a model little: titles, bounds no one meets, null as an alternative."""
+    properties = {}
+    for name, entry in schema.get("properties", {}).items():
+        options = [option for option in entry.get("anyOf", ()) if option.get("type") != "null"]
+        if len(options) == 1:
+            entry = {**options[0], **{key: value for key, value in entry.items() if key != "anyOf"}}
+        properties[name] = {
+            key: value for key, value in entry.items() if key not in _UNSAID and not (key == "default" and value in (None, ""))
+        }
+    slim = {key: value for key, value in schema.items() if key not in ("title", "properties")}
+    return {**slim, "properties": properties, "additionalProperties": False}
+
+
+def _page(cursor: str | None, response_format: render.Format, max_tokens: int) -> Page:
+    """How to reply. Raises UsageError for a cursor that no tool gave."""
+    if not cursor:
+        return Page(max_tokens, response_format)
+    if (parts := _CURSOR.fullmatch(cursor)) is None:
+        raise UsageError("cursor is not one a reply gave; pass next_cursor as it stands, or leave cursor out to start anew")
+    return Page(max_tokens, response_format, int(parts[1]), parts[2])

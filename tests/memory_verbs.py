@@ -1,0 +1,229 @@
+"""A small true implementation of the verbs the MCP server calls, kept in dicts: patterns are texts with their digits folded,
+search counts shared words. It stores what it is given and makes nothing up."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from headwater.errors import NotFoundError, UsageError
+from headwater.query import as_filters, canonical_level, parse, parse_time
+from headwater.records import (
+    Answer,
+    Appended,
+    Citation,
+    Coverage,
+    Draft,
+    Hit,
+    Passage,
+    Pattern,
+    PatternsReply,
+    Receipt,
+    Record,
+    RecordView,
+    SearchReply,
+    SourceInfo,
+    Status,
+    Topic,
+    Watermark,
+    from_ms,
+    parse_address,
+    to_ms,
+)
+
+NOW = datetime(2026, 11, 21, 16, 0, tzinfo=UTC)
+
+
+class MemoryVerbs:
+    """Records by topic, one partition each. `notes` goes into every coverage, `sources` and `problems` into the status."""
+
+    def __init__(
+        self, notes: tuple[str, ...] = (), sources: tuple[SourceInfo, ...] = (), problems: tuple[str, ...] = ()
+    ) -> None:
+        self.by_topic: dict[str, list[Record]] = {}
+        self.notes, self.sources, self.problems = notes, sources, problems
+        self._passages: dict[str, int] = {}
+
+    async def append(
+        self,
+        topic: str,
+        records: Sequence[Any],
+        *,
+        idempotency_key: str | None = None,
+        wait: Any = "stored",
+        timeout_s: float = 10,
+    ) -> Appended:
+        stored = self.by_topic.setdefault(topic, [])
+        receipts = []
+        for entry in records:
+            draft = _draft(entry)
+            when = from_ms(draft.time_ms) if draft.time_ms is not None else NOW
+            n = len(stored)
+            stored.append(Record(topic, 0, n, n, when, NOW, draft.key, draft.value, dict(draft.attributes)))
+            receipts.append(Receipt(topic, 0, n, n))
+        return Appended(tuple(receipts), wait)
+
+    async def topics(self) -> list[Topic]:
+        return [self._topic(name) for name in sorted(self.by_topic)]
+
+    async def read(self, address: str, *, context: int = 0) -> RecordView:
+        topic, partition, offset = parse_address(address)
+        records = self._records(topic)
+        if partition or offset >= len(records):
+            raise NotFoundError(f"no record {address}")
+        before = records[max(0, offset - context) : offset]
+        return RecordView(records[offset], tuple(before), tuple(records[offset + 1 : offset + 1 + context]))
+
+    async def search(
+        self,
+        q: str,
+        *,
+        topics: Sequence[str] | None = None,
+        top_k: int = 10,
+        mode: str | None = None,
+        since: Any = None,
+        until: Any = None,
+        filters: Mapping[str, Any] | None = None,
+        min_score: float | None = None,
+        explain: bool = False,
+        include: Sequence[str] = (),
+        cursor: str | None = None,
+    ) -> SearchReply:
+        query = parse(q, now_ms=to_ms(NOW))
+        conditions = (*query.filters, *as_filters(filters or {}))
+        names = list(topics) if topics is not None else sorted(self.by_topic)
+        scope = [r for name in names for r in self._records(name) if _within(r, since, until)]
+        scope = [r for r in scope if all(c.accepts(_value(r, c.field)) for c in conditions)]
+        words = _words(query.text)
+        scored = [(len(words & _words(r.value)) / max(1, len(words)), r) for r in scope]
+        scored = [(s, r) for s, r in scored if s > (min_score or 0) or not words]
+        return self._page_of(sorted(scored, key=lambda pair: (-pair[0], pair[1].address)), scope, names, top_k, cursor)
+
+    async def similar(
+        self, topic: str, *, offset: int, partition: int = 0, top_k: int = 10, topics: Sequence[str] | None = None
+    ) -> SearchReply:
+        record = (await self.read(f"{topic}/{partition}/{offset}")).record
+        others = [r for name in topics or sorted(self.by_topic) for r in self._records(name) if r is not record]
+        words = _words(record.value)
+        scored = [(len(words & _words(r.value)) / max(1, len(words | _words(r.value))), r) for r in others]
+        scored = [(s, r) for s, r in scored if s > 0]
+        names = list(topics or sorted(self.by_topic))
+        return self._page_of(sorted(scored, key=lambda pair: (-pair[0], pair[1].address)), others, names, top_k, None)
+
+    async def patterns(
+        self,
+        topic: str,
+        *,
+        q: str = "",
+        since: Any = None,
+        until: Any = None,
+        new_since: Any = None,
+        limit: int = 50,
+        cursor: str | None = None,
+    ) -> PatternsReply:
+        by_shape: dict[str, list[Record]] = {}
+        for record in self._records(topic):
+            by_shape.setdefault(_shape(record.value), []).append(record)
+        mark = from_ms(parse_time(new_since, now_ms=to_ms(NOW))) if new_since is not None else None
+        found = []
+        for records in by_shape.values():
+            counted = [r for r in records if _within(r, since, until)]
+            passage = self._passage(records[0], records)
+            new = mark is not None and passage.first_seen >= mark
+            if counted and (new or mark is None):
+                level = records[-1].attributes.get("level")
+                found.append(Pattern(passage, topic, len(counted), new, level, records[-1].address))
+        found.sort(key=lambda pattern: -pattern.count)
+        start = int(cursor or 0)
+        page = found[start : start + limit]
+        more = str(start + limit) if start + limit < len(found) else None
+        coverage = self._coverage([topic], len(self._records(topic)), len(found) - start - len(page), more)
+        return PatternsReply(tuple(page), coverage)
+
+    async def ask(
+        self, question: str, *, topics: Sequence[str] | None = None, since: Any = None, until: Any = None, top_k: int = 12
+    ) -> Answer:
+        reply = await self.search(" ".join(_words(question)), topics=topics, since=since, until=until, top_k=top_k)
+        good = [hit for hit in reply.hits if hit.score >= 0.2]
+        citations = tuple(
+            Citation(i + 1, h.address, h.value, 0, len(h.value), True, True, h.timestamp) for i, h in enumerate(good)
+        )
+        text = " ".join(f"{c.quote} [{c.n}]" for c in citations)
+        confidence = good[0].score if good else 0.0
+        return Answer("a1", question, text, citations, (), not good, confidence, reply.coverage, "extractive", {}, {})
+
+    async def status(self) -> Status:
+        topics = tuple(await self.topics())
+        return Status("0.1.0", True, "", None, 1, 60.0, "none", topics, self.sources, self.problems)
+
+    async def aclose(self) -> None:
+        return None
+
+    def _records(self, topic: str) -> list[Record]:
+        if topic not in self.by_topic:
+            raise NotFoundError(f"no topic {topic!r}")
+        return self.by_topic[topic]
+
+    def _topic(self, name: str) -> Topic:
+        records = self.by_topic[name]
+        shapes = len({_shape(r.value) for r in records})
+        times = sorted(r.timestamp for r in records)
+        mark = Watermark(len(records), len(records), len(records))
+        size = sum(len(r.value) for r in records)
+        return Topic(name, 1, {"passages": "template"}, len(records), shapes, len(records) / max(1, shapes), size, 0.0,
+                     times[0] if times else None, times[-1] if times else None, mark, 0)  # fmt: skip
+
+    def _page_of(
+        self, scored: list[tuple[float, Record]], scope: list[Record], names: list[str], top_k: int, cursor: str | None
+    ) -> SearchReply:
+        start = int(cursor or 0)
+        page = scored[start : start + top_k]
+        hits = []
+        for score, record in page:
+            same = [r for r in scope if r.topic == record.topic and _shape(r.value) == _shape(record.value)]
+            hits.append(Hit(record.address, record.topic, 0, record.offset, record.timestamp, record.key, record.value,
+                            record.attributes, score, {"keyword": score}, None, self._passage(record, same)))  # fmt: skip
+        more = str(start + top_k) if start + top_k < len(scored) else None
+        return SearchReply(tuple(hits), self._coverage(names, len(scope), len(scored) - start - len(page), more))
+
+    def _passage(self, record: Record, same: list[Record]) -> Passage:
+        shape = record.topic + _shape(record.value)
+        times = [r.timestamp for r in same]
+        number = self._passages.setdefault(shape, len(self._passages))
+        return Passage(number, _shape(record.value), len(same), len(same), min(times), max(times))
+
+    def _coverage(self, names: list[str], searched: int, omitted: int, cursor: str | None) -> Coverage:
+        return Coverage(topics=tuple(names), searched=searched, omitted=omitted, next_cursor=cursor, notes=self.notes)
+
+
+def _draft(entry: Any) -> Draft:
+    if isinstance(entry, Draft):
+        return entry
+    if isinstance(entry, str):
+        return Draft(entry)
+    if not isinstance(entry.get("value"), str):
+        raise UsageError("a record needs a value, a text")
+    return Draft(entry["value"], entry.get("key"), None, entry.get("attributes") or {})
+
+
+def _words(text: str) -> set[str]:
+    return set(re.findall(r"[^\W_]{2,}", text.lower()))
+
+
+def _shape(text: str) -> str:
+    return re.sub(r"\d+", "<*>", text)
+
+
+def _within(record: Record, since: Any, until: Any) -> bool:
+    now = to_ms(NOW)
+    ms = to_ms(record.timestamp)
+    return (since is None or ms >= parse_time(since, now_ms=now)) and (until is None or ms < parse_time(until, now_ms=now))
+
+
+def _value(record: Record, field: str) -> Any:
+    if field == "level":
+        level = record.attributes.get("level")
+        return canonical_level(str(level)) if level is not None else None
+    return {"key": record.key, "topic": record.topic, "offset": record.offset}.get(field, record.attributes.get(field))
