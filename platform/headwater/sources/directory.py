@@ -15,7 +15,7 @@ from headwater.errors import HeadwaterError, NotFoundError, UsageError
 from headwater.records import Draft
 from headwater.sources import Batch, Condition, Fault, Source, State
 from headwater.sources.documents import document, is_prose
-from headwater.sources.files import ARCHIVES, DOCUMENT_BYTES, open_regular
+from headwater.sources.files import ARCHIVES, DOCUMENT_BYTES, not_text, open_regular
 from headwater.sources.lines import codec, decode
 from headwater.sources.rotation import is_rotated
 from headwater.sources.stdin import Stdin
@@ -39,7 +39,7 @@ def classify(path: Path) -> Literal["log", "document", "table"] | None:
             first = file.read(8192)
     except HeadwaterError:
         return None
-    if b"\0" in first.lstrip(b"\0") and not first.startswith((b"\xff\xfe", b"\xfe\xff")):
+    if not_text(first):
         return None
     if ending in _DOCUMENTS:
         return "document"

@@ -96,7 +96,8 @@ def read(
 
 
 class Reading(Iterator[Batch]):
-    """A file being read. `done_bytes` of `total_bytes` (as it lies on disk) have been read; close it or exhaust it."""
+    """A file being read. `done_bytes` of `total_bytes` (as it lies on disk) have been read. Exhaust it,
+    close it, or use it as a context."""
 
     def __init__(
         self,
@@ -132,6 +133,12 @@ class Reading(Iterator[Batch]):
 
     def __next__(self) -> Batch:
         return next(self._batches)
+
+    def __enter__(self) -> Reading:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def close(self) -> None:
         self._file.close()
@@ -359,15 +366,22 @@ def _digest(file: BinaryIO) -> str:
     return found.hexdigest()[:16]
 
 
+def not_text(first: bytes) -> str | None:
+    """What a file that begins with `first` is, where it is no text."""
+    for magic, what in _MAGIC:
+        if first.startswith(magic):
+            return what
+    holds_nul = b"\0" in first.lstrip(b"\0")[:8192] and not first.startswith((b"\xff\xfe", b"\xfe\xff"))
+    return "not text (it holds NUL bytes)" if holds_nul else None
+
+
 def _kind_of(path: Path, text: _Bytes) -> Kind:
     """The kind a file's name and first bytes tell. Raises UsageError for what is no text."""
     name = path.name.lower().removesuffix(".gz")
     ending = os.path.splitext(name)[1]
-    what = next((what for magic, what in _MAGIC if text.first.startswith(magic)), None)
-    if what or ending in ARCHIVES:
-        raise UsageError(f"{path} is {what or 'an archive (' + ending + ')'}; unpack it and name the text files in it")
-    if b"\0" in text.first.lstrip(b"\0")[:8192] and not text.first.startswith((b"\xff\xfe", b"\xfe\xff")):
-        raise UsageError(f"{path} is not text (it holds NUL bytes)")
+    what = not_text(text.first) or ("an archive" if ending in ARCHIVES else None)
+    if what:
+        raise UsageError(f"{path} is {what}; unpack or convert it, and name the text files")
     known = KINDS.get(ending)
     if known is not None:
         return known
