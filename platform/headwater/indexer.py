@@ -34,6 +34,7 @@ from headwater.catalogue import (
     Mapped,
     PassageRow,
     Piece,
+    Place,
     model_id,
     store_pieces,
     store_vectors,
@@ -44,7 +45,7 @@ from headwater.errors import DamageError, EmbedError, HeadwaterError, StorageErr
 from headwater.keyword import Doc, KeywordIndex
 from headwater.log import Log, Row, TopicRow, add_dead_letter, set_cursor
 from headwater.passages import Batch, Mapper, choose, embedding_text
-from headwater.records import Watermark
+from headwater.records import PassageForm, Watermark
 from headwater.schema import SEQ_MASK
 from headwater.vectors import Clients, Hnsw, VectorIndex
 
@@ -78,8 +79,10 @@ class TopicIndex:
     waiting_since: float | None = None
 
     @property
-    def kind(self) -> str:
-        return self.mapper.kind if self.mapper is not None else self.row.passages or self.config.passages
+    def kind(self) -> PassageForm:
+        """How records are cut; `exact` while `auto` has not decided."""
+        kind = self.mapper.kind if self.mapper is not None else self.row.passages or self.config.passages
+        return "template" if kind == "template" else "chunks" if kind == "chunks" else "exact"
 
     def watermark(self) -> Watermark:
         return Watermark(self.stored, self.keyword, self.semantic if self.embedder is not None else self.keyword)
@@ -182,9 +185,9 @@ class Indexer:
             if not rows:
                 break
             places = topic.catalogue.places([r.id for r in rows])
-            spans = [(r, p.n, topic.resolve(p.passage), p.start, p.stop) for r in rows for p in places.get(r.id, ())]
-            bare = [(r, 0, 0, None, None) for r in rows if r.id not in places]
-            self._keyword.add([_doc(topic.row.id, *span) for span in sorted(spans + bare, key=lambda s: (s[0].id, s[1]))])
+            bare = Place(0, 0, 0, None, None)
+            spans = [(r, p) for r in rows for p in places.get(r.id, [bare])]
+            self._keyword.add([_doc(topic.row.id, r, p.n, topic.resolve(p.passage), p.start, p.stop) for r, p in spans])
             topic.keyword = rows[-1].seq + 1
         topic.keyword = max(topic.keyword, topic.mapped)
         self._keyword.commit()

@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 Scalar = str | int | float | bool
 Mode = Literal["hybrid", "keyword", "semantic"]
+PassageForm = Literal["template", "exact", "chunks"]
 PassageKind = Literal["auto", "template", "exact", "chunks"]
 
 TOPIC_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
