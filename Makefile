@@ -1,0 +1,40 @@
+# `make demo` and `make test` set up what they need: Python 3.11 or newer and a network to PyPI (or a mirror) is all.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.venv/ready: requirements.lock pyproject.toml
+	$(PYTHON) -m venv .venv || ($(PYTHON) -m pip install --user virtualenv && $(PYTHON) -m virtualenv .venv)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch .venv/ready
+
+.PHONY: setup demo test check lint bench clean lock
+
+setup: .venv/ready ## make the environment
+
+demo: .venv/ready ## the main job on a self-made incident and this machine's own logs; KEEP=1 leaves it running
+	$(BIN)/headwater demo $(if $(KEEP),--keep)
+
+test: .venv/ready ## all tests
+	$(BIN)/python -m pytest
+
+lint: .venv/ready
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python tests/file_sizes.py
+
+check: lint ## what CI runs
+	$(BIN)/python -m pytest --cov=headwater --cov=headwater_mcp --cov-report=term:skip-covered --cov-fail-under=85
+
+bench: .venv/ready ## every benchmark, small; DATA=PATH adds the quality ones
+	for b in ingest search startup; do $(BIN)/python benchmarks/bench_$$b.py --small || exit 1; done
+	$(if $(DATA),$(BIN)/python benchmarks/bench_quality.py --data $(DATA) && $(BIN)/python benchmarks/bench_templates.py --data $(DATA))
+
+lock: ## resolve requirements.lock anew (needs uv)
+	uv pip compile --quiet --generate-hashes --no-emit-index-url --no-header --extra dev --extra fast \
+	  --python-version 3.11 -o requirements.lock pyproject.toml build-requirements.in
+
+clean:
+	rm -rf .venv dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage
