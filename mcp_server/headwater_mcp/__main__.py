@@ -8,24 +8,29 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import concurrent.futures
 import contextlib
 import os
+import signal
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TypeVar
 
 from headwater.errors import HeadwaterError
 from headwater.verbs import Verbs
 
+T = TypeVar("T")
 _PARENT_CHECK_S = 2.0
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Serve until the client goes; the exit code."""
     options = _options(argv)
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # the thread that waits for input would hold up a KeyboardInterrupt
     try:
         asyncio.run(serve(_daemon(options), allow_write=options.allow_write))
-    except KeyboardInterrupt:
-        return 130
     except HeadwaterError as error:
         print(error, file=sys.stderr)
         return 1
@@ -57,13 +62,31 @@ def _daemon(options: argparse.Namespace) -> Verbs:
     key = settings.server.api_key
 
     async def connect() -> Verbs:
-        from headwater.client import AsyncClient
+        from headwater.client import Client
         from headwater.launch import find_or_start
 
-        url = options.url or await find_or_start(settings)
-        return AsyncClient(url, key.get_secret_value() if key else None)
+        if options.url:
+            return Client(options.url, key.get_secret_value() if key else None)
+        config = Path(options.config) if options.config else None
+        runtime = await _in_thread(lambda: find_or_start(settings, config=config))
+        return Client(runtime.url, runtime.token)
 
     return connecting(connect)
+
+
+async def _in_thread(function: Callable[[], T]) -> T:
+    """What `function` returns. Its thread is a daemon: unlike an executor's it does not hold up the end of the process."""
+    done: concurrent.futures.Future[T] = concurrent.futures.Future()
+
+    def run() -> None:
+        done.set_running_or_notify_cancel()  # from here on a waiter who goes away cannot make the result impossible to set
+        try:
+            done.set_result(function())
+        except BaseException as error:  # handed to who waits, whatever it is
+            done.set_exception(error)
+
+    threading.Thread(target=run, daemon=True).start()
+    return await asyncio.wrap_future(done)
 
 
 async def _wake(verbs: Verbs) -> None:
