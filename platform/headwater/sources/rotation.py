@@ -187,8 +187,9 @@ def _rotated_name(name: str, path: Path) -> re.Match[str] | None:
 
 
 def _by_age(rotated: list[Sibling]) -> list[Sibling]:
-    """Oldest first: by number where all have one (the highest is the oldest, unless the times say otherwise), by
-    their digits where all are dated, else by the time of the last write."""
+    """Oldest first: by number where all have one (the highest is the oldest, unless three pairs of neighbours were
+    written the other way round and none was not: packing may touch the times), by their digits where all are dated,
+    else by the time of the last write."""
     if rotated and all(s.number is not None for s in rotated):
         upward = downward = 0
         for packed in (True, False):
@@ -196,7 +197,7 @@ def _by_age(rotated: list[Sibling]) -> list[Sibling]:
             for a, b in pairwise(same):
                 upward += a.mtime_ns < b.mtime_ns
                 downward += a.mtime_ns > b.mtime_ns
-        return sorted(rotated, key=lambda s: s.number or 0, reverse=upward <= downward)
+        return sorted(rotated, key=lambda s: s.number or 0, reverse=upward < 3 or downward > 0)
     if all(s.suffix is not None and len(s.suffix) >= 6 and s.suffix[0].isdigit() for s in rotated):
         return sorted(rotated, key=lambda s: [int(d) for d in re.findall(r"\d+", s.suffix or "")])
     return sorted(rotated, key=lambda s: (s.mtime_ns, -(s.number or 0), s.path.name))
