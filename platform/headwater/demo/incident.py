@@ -57,7 +57,7 @@ class Batch:
 
 QUESTIONS = (
     Question(
-        "Which setting of the database pool did payments v2.14 change?",
+        "What did payments v2.14 change about the database pool?",
         (("maximumpoolsize",), ("from 20 to 8",)), "deploys", "payments-v2.14",
     ),
     Question(
@@ -66,10 +66,10 @@ QUESTIONS = (
     ),
     Question(
         "Why were customers charged twice?",
-        (("idempotency key", "second capture", "already has authorization"),), "chat", "c-109",
+        (("idempotency key", "second capture"),), "chat", "c-109",
     ),
     Question(
-        "Did an earlier outage have the same cause, and how was it fixed?",
+        "How was the earlier outage with the connection pool fixed?",
         (("raising the pool to 50",), ("rolling back release 1.98",)), "tickets", "T-2291",
     ),
     Question(
@@ -85,7 +85,7 @@ QUESTIONS = (
 FINDINGS = (
     Finding("customers billed two times", "logs", "Duplicate charge guard tripped"),
     Finding("cannot borrow a session", "logs", "Connection is not available"),
-    Finding("endless loading at purchase", "tickets", "The spinner never ends when I pay"),
+    Finding("threatens a chargeback", "tickets", "Paid once, debited double"),
     Finding("going back to an older release", "deploys", "Rollback of payments"),
 )
 

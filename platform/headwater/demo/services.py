@@ -274,8 +274,8 @@ INCIDENT: list[Wave] = [
                "Bank gateway authorize attempt {attempt} of 3 for order {order} got no answer within 10000 ms, "
                "retrying with a new idempotency key")),
         (6.5, ("payments", 12, "ERROR", "c.s.payments.DuplicateChargeGuard",
-               "Duplicate charge guard tripped: order {order} already has authorization pay_{hex}, "
-               "second capture of {money} {cur} blocked for review")),
+               "Duplicate charge guard tripped: order {order} is already authorized, "
+               "second capture of {money} blocked for review")),
         (4.5, ("checkout", 14, "ERROR", "payment",
                "Payment step failed for order {order}: payments answered 503 after 30 s")),
         (6.0, ("checkout", 6, "WARN", "circuit", "Circuit breaker for payments half-open, {some} of 60 probes failed")),

@@ -45,11 +45,9 @@ DEPLOYS = (
     Deploy(-21, "checkout", "8.4.1", "lena", "Copy change on the shipping page; voucher banner for the weekend."),
     Deploy(
         0, "payments", "v2.14", "jonas",
-        "payments v2.14 rolled out to production, 12 of 12 pods. PAY-1184: database pool maximumPoolSize "
-        "lowered from 20 to 8 to save "
-        "connections on the shared cluster. PAY-1190: bank gateway client retries a timed-out authorize up to 3 "
-        "times. PAY-1197: new "
-        "receipt e-mail layout.",
+        "payments v2.14 rolled out to production, 12 of 12 pods. PAY-1184: the database pool of payments was changed, "
+        "maximumPoolSize goes from 20 to 8 to save connections on the shared cluster. PAY-1190: the bank gateway client "
+        "retries a timed-out authorize up to 3 times. PAY-1197: new receipt e-mail layout.",
     ),
     Deploy(12, "accounts", "3.9.0", "priya", "Remember the last used language. Feature flag off by default."),
     Deploy(
@@ -122,14 +120,11 @@ TICKETS = (
 
 MARCH_TICKET = Ticket(
     "T-2291", 0, 250, "urgent",
-    "Post-mortem of the evening outage: shoppers could not finish the last step for 52 minutes. HikariCP leak "
-        "after the maxLifetime "
-    "change: sessions to the database were thrown away faster than they came back, requests queued behind the "
-        "few that were left, the "
-    "acquirer ran into its deadline and some people were debited double. Fixed by raising the pool to 50 and "
-        "rolling back release 1.98. "
-    "Follow-up: never change datasource settings together with retry behaviour; alert when threads wait for a "
-        "session longer than 2 s.",
+    "Post-mortem of the evening outage: shoppers could not finish the last step for 52 minutes. HikariCP leak after the "
+    "maxLifetime change: sessions to the database were thrown away faster than they came back, requests queued behind the "
+    "few that were left, the acquirer ran into its deadline and some people were debited double. The outage was fixed by "
+    "raising the pool to 50 and rolling back release 1.98. Follow-up: never change datasource settings together with retry "
+    "behaviour; alert when threads wait for a session longer than 2 s.",
 )  # fmt: skip
 
 OLD_TICKETS = (
