@@ -135,7 +135,7 @@ def ask(answer: Answer, page: Page) -> str:
     fence = Fence()
     state = "No answer: the records found do not support one" if answer.abstained else "Answer"
     head = f"{state} (confidence {answer.confidence:.2f}, model {visible(answer.model, newlines='mark')[:60]})"
-    body = clip(visible(answer.text), page.max_tokens * 3 // 5)
+    body = clip(visible(answer.text), min(page.max_tokens * 3 // 5, page.max_tokens - 240))
     left = len(answer.text) - _consumed(answer.text, body)
     parts = [head]
     if answer.text or answer.citations:
@@ -185,7 +185,8 @@ def _reply(
             lines.append(f"{left} of these left out to stay within max_tokens={page.max_tokens}{how}")
         if coverage is not None:
             lines.append(_coverage(coverage, detail))
-        if cursor := page.next_cursor(shown, total, coverage.next_cursor if coverage else None):
+        cursor = page.next_cursor(shown, total, coverage.next_cursor if coverage else None)
+        if cursor and (shown or left <= 0):  # a cursor to the same place would be followed for ever
             lines.append(f"next_cursor={_flat(cursor)}")
         return "\n".join(lines)
 
