@@ -168,11 +168,19 @@ def model_id(db: apsw.Connection, name: str) -> int:
     return int(db.execute("SELECT id FROM model WHERE name = ?", (name,)).get)
 
 
-def store_vectors(db: apsw.Connection, topic: int, model: int, ids: Sequence[int], vectors: np.ndarray, upto: int) -> None:
-    """Keep vectors `(n, d)` of passages and move the semantic cursor to passage id `upto`."""
+def store_vectors(
+    db: apsw.Connection, topic: int, model: int, ids: Sequence[int], vectors: np.ndarray, upto: int | None
+) -> None:
+    """Keep vectors `(n, d)` of passages and move the semantic cursor to passage id `upto`, when it is given."""
     rows = [(topic, model, id, None, row.tobytes()) for id, row in zip(ids, vectors.astype(np.float16), strict=True)]
     db.executemany("INSERT OR IGNORE INTO vector VALUES(?,?,?,?,?)", rows)
-    set_cursor(db, topic, SEMANTIC, upto)
+    if upto is not None:
+        set_cursor(db, topic, SEMANTIC, upto)
+
+
+def drop_vectors(db: apsw.Connection, topic: int, model: int | None) -> None:
+    """Delete a topic's vectors of one model, or of all."""
+    db.execute("DELETE FROM vector WHERE topic = ?1 AND (?2 IS NULL OR model = ?2)", (topic, model))
 
 
 def release(db: apsw.Connection, topic: int, records: Collection[int]) -> list[int]:

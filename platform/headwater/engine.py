@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import hashlib
 import logging
 import os
 import shutil
@@ -24,13 +23,13 @@ from typing import Any, Literal, ParamSpec, TypeVar
 
 import anyio.to_thread
 import numpy as np
-import orjson
 
 from headwater import browse, catalogue, views
 from headwater.config import Settings, TopicConfig
+from headwater.embed import Embedder
 from headwater.embed.cache import VectorCache
 from headwater.errors import ConflictError, DamageError, EmbedError, NotFoundError, StorageError, UsageError, WaitTimeout
-from headwater.indexer import Indexer, TopicIndex
+from headwater.indexer import Indexer
 from headwater.intake import drafts as intake
 from headwater.keyword import KeywordIndex
 from headwater.lines import LineReader
@@ -45,7 +44,6 @@ from headwater.records import (
     Answer,
     Appended,
     DeadLetter,
-    Draft,
     Embedded,
     IndexInfo,
     Mode,
@@ -62,6 +60,7 @@ from headwater.records import (
 )
 from headwater.search import Plan, Searcher
 from headwater.stock import Embedders, Stock
+from headwater.topicindex import TopicIndex
 from headwater.verbs import Entry, When
 
 logger = logging.getLogger(__name__)
@@ -114,7 +113,10 @@ class Engine:
                 VectorCache(directory / "cache.db", max_bytes=settings.cache_max_bytes) if settings.cache_enabled else None
             )
             embedders, vectors = Embedders(settings, self._cache), self.directory / "vectors"
-            self.indexer = Indexer(self.log, self.keyword, self.settings, vectors, embedder_of=embedders.get, clock_ms=now_ms)
+            self.indexer = Indexer(
+                self.log, self.keyword, self.settings, vectors,
+                embedder_of=embedders.get, fallback_of=embedders.fallback, clock_ms=now_ms,
+            )  # fmt: skip
             self.searcher = Searcher(self.log, self.keyword)
             self.stock = Stock(self.log, self.keyword, self.indexer, self.settings, vectors, embedders)
             self.stock.open_all()
@@ -176,7 +178,7 @@ class Engine:
 
     def _append(self, index: TopicIndex, records: Sequence[Entry], key: str | None, origin: Origin | None) -> list[Receipt]:
         ready = intake(records, index.config, self._reader, self.settings.ingest, now_ms=now_ms())
-        delivery = Delivery(key, _body_digest(records)) if key else None
+        delivery = Delivery.of(key, records) if key else None
         if index.config.oversize == "dead-letter":
             most = self.settings.ingest.max_value_bytes
             for draft in (d for d in ready if len(d.value) > most):
@@ -282,14 +284,23 @@ class Engine:
         vectors: dict[str, np.ndarray] = {}
         notes = list(wanted.notes)
         if wanted.mode != "keyword" and wanted.words:
-            for embedder in {id(t.embedder): t.embedder for t in wanted.topics if t.embedder is not None}.values():
+            failed: list[EmbedError | UsageError] = []
+            for embedder in {e.name: e for t in wanted.topics for e, _ in t.shelves()}.values():
                 try:
-                    vectors[embedder.name] = (await embedder.embed([wanted.words], "query"))[0]
+                    vectors[embedder.name] = (await self._embed_query(wanted, embedder))[0]
                 except (EmbedError, UsageError) as error:
-                    if wanted.mode == "semantic":
-                        raise
-                    notes.append(f"meaning not searched: {error}")
+                    failed.append(error)
+                    notes.append(f"meaning not searched with {embedder.name}: {error}")
+            if failed and not vectors and wanted.mode == "semantic":
+                raise failed[0]
         return await _thread(self.searcher.search, replace(wanted, notes=tuple(notes)), vectors)
+
+    async def _embed_query(self, wanted: Plan, embedder: Embedder) -> np.ndarray:
+        """`(1, d)`; a model known to be down fails at once instead of holding the search up."""
+        for topic in wanted.topics:
+            if topic.standby is not None and embedder.name in topic.standby.fallback.names:
+                return await topic.standby.fallback.embed_as(embedder.name, [wanted.words], "query")
+        return await embedder.embed([wanted.words], "query")
 
     async def similar(
         self, topic: str, *, offset: int, partition: int = 0, top_k: int = 10, topics: Sequence[str] | None = None
@@ -468,16 +479,6 @@ class Engine:
         if self._cache is not None:
             self._cache.close()
         self._ownership.release()
-
-
-def _body_digest(records: Sequence[Entry]) -> bytes:
-    """What makes two bodies the same for an idempotency key."""
-    plain = [asdict(r) if isinstance(r, Draft) else r for r in records]
-    try:
-        body = orjson.dumps(plain, option=orjson.OPT_SORT_KEYS, default=str)
-    except TypeError:  # lone surrogates, keys that are not text, integers beyond 64 bits: the intake has rules for them
-        body = repr(plain).encode("utf-8", "surrogatepass")
-    return hashlib.blake2b(body, digest_size=16).digest()
 
 
 @contextlib.asynccontextmanager

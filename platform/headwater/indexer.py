@@ -16,14 +16,12 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 import anyio.to_thread
 import apsw
-import numpy as np
 import orjson
 
 from headwater.catalogue import (
@@ -32,77 +30,25 @@ from headwater.catalogue import (
     SEMANTIC,
     Catalogue,
     Mapped,
-    PassageRow,
     Piece,
     Place,
     model_id,
     store_pieces,
-    store_vectors,
 )
 from headwater.config import Settings, TopicConfig
-from headwater.embed import Embedder
-from headwater.errors import DamageError, EmbedError, HeadwaterError, StorageError, UsageError
+from headwater.embed import Embedder, Fallback
+from headwater.embedding import Embedding
+from headwater.errors import DamageError, StorageError
 from headwater.keyword import Doc, KeywordIndex
 from headwater.log import Log, Row, TopicRow, add_dead_letter, set_cursor
-from headwater.passages import Batch, Mapper, choose, embedding_text
-from headwater.records import PassageForm, Watermark
+from headwater.passages import Batch, Mapper, choose
 from headwater.schema import SEQ_MASK
-from headwater.vectors import Clients, Hnsw, VectorIndex
+from headwater.topicindex import TopicIndex
 
 logger = logging.getLogger(__name__)
-_EMBED_STEP = 256  # passages between two semantic commits
 _KNOWN_TEXTS = 200_000  # passage texts whose ids are remembered, per topic
 _NONE: Mapping[str, Any] = MappingProxyType({})
 _SETTLE_S = 0.6  # how long `auto` waits for more than a handful of records before it decides
-
-
-@dataclass(slots=True, eq=False)
-class TopicIndex:
-    """One topic's indexes and how far they have come. Written by the indexer, read by search."""
-
-    row: TopicRow
-    config: TopicConfig
-    catalogue: Catalogue
-    embedder: Embedder | None
-    vectors: VectorIndex | None = None
-    mapper: Mapper | None = None
-    aliases: dict[int, int] = field(default_factory=dict)
-    families: dict[int, list[int]] = field(default_factory=dict)
-    known: dict[str, int] = field(default_factory=dict)
-    stored: int = 0
-    mapped: int = 0
-    keyword: int = 0
-    semantic: int = 0
-    next_passage: int = 0
-    error: str | None = None
-    retry_at: float = 0.0
-    waiting_since: float | None = None
-
-    @property
-    def kind(self) -> PassageForm:
-        """How records are cut; `exact` while `auto` has not decided."""
-        kind = self.mapper.kind if self.mapper is not None else self.row.passages or self.config.passages
-        return "template" if kind == "template" else "chunks" if kind == "chunks" else "exact"
-
-    def watermark(self) -> Watermark:
-        return Watermark(self.stored, self.keyword, self.semantic if self.embedder is not None else self.keyword)
-
-    def resolve(self, passage: int) -> int:
-        """The surviving passage."""
-        return self.aliases.get(passage, passage)
-
-    def family(self, passage: int) -> list[int]:
-        """A surviving passage with all that are aliases of it."""
-        return [passage, *self.families.get(passage, ())]
-
-    def learn_aliases(self, aliases: dict[int, int]) -> None:
-        for old, new in aliases.items():
-            moved = [old, *self.families.pop(old, ())]
-            for member in moved:
-                self.aliases[member] = new
-            self.families.setdefault(new, []).extend(moved)
-        if aliases:
-            self.known = {text: aliases.get(id, id) for text, id in self.known.items()}
 
 
 class Indexer:
@@ -116,12 +62,13 @@ class Indexer:
         directory: Path,
         *,
         embedder_of: Callable[[str, TopicConfig], Embedder],
+        fallback_of: Callable[[Embedder], Fallback | None],
         clock_ms: Callable[[], int],
     ) -> None:
-        self._log, self._keyword, self._settings, self._directory = log, keyword, settings, directory
+        self._log, self._keyword, self._settings = log, keyword, settings
         self._embedder_of, self._clock_ms = embedder_of, clock_ms
         self.topics: dict[int, TopicIndex] = {}
-        self._clients = Clients()
+        self._embedding = Embedding(log, settings, directory, fallback_of=fallback_of, clock_ms=clock_ms)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._wake_map, self._wake_embed, self._progress = asyncio.Event(), asyncio.Event(), asyncio.Event()
         self._committed, self._unmarked = 0.0, False
@@ -146,37 +93,20 @@ class Indexer:
         self._keyword.delete_from(row.id, topic.keyword)
         self._replay_keyword(topic)
         if embedder is not None:
-            self._open_vectors(topic)
-        self._measure_semantic(topic)
+            self._embedding.open(topic)
+        self._embedding.measure(topic)
         self.topics[row.id] = topic
         return topic
 
     def close_topic(self, id: int) -> None:
         """Take a topic out of care and let go of its vectors."""
         topic = self.topics.pop(id, None)
-        if topic is not None and topic.vectors is not None:
-            topic.vectors.close()
+        if topic is not None:
+            topic.close()
 
     def _mapper(self, topic: TopicIndex, kind: str) -> Mapper:
         templates = topic.catalogue.templates() if kind == "template" else ()
         return Mapper(kind, topic.config, self._settings.ingest, clock_ms=self._clock_ms, templates=templates)
-
-    def _open_vectors(self, topic: TopicIndex) -> None:
-        assert topic.embedder is not None
-        if topic.embedder.dimension is None:
-            return  # a remote model tells its dimension with the first vectors
-        config = topic.config
-        topic.vectors = VectorIndex(
-            self._directory / f"{topic.row.id}-{topic.row.generation}",
-            topic.catalogue,
-            dimension=topic.embedder.dimension,
-            metric=config.metric,
-            hnsw=Hnsw(config.hnsw_m, config.hnsw_ef_construction, config.hnsw_ef_search),
-            seal_at=self._settings.index.seal_at,
-            max_segments=self._settings.index.max_segments,
-            clients=self._clients,
-        )
-        topic.vectors.open()
 
     def _replay_keyword(self, topic: TopicIndex) -> None:
         """Feed the keyword index what is mapped but lies past its cursor."""
@@ -245,7 +175,7 @@ class Indexer:
             worked = False
             for topic in list(self.topics.values()):
                 if topic.embedder is not None and time.monotonic() >= topic.retry_at:
-                    worked |= await self._embed_step(topic)
+                    worked |= await self._embedding.step(topic)
             if worked:
                 self._report_progress()
                 continue
@@ -349,94 +279,6 @@ class Indexer:
                 set_cursor(db, id, KEYWORD, seq)
 
         self._log.submit(write)
-
-    # ------------------------------------------------------------------ embedding
-
-    async def _embed_step(self, topic: TopicIndex) -> bool:
-        """Embed the next passages that have no vector; False when there is nothing to do or the model is not answering."""
-        assert topic.embedder is not None
-        if topic.embedder.name == "external":
-            return await anyio.to_thread.run_sync(self._take_external, topic)
-        upto = topic.mapped
-        rows = await anyio.to_thread.run_sync(topic.catalogue.pending, topic.next_passage, _EMBED_STEP)
-        if not rows:
-            moved = topic.semantic < min(upto, topic.keyword)
-            topic.semantic = max(topic.semantic, min(upto, topic.keyword))
-            return moved
-        kind = topic.kind
-        texts = [embedding_text(kind, r.text, r.context) for r in rows]
-        try:
-            vectors = await topic.embedder.embed(texts, "passage")
-        except EmbedError as error:
-            topic.error = str(error)
-            topic.retry_at = time.monotonic() + min(max(error.retry_after_s or 1.0, 0.2), 60.0)
-            logger.warning("topic %s: meaning search is held up: %s", topic.row.name, error)
-            return False
-        except HeadwaterError as error:
-            await self._embed_singly(topic, rows, texts, error)
-            return True
-        await anyio.to_thread.run_sync(self._store_vectors, topic, [r.id for r in rows], vectors, rows[-1].id + 1)
-        topic.error = None
-        return True
-
-    async def _embed_singly(
-        self, topic: TopicIndex, rows: Sequence[PassageRow], texts: Sequence[str], first: HeadwaterError
-    ) -> None:
-        """One text of a batch is refused: find it, set it aside as a dead letter, embed the others."""
-        assert topic.embedder is not None
-        for row, text in zip(rows, texts, strict=True):
-            try:
-                vectors = await topic.embedder.embed([text], "passage")
-            except UsageError as error:
-                reason, now = f"{topic.embedder.name}: {error}", self._clock_ms()
-                id, seq, payload = topic.row.id, row.first_seq, row.text[:4096]
-                write = _dead_passage(id, reason, payload, now, seq, row.id + 1)
-                await anyio.to_thread.run_sync(self._log.write, write)
-                topic.next_passage = row.id + 1
-            else:
-                await anyio.to_thread.run_sync(self._store_vectors, topic, [row.id], vectors, row.id + 1)
-
-    def _store_vectors(self, topic: TopicIndex, ids: list[int], vectors: np.ndarray, upto: int) -> None:
-        assert topic.catalogue.model is not None
-        model = topic.catalogue.model
-        self._log.write(lambda db: store_vectors(db, topic.row.id, model, ids, vectors, upto), rows=len(ids))
-        if topic.vectors is None:
-            self._open_vectors(topic)
-        elif vectors.size:
-            # as they will be read back after a restart, so that results do not change then
-            topic.vectors.add(np.asarray(ids, np.int64), vectors.astype(np.float16).astype(np.float32))
-        topic.next_passage = upto
-        self._measure_semantic(topic)
-
-    def _take_external(self, topic: TopicIndex) -> bool:
-        """Vectors that came with their records: read them back from the first record of each new passage."""
-        rows = topic.catalogue.pending(topic.next_passage, _EMBED_STEP)
-        if not rows:
-            moved = topic.semantic < topic.keyword
-            topic.semantic = max(topic.semantic, topic.keyword)
-            return moved
-        places = {r.id: topic.catalogue.latest([r.id])[0].record for r in rows}
-        blobs = self._log.vectors_of(list(places.values()))
-        matrix = np.stack([np.frombuffer(blobs[places[r.id]], np.float32) for r in rows])
-        if topic.config.metric == "cosine":
-            matrix = matrix / np.linalg.norm(matrix, axis=1, keepdims=True)
-        self._store_vectors(topic, [r.id for r in rows], matrix, rows[-1].id + 1)
-        return True
-
-    def _measure_semantic(self, topic: TopicIndex) -> None:
-        if topic.embedder is None:
-            topic.semantic = topic.keyword
-            return
-        waiting = topic.catalogue.pending(topic.next_passage, 1)
-        topic.semantic = max(topic.semantic, min(waiting[0].first_seq if waiting else topic.mapped, topic.keyword))
-
-
-def _dead_passage(topic: int, reason: str, payload: str, now: int, seq: int, upto: int) -> Callable[[apsw.Connection], None]:
-    def write(db: apsw.Connection) -> None:
-        add_dead_letter(db, topic, "embed", reason, payload, now, seq=seq)
-        set_cursor(db, topic, SEMANTIC, upto)
-
-    return write
 
 
 def _docs(topic: TopicIndex, rows: Sequence[Row], pieces: Sequence[Piece], passages: Sequence[int]) -> list[Doc]:

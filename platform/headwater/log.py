@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import array
 import functools
+import hashlib
 import zlib
 from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -87,6 +88,13 @@ class Delivery:
 
     key: str
     digest: bytes
+
+    @classmethod
+    def of(cls, key: str, body: Sequence[Any]) -> Delivery:
+        """The delivery of these entries; the same entries give the same digest."""
+        plain = [asdict(entry) if isinstance(entry, Draft) else entry for entry in body]
+        text = orjson.dumps(plain, option=orjson.OPT_SORT_KEYS | orjson.OPT_NON_STR_KEYS, default=str)
+        return cls(key, hashlib.blake2b(text, digest_size=16).digest())
 
 
 class Log:

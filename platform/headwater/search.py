@@ -18,13 +18,15 @@ from typing import Any
 import numpy as np
 
 from headwater.catalogue import PassageRow, Place
+from headwater.embed import Embedder
 from headwater.errors import UsageError
-from headwater.indexer import TopicIndex
 from headwater.keyword import KeywordIndex, Scope
 from headwater.log import Log, Row
 from headwater.query import Query
 from headwater.records import Coverage, Hit, Mode, Passage, SearchReply, Span, from_ms
 from headwater.schema import SEQ_BITS
+from headwater.topicindex import TopicIndex
+from headwater.vectors import VectorIndex
 
 SELECTIVE_RECORDS = 20_000  # fewer records in scope than this: their passages are scanned exactly
 _OVERFETCH = 4
@@ -147,31 +149,31 @@ class Searcher:
         """Nearest passages of each topic that have a record in scope."""
         narrow = is_narrow(plan)
         for topic in plan.topics:
-            if topic.embedder is None or topic.vectors is None or (vector := vectors.get(topic.embedder.name)) is None:
-                continue
-            for passage, score, distance in self._nearest(plan, topic, vector, wanted, in_scope if narrow else None):
-                key = (topic.row.id, passage)
-                if key not in found:
-                    found[key] = _Candidate(topic, passage)
-                if found[key].distance is None:
-                    found[key].vector, found[key].distance = unit_score(topic, score), distance
+            for embedder, index in topic.shelves():
+                if (vector := vectors.get(embedder.name)) is None:
+                    continue
+                for passage, score, distance in self._nearest(plan, topic, index, vector, wanted, in_scope if narrow else None):
+                    key = (topic.row.id, passage)
+                    if key not in found:
+                        found[key] = _Candidate(topic, passage)
+                    if found[key].distance is None:
+                        found[key].vector, found[key].distance = unit_score(topic, embedder, score), distance
 
     def _nearest(
-        self, plan: Plan, topic: TopicIndex, vector: np.ndarray, wanted: int, in_scope: int | None
+        self, plan: Plan, topic: TopicIndex, index: VectorIndex, vector: np.ndarray, wanted: int, in_scope: int | None
     ) -> list[tuple[int, float, float]]:
         """(passage, similarity, distance), best first. `in_scope` None: every live passage of the topic is in scope."""
-        assert topic.vectors is not None
         scope = replace(plan.scope, topics=(topic.row.id,))
         if in_scope is not None and in_scope <= SELECTIVE_RECORDS:
             among = {topic.resolve(p) for p in self._keyword.passages(scope, limit=SELECTIVE_RECORDS) if p}
             ids = np.fromiter({m for p in among for m in topic.family(p)}, np.int64)
             if not len(ids):
                 return []
-            near = topic.vectors.search(vector, wanted, among=np.sort(ids))
+            near = index.search(vector, wanted, among=np.sort(ids))
             return self._live(topic, near.ids, near.scores, near.distances, wanted)
         size = wanted
         while True:
-            near = topic.vectors.search(vector, size)
+            near = index.search(vector, size)
             live = self._live(topic, near.ids, near.scores, near.distances, size)
             if in_scope is not None and live:
                 members = [m for p, _, _ in live for m in topic.family(p)]
@@ -232,14 +234,13 @@ class Searcher:
     def _complete_vectors(self, plan: Plan, vectors: Mapping[str, np.ndarray], ranked: Sequence[_Candidate]) -> None:
         """Give passages found by words their similarity."""
         for topic in plan.topics:
-            if topic.vectors is None or topic.embedder is None or (vector := vectors.get(topic.embedder.name)) is None:
-                continue
-            missing = {c.passage: c for c in ranked if c.topic is topic and c.distance is None and c.passage}
-            if not missing:
-                continue
-            near = topic.vectors.search(vector, len(missing), among=np.asarray(sorted(missing), np.int64))
-            for id, score, distance in zip(near.ids.tolist(), near.scores.tolist(), near.distances.tolist(), strict=True):
-                missing[id].vector, missing[id].distance = unit_score(topic, score), distance
+            for embedder, index in topic.shelves():
+                missing = {c.passage: c for c in ranked if c.topic is topic and c.distance is None and c.passage}
+                if not missing or (vector := vectors.get(embedder.name)) is None:
+                    continue
+                near = index.search(vector, len(missing), among=np.asarray(sorted(missing), np.int64))
+                for id, score, distance in zip(near.ids.tolist(), near.scores.tolist(), near.distances.tolist(), strict=True):
+                    missing[id].vector, missing[id].distance = unit_score(topic, embedder, score), distance
 
     def _page(self, plan: Plan, ranked: list[_Candidate]) -> tuple[list[_Candidate], int]:
         """The wanted stretch of the ranking and how many lie behind it. Documents count as records: one hit each."""
@@ -374,11 +375,10 @@ class Searcher:
 _MODE_OF = {"keyword": "keyword", "vector": "semantic"}
 
 
-def unit_score(topic: TopicIndex, similarity: float) -> float:
+def unit_score(topic: TopicIndex, embedder: Embedder, similarity: float) -> float:
     """A similarity on the 0-1 scale of scores: cosine above the model's floor; other metrics squashed to it."""
-    assert topic.embedder is not None
     if topic.config.metric == "cosine":
-        floor = topic.embedder.floor
+        floor = embedder.floor
         return min(max((similarity - floor) / (1 - floor), 0.0), 1.0)
     if topic.config.metric == "dot":
         return float(1 / (1 + np.exp(-similarity)))

@@ -17,15 +17,16 @@ import apsw
 
 from headwater import catalogue
 from headwater.config import EmbeddingSettings, Settings, TopicConfig, topic_config
-from headwater.embed import Embedder
+from headwater.embed import Embedder, Fallback
 from headwater.embed.cache import VectorCache
 from headwater.embed.lookup import load
 from headwater.errors import ConfigError, ConflictError, EmbedError, NotFoundError, UsageError
-from headwater.indexer import Indexer, TopicIndex
+from headwater.indexer import Indexer
 from headwater.keyword import KeywordIndex
 from headwater.log import Log, TopicRow, add_dead_letter, set_cursor
 from headwater.passages import Mapper
 from headwater.records import TOPIC_NAME
+from headwater.topicindex import TopicIndex
 
 logger = logging.getLogger(__name__)
 _FIXED = ("partitions", "passages", "field", "text_template", "metric", "dimension")
@@ -38,6 +39,7 @@ class Embedders:
     def __init__(self, settings: EmbeddingSettings, cache: VectorCache | None) -> None:
         self._settings, self._cache = settings, cache
         self._held: dict[tuple[str, int | None], Embedder] = {}
+        self._fallbacks: dict[str, Fallback] = {}
 
     def get(self, name: str, config: TopicConfig) -> Embedder:
         """The embedder of that name; ConfigError or EmbedError says how to mend it."""
@@ -45,6 +47,15 @@ class Embedders:
         if key not in self._held:
             self._held[key] = load(name, self._settings, cache=self._cache, dimension=config.dimension)
         return self._held[key]
+
+    def fallback(self, primary: Embedder) -> Fallback | None:
+        """What stands in for a remote embedder while it is down, where the settings name one."""
+        name = self._settings.fallback
+        if name is None or primary.local or primary.name == name:
+            return None
+        if primary.name not in self._fallbacks:
+            self._fallbacks[primary.name] = Fallback(primary, self.get(name, TopicConfig()))
+        return self._fallbacks[primary.name]
 
     async def aclose(self) -> None:
         for embedder in self._held.values():
@@ -260,7 +271,7 @@ def _given(settings: TopicConfig) -> dict[str, Any]:
 
 
 def _forget_vectors(db: apsw.Connection, topic: int) -> None:
-    db.execute("DELETE FROM vector WHERE topic = ?", (topic,))
+    catalogue.drop_vectors(db, topic, None)
     db.execute("DELETE FROM segment WHERE topic = ?", (topic,))
     set_cursor(db, topic, catalogue.SEMANTIC, 0)
 

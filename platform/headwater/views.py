@@ -10,7 +10,6 @@ from dataclasses import replace
 from headwater.catalogue import PassageRow
 from headwater.config import TopicConfig
 from headwater.errors import UsageError
-from headwater.indexer import TopicIndex
 from headwater.keyword import KeywordIndex
 from headwater.log import Log, TopicRow
 from headwater.records import (
@@ -25,6 +24,7 @@ from headwater.records import (
     from_ms,
 )
 from headwater.search import Plan, Searcher, is_narrow
+from headwater.topicindex import TopicIndex
 
 MOST_PASSAGES = 200_000  # distinct passages a narrowed patterns request may count
 

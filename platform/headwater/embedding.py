@@ -1,0 +1,206 @@
+"""What makes passages findable by meaning: those without a vector go to the topic's model, vectors to log and index.
+
+While a remote model is down and the settings name a fallback, a local model embeds what waits into an index of its own
+(`Standby`); vectors of the two are never compared. When the topic's model is back it embeds everything from its own cursor,
+and the standby is emptied once it has caught up.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import anyio.to_thread
+import apsw
+import numpy as np
+
+from headwater.catalogue import SEMANTIC, Catalogue, PassageRow, drop_vectors, model_id, store_vectors
+from headwater.config import Settings
+from headwater.embed import Embedder, Fallback
+from headwater.errors import EmbedError, HeadwaterError, UsageError
+from headwater.log import Log, add_dead_letter, set_cursor
+from headwater.passages import embedding_text
+from headwater.topicindex import Standby, TopicIndex
+from headwater.vectors import Clients, Hnsw, VectorIndex
+
+logger = logging.getLogger(__name__)
+_STEP = 256  # passages between two semantic commits
+_NEVER = 1 << 60
+
+
+class Embedding:
+    """Embeds the passages of topics. `step` is called over and over by the indexer."""
+
+    def __init__(
+        self,
+        log: Log,
+        settings: Settings,
+        directory: Path,
+        *,
+        fallback_of: Callable[[Embedder], Fallback | None],
+        clock_ms: Callable[[], int],
+    ) -> None:
+        self._log, self._settings, self._directory = log, settings, directory
+        self._fallback_of, self._clock_ms = fallback_of, clock_ms
+        self._clients = Clients()
+
+    def open(self, topic: TopicIndex) -> None:
+        """Open the topic's vector index from what the log holds, and its standby where the settings name one."""
+        assert topic.embedder is not None
+        if topic.embedder.dimension is None:
+            return  # a remote model tells its dimension with the first vectors
+        config = topic.config
+        topic.vectors = VectorIndex(
+            self._directory / f"{topic.row.id}-{topic.row.generation}",
+            topic.catalogue,
+            dimension=topic.embedder.dimension,
+            metric=config.metric,
+            hnsw=Hnsw(config.hnsw_m, config.hnsw_ef_construction, config.hnsw_ef_search),
+            seal_at=self._settings.index.seal_at,
+            max_segments=self._settings.index.max_segments,
+            clients=self._clients,
+        )
+        topic.vectors.open()
+        if topic.standby is None and (fallback := self._fallback_of(topic.embedder)) is not None:
+            topic.standby = self._open_standby(topic, fallback)
+
+    def _open_standby(self, topic: TopicIndex, fallback: Fallback) -> Standby:
+        """The standby index lies in memory alone; its vectors are in the log like all others."""
+        name, dimension = fallback.local.name, fallback.local.dimension
+        assert dimension is not None
+        model = self._log.write(lambda db: model_id(db, name))
+        catalogue = Catalogue(self._log, topic.row.id, model, topic.row.generation)
+        hnsw = Hnsw(topic.config.hnsw_m, topic.config.hnsw_ef_construction, topic.config.hnsw_ef_search)
+        vectors = VectorIndex(
+            None, catalogue, dimension=dimension, metric=topic.config.metric, hnsw=hnsw, seal_at=_NEVER, max_segments=1
+        )
+        vectors.open()
+        return Standby(fallback, catalogue, vectors)
+
+    async def step(self, topic: TopicIndex) -> bool:
+        """Embed the next passages that have no vector; False when there is nothing to do or the model is not answering."""
+        assert topic.embedder is not None
+        if topic.embedder.name == "external":
+            return await anyio.to_thread.run_sync(self._take_external, topic)
+        upto = topic.mapped
+        rows = await anyio.to_thread.run_sync(topic.catalogue.pending, topic.next_passage, _STEP)
+        if not rows:
+            if topic.standby is not None and topic.standby.vectors.counts.vectors:
+                await anyio.to_thread.run_sync(self._clear_standby, topic)
+            moved = topic.semantic < min(upto, topic.keyword)
+            topic.semantic = max(topic.semantic, min(upto, topic.keyword))
+            return moved
+        kind = topic.kind
+        texts = [embedding_text(kind, r.text, r.context) for r in rows]
+        try:
+            vectors = await self._embed(topic, texts)
+        except EmbedError as error:
+            topic.error = str(error)
+            topic.retry_at = time.monotonic() + min(max(error.retry_after_s or 1.0, 0.2), 60.0)
+            logger.warning("topic %s: meaning search is held up: %s", topic.row.name, error)
+            return await self._stand_in(topic)
+        except HeadwaterError as error:
+            await self._embed_singly(topic, rows, texts, error)
+            return True
+        await anyio.to_thread.run_sync(self._store_vectors, topic, [r.id for r in rows], vectors, rows[-1].id + 1)
+        topic.error = None
+        return True
+
+    async def _embed(self, topic: TopicIndex, texts: Sequence[str]) -> np.ndarray:
+        """`(n, d)` by the topic's own model, and no other."""
+        assert topic.embedder is not None
+        if topic.standby is not None:
+            return await topic.standby.fallback.embed_as(topic.embedder.name, texts, "passage")
+        return await topic.embedder.embed(texts, "passage")
+
+    async def _stand_in(self, topic: TopicIndex) -> bool:
+        """The topic's model is down: let the local one embed what waits, into an index of its own."""
+        if (standby := topic.standby) is None:
+            return False
+        worked, start = False, max(topic.next_passage, standby.next_passage)
+        while rows := await anyio.to_thread.run_sync(standby.catalogue.pending, start, _STEP):
+            texts = [embedding_text(topic.kind, r.text, r.context) for r in rows]
+            vectors = await standby.fallback.local.embed(texts, "passage")
+            await anyio.to_thread.run_sync(self._store_standby, topic, standby, [r.id for r in rows], vectors)
+            start = standby.next_passage = rows[-1].id + 1
+            worked = True
+        return worked
+
+    def _store_standby(self, topic: TopicIndex, standby: Standby, ids: list[int], vectors: np.ndarray) -> None:
+        model = standby.catalogue.model
+        assert model is not None
+        self._log.write(lambda db: store_vectors(db, topic.row.id, model, ids, vectors, None), rows=len(ids))
+        standby.vectors.add(np.asarray(ids, np.int64), _as_stored(vectors))
+
+    def _clear_standby(self, topic: TopicIndex) -> None:
+        """The topic's own model has caught up: what stood in for it goes."""
+        assert topic.standby is not None
+        standby = topic.standby
+        self._log.write(lambda db: drop_vectors(db, topic.row.id, standby.catalogue.model))
+        topic.standby = self._open_standby(topic, standby.fallback)
+        standby.vectors.close()
+
+    async def _embed_singly(
+        self, topic: TopicIndex, rows: Sequence[PassageRow], texts: Sequence[str], first: HeadwaterError
+    ) -> None:
+        """One text of a batch is refused: find it, set it aside as a dead letter, embed the others."""
+        assert topic.embedder is not None
+        for row, text in zip(rows, texts, strict=True):
+            try:
+                vectors = await self._embed(topic, [text])
+            except UsageError as error:
+                reason, now = f"{topic.embedder.name}: {error}", self._clock_ms()
+                id, seq, payload = topic.row.id, row.first_seq, row.text[:4096]
+                write = _dead_passage(id, reason, payload, now, seq, row.id + 1)
+                await anyio.to_thread.run_sync(self._log.write, write)
+                topic.next_passage = row.id + 1
+            else:
+                await anyio.to_thread.run_sync(self._store_vectors, topic, [row.id], vectors, row.id + 1)
+
+    def _store_vectors(self, topic: TopicIndex, ids: list[int], vectors: np.ndarray, upto: int) -> None:
+        assert topic.catalogue.model is not None
+        model = topic.catalogue.model
+        self._log.write(lambda db: store_vectors(db, topic.row.id, model, ids, vectors, upto), rows=len(ids))
+        if topic.vectors is None:
+            self.open(topic)
+        elif vectors.size:
+            topic.vectors.add(np.asarray(ids, np.int64), _as_stored(vectors))
+        topic.next_passage = upto
+        self.measure(topic)
+
+    def _take_external(self, topic: TopicIndex) -> bool:
+        """Vectors that came with their records: read them back from the first record of each new passage."""
+        rows = topic.catalogue.pending(topic.next_passage, _STEP)
+        if not rows:
+            moved = topic.semantic < topic.keyword
+            topic.semantic = max(topic.semantic, topic.keyword)
+            return moved
+        places = {r.id: topic.catalogue.latest([r.id])[0].record for r in rows}
+        blobs = self._log.vectors_of(list(places.values()))
+        matrix = np.stack([np.frombuffer(blobs[places[r.id]], np.float32) for r in rows])
+        if topic.config.metric == "cosine":
+            matrix = matrix / np.linalg.norm(matrix, axis=1, keepdims=True)
+        self._store_vectors(topic, [r.id for r in rows], matrix, rows[-1].id + 1)
+        return True
+
+    def measure(self, topic: TopicIndex) -> None:
+        if topic.embedder is None:
+            topic.semantic = topic.keyword
+            return
+        waiting = topic.catalogue.pending(topic.next_passage, 1)
+        topic.semantic = max(topic.semantic, min(waiting[0].first_seq if waiting else topic.mapped, topic.keyword))
+
+
+def _as_stored(vectors: np.ndarray) -> np.ndarray:
+    """Vectors as they will be read back after a restart, so that results do not change then."""
+    return vectors.astype(np.float16).astype(np.float32)
+
+
+def _dead_passage(topic: int, reason: str, payload: str, now: int, seq: int, upto: int) -> Callable[[apsw.Connection], None]:
+    def write(db: apsw.Connection) -> None:
+        add_dead_letter(db, topic, "embed", reason, payload, now, seq=seq)
+        set_cursor(db, topic, SEMANTIC, upto)
+
+    return write
