@@ -351,6 +351,12 @@ class Catalogue:
         with self._log.reading() as db:
             return int(db.execute("SELECT count(*) FROM vector WHERE topic = ? AND model = ?", (self.topic, self.model)).get)
 
+    def dimension(self) -> int | None:
+        """The length of the stored vectors; None where there are none."""
+        with self._log.reading() as db:
+            size = db.execute("SELECT length(data) FROM vector WHERE topic = ? AND model = ? LIMIT 1", (self.topic, self.model)).get
+        return None if size is None else int(size) // 2
+
     def commit_segment(self, row: SegmentRow, ids: np.ndarray, replaces: Sequence[str]) -> bool:
         def write(db: apsw.Connection) -> bool:
             if db.execute("SELECT generation FROM topic WHERE id = ?", (self.topic,)).get != self._generation:

@@ -49,13 +49,16 @@ class Embedding:
     def open(self, topic: TopicIndex) -> None:
         """Open the topic's vector index from what the log holds, and its standby where the settings name one."""
         assert topic.embedder is not None
-        if topic.embedder.dimension is None:
+        if topic.standby is None and (fallback := self._fallback_of(topic.embedder)) is not None:
+            topic.standby = self._open_standby(topic, fallback)
+        dimension = topic.embedder.dimension or topic.catalogue.dimension()
+        if dimension is None:
             return  # a remote model tells its dimension with the first vectors
         config = topic.config
         topic.vectors = VectorIndex(
             self._directory / f"{topic.row.id}-{topic.row.generation}",
             topic.catalogue,
-            dimension=topic.embedder.dimension,
+            dimension=dimension,
             metric=config.metric,
             hnsw=Hnsw(config.hnsw_m, config.hnsw_ef_construction, config.hnsw_ef_search),
             seal_at=self._settings.index.seal_at,
@@ -63,8 +66,6 @@ class Embedding:
             clients=self._clients,
         )
         topic.vectors.open()
-        if topic.standby is None and (fallback := self._fallback_of(topic.embedder)) is not None:
-            topic.standby = self._open_standby(topic, fallback)
 
     def _open_standby(self, topic: TopicIndex, fallback: Fallback) -> Standby:
         """The standby index lies in memory alone; its vectors are in the log like all others."""

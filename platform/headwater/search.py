@@ -355,6 +355,8 @@ class Searcher:
             notes.append(f"{unread} records are stored but not yet searchable")
         if backlog > unread and plan.mode != "keyword":
             notes.append(f"{backlog - unread} records are found by their words only, their meaning is still being read")
+        if plan.mode != "keyword":
+            notes.extend(f"meaning search of {t.row.name} is held up: {t.error}" for t in plan.topics if t.error)
         if plan.mode != "keyword" and (plain := [t.row.name for t in plan.topics if t.embedder is None]):
             notes.append(f"keyword search only in {', '.join(plain)}: no embedding model")
         since, until = plan.scope.since_ms, plan.scope.until_ms
