@@ -1,4 +1,4 @@
-"""While a remote embedding model is down a local one stands in; vectors of the two never mix (a server that speaks the wire format)."""
+"""While a remote embedding model is down a local one stands in; vectors of the two never mix."""
 
 from __future__ import annotations
 

@@ -354,7 +354,8 @@ class Catalogue:
     def dimension(self) -> int | None:
         """The length of the stored vectors; None where there are none."""
         with self._log.reading() as db:
-            size = db.execute("SELECT length(data) FROM vector WHERE topic = ? AND model = ? LIMIT 1", (self.topic, self.model)).get
+            query = "SELECT length(data) FROM vector WHERE topic = ? AND model = ? LIMIT 1"
+            size = db.execute(query, (self.topic, self.model)).get
         return None if size is None else int(size) // 2
 
     def commit_segment(self, row: SegmentRow, ids: np.ndarray, replaces: Sequence[str]) -> bool:
