@@ -93,7 +93,10 @@ class Delivery:
     def of(cls, key: str, body: Sequence[Any]) -> Delivery:
         """The delivery of these entries; the same entries give the same digest."""
         plain = [asdict(entry) if isinstance(entry, Draft) else entry for entry in body]
-        text = orjson.dumps(plain, option=orjson.OPT_SORT_KEYS | orjson.OPT_NON_STR_KEYS, default=str)
+        try:
+            text = orjson.dumps(plain, option=orjson.OPT_SORT_KEYS | orjson.OPT_NON_STR_KEYS, default=str)
+        except TypeError:  # lone surrogates and integers beyond 64 bits, for which the intake has rules
+            text = repr(plain).encode("utf-8", "surrogatepass")
         return cls(key, hashlib.blake2b(text, digest_size=16).digest())
 
 
