@@ -28,20 +28,20 @@ def settings_in(path: Path, **server: object) -> Settings:
 @contextlib.contextmanager
 def serving(settings: Settings) -> Iterator[str]:
     """The URL of an API over an engine with those settings."""
-    address: Future[str] = Future()
-    stop = threading.Event()
-    thread = threading.Thread(target=lambda: asyncio.run(_serve(settings, address, stop)))
+    started: Future[tuple[str, Callable[[], object]]] = Future()
+    thread = threading.Thread(target=lambda: asyncio.run(_serve(settings, started)))
     thread.start()
+    url, stop = started.result(20)
     try:
-        yield address.result(20)
+        yield url
     finally:
-        stop.set()
+        stop()
         thread.join(20)
         assert not thread.is_alive()
 
 
-async def _serve(settings: Settings, address: Future[str], stop: threading.Event) -> None:
-    closing = asyncio.Event()
+async def _serve(settings: Settings, started: Future[tuple[str, Callable[[], object]]]) -> None:
+    loop, stop, closing = asyncio.get_running_loop(), asyncio.Event(), asyncio.Event()
     try:
         async with Engine(settings, version="test") as engine:
             app = create_app(engine, settings.server, closing=closing, version="test")
@@ -49,16 +49,16 @@ async def _serve(settings: Settings, address: Future[str], stop: threading.Event
             config = uvicorn.Config(app, access_log=False, log_level="warning", lifespan="off", timeout_graceful_shutdown=2)
             server = uvicorn.Server(config)
             task = asyncio.create_task(server.serve(sockets=[listener]))
-            address.set_result(f"http://127.0.0.1:{listener.getsockname()[1]}")
-            while not stop.is_set():
-                await asyncio.sleep(0.01)
+            url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+            started.set_result((url, lambda: loop.call_soon_threadsafe(stop.set)))
+            await stop.wait()
             closing.set()
             server.should_exit = True
             await task
     except BaseException as error:
-        if not address.done():
-            address.set_exception(error)
-        raise
+        if started.done():
+            raise
+        started.set_exception(error)
 
 
 def eventually(condition: Callable[[], bool], *, timeout_s: float = 10.0) -> None:

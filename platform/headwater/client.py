@@ -15,7 +15,7 @@ import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import asdict
 from datetime import datetime
-from typing import Any, Literal, Self, TypedDict, TypeVar
+from typing import Any, Literal, Self, TypeVar
 from urllib.parse import quote, urlsplit
 
 import httpx
@@ -50,25 +50,9 @@ from headwater.records import (
 from headwater.verbs import Entry, When
 
 T = TypeVar("T")
-_PAUSES_S = (0.1, 0.5, 2.0)  # before the second, third and fourth time
+_PAUSES_S = (0.1, 0.3, 1.0)  # before the second, third and fourth time
 _MOST_WAIT_S = 30.0  # a Retry-After beyond this is the caller's to wait for
 _SILENCE_S = 60.0  # a stream without even a heartbeat for so long is broken
-
-
-class _Topics(TypedDict):
-    topics: list[Topic]
-
-
-class _Indexes(TypedDict):
-    indexes: list[IndexInfo]
-
-
-class _Letters(TypedDict):
-    dead_letters: list[DeadLetter]
-
-
-class _Replies(TypedDict):
-    replies: list[SearchReply]
 
 
 class Client:
@@ -251,7 +235,7 @@ class Client:
     # ------------------------------------------------------------------ topics and indexes
 
     async def topics(self) -> list[Topic]:
-        return (await self._get(_Topics, "/v1/topics"))["topics"]
+        return (await self._get(dict[str, list[Topic]], "/v1/topics"))["topics"]
 
     async def topic(self, name: str) -> Topic:
         return await self._get(Topic, _topic(name))
@@ -266,7 +250,7 @@ class Client:
         await self._send("DELETE", _topic(name))
 
     async def indexes(self) -> list[IndexInfo]:
-        return (await self._get(_Indexes, "/v1/indexes"))["indexes"]
+        return (await self._get(dict[str, list[IndexInfo]], "/v1/indexes"))["indexes"]
 
     async def index(self, topic: str) -> IndexInfo:
         return await self._get(IndexInfo, f"{_topic(topic)}/index")
@@ -306,7 +290,9 @@ class Client:
 
     async def search_batch(self, queries: Sequence[Mapping[str, Any]]) -> list[SearchReply]:
         """A reply for each query (`{"q": ..., and the other parameters of search}`), in their order, in one request."""
-        return (await self._ask_for(_Replies, "/v1/search/batch", {"queries": [dict(q) for q in queries]}))["replies"]
+        return (await self._ask_for(dict[str, list[SearchReply]], "/v1/search/batch", {"queries": [dict(q) for q in queries]}))[
+            "replies"
+        ]
 
     async def similar(
         self, topic: str, *, offset: int, partition: int = 0, top_k: int = 10, topics: Sequence[str] | None = None
@@ -371,7 +357,7 @@ class Client:
 
     async def dead_letters(self, topic: str | None = None, *, limit: int = 100) -> list[DeadLetter]:
         limit = min(max(limit, 1), 10_000)
-        return (await self._get(_Letters, "/v1/dead-letters", topic=topic, limit=limit))["dead_letters"]
+        return (await self._get(dict[str, list[DeadLetter]], "/v1/dead-letters", topic=topic, limit=limit))["dead_letters"]
 
     async def replay_dead_letter(self, id: int) -> None:
         await self._send("POST", f"/v1/dead-letters/{id:d}/replay")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncIterator
 from typing import Annotated, Any, Literal
 
@@ -11,6 +12,7 @@ from headwater import wire
 from headwater.api import problems, sse
 from headwater.api.bodies import MOST_OFFSET, Engine, Offset, Partition, Reply, Shared, Time, TopicName, Words
 from headwater.errors import ConflictError, UsageError
+from headwater.query import parse
 from headwater.records import Page, Record, RecordView
 from headwater.verbs import Entry, Verbs
 
@@ -147,6 +149,7 @@ async def tail(
     last_event_id: Annotated[str | None, Header(max_length=40)] = None,
 ) -> Response:
     """Records as they are stored, as server-sent events with id `partition:offset`. `Last-Event-ID` resumes behind one."""
+    parse(q, now_ms=time.time_ns() // 1_000_000)  # a bad query is told before the stream begins
     place = last_event_id or after
     address = wire.address_at(topic, place) if place else None
     start = None
