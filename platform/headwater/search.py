@@ -30,6 +30,8 @@ from headwater.vectors import VectorIndex
 
 SELECTIVE_RECORDS = 20_000  # fewer records in scope than this: their passages are scanned exactly
 _OVERFETCH = 4
+_ROUNDS = 8  # of fetching keyword hits while a few passages fill the list
+_MOST_MATCHES = 4000  # keyword hits in one of them
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,8 +124,9 @@ class Searcher:
         attainable = self._keyword.attainable(words)
         by_id = {t.row.id: t for t in plan.topics}
         full: list[int] = []
-        for _ in range(6):
-            matches = self._keyword.match(words, plan.scope, limit=wanted * 2, exclude_passages=full)
+        for round in range(_ROUNDS):
+            limit = min(wanted * 2 << round, _MOST_MATCHES)
+            matches = self._keyword.match(words, plan.scope, limit=limit, exclude_passages=full)
             fresh = False
             for match in matches:
                 topic = by_id[match.topic]
@@ -134,7 +137,7 @@ class Searcher:
                     fresh = True
                     score = min(1.0, match.score / attainable) if attainable > 0 else 0.0
                     found[key] = _Candidate(topic, passage, score, record=match.topic << SEQ_BITS | match.seq, n=match.n)
-            if len(matches) < wanted * 2 or len(found) >= wanted or not fresh:
+            if len(matches) < limit or len(found) >= wanted or not fresh:
                 return
             full = [id for c in found.values() if c.passage for id in c.topic.family(c.passage)]
 
