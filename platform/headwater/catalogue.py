@@ -195,7 +195,7 @@ def release(db: apsw.Connection, topic: int, records: Collection[int]) -> list[i
         )
     )
     db.executemany("UPDATE passage SET count = max(count - ?2, 0) WHERE id = ?1", lost)
-    size, number = db.execute(f"SELECT sum(length(value)), count(*) FROM record WHERE id IN {among}", (chosen,)).get
+    lengths = [len(v) for (v,) in db.execute(f"SELECT value FROM record WHERE id IN {among}", (chosen,))]  # SQL stops at NUL
     db.execute(f"DELETE FROM occurrence WHERE record IN {among}", (chosen,))
     db.execute(
         f"DELETE FROM spread WHERE topic = {int(topic)} AND seq IN (SELECT value & {SEQ_MASK} FROM json_each(?1))", (chosen,)
@@ -205,7 +205,9 @@ def release(db: apsw.Connection, topic: int, records: Collection[int]) -> list[i
         (chosen,),
     )
     db.execute(f"DELETE FROM record WHERE id IN {among}", (chosen,))
-    db.execute("UPDATE topic SET records = records - ?, bytes = max(bytes - ?, 0) WHERE id = ?", (number, size or 0, topic))
+    db.execute(
+        "UPDATE topic SET records = records - ?, bytes = max(bytes - ?, 0) WHERE id = ?", (len(lengths), sum(lengths), topic)
+    )
     first = db.execute("SELECT min(id) FROM record WHERE id >= ? AND id < ?", (topic << SEQ_BITS, (topic + 1) << SEQ_BITS)).get
     if first is not None:
         db.execute("UPDATE topic SET first_seq = ? WHERE id = ?", (first & SEQ_MASK, topic))
@@ -294,10 +296,12 @@ class Catalogue:
             return int(db.execute("SELECT count(*) FROM passage WHERE topic = ? AND count > 0", (self.topic,)).get)
 
     def pending(self, start: int, limit: int) -> list[PassageRow]:
-        """Live passages with id >= `start` that have no vector, in order of id."""
+        """Passages with id >= `start` that have no vector and are no alias, in order of id. Those without records
+        are among them: a template may come back."""
         query = (
-            f"SELECT {_PASSAGE} FROM passage p WHERE topic = ?1 AND id >= ?2 AND count > 0 AND NOT EXISTS"
-            " (SELECT 1 FROM vector v WHERE v.topic = ?1 AND v.model = ?3 AND v.passage = p.id) ORDER BY id LIMIT ?4"
+            f"SELECT {_PASSAGE} FROM passage p WHERE topic = ?1 AND id >= ?2 AND NOT EXISTS"
+            " (SELECT 1 FROM vector v WHERE v.topic = ?1 AND v.model = ?3 AND v.passage = p.id) AND NOT EXISTS"
+            " (SELECT 1 FROM alias a WHERE a.old = p.id) ORDER BY id LIMIT ?4"
         )
         with self._log.reading() as db:
             return [PassageRow._make(r) for r in db.execute(query, (self.topic, start, self.model, limit))]

@@ -8,6 +8,7 @@ and the standby is emptied once it has caught up.
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -45,6 +46,7 @@ class Embedding:
         self._log, self._settings, self._directory = log, settings, directory
         self._fallback_of, self._clock_ms = fallback_of, clock_ms
         self._clients = Clients()
+        self.storing = threading.Lock()  # no vectors are stored for a topic that is being closed
 
     def open(self, topic: TopicIndex) -> None:
         """Open the topic's vector index from what the log holds, and its standby where the settings name one."""
@@ -132,8 +134,11 @@ class Embedding:
     def _store_standby(self, topic: TopicIndex, standby: Standby, ids: list[int], vectors: np.ndarray) -> None:
         model = standby.catalogue.model
         assert model is not None
-        self._log.write(lambda db: store_vectors(db, topic.row.id, model, ids, vectors, None), rows=len(ids))
-        standby.vectors.add(np.asarray(ids, np.int64), _as_stored(vectors))
+        with self.storing:
+            if topic.closed:
+                return
+            self._log.write(lambda db: store_vectors(db, topic.row.id, model, ids, vectors, None), rows=len(ids))
+            standby.vectors.add(np.asarray(ids, np.int64), _as_stored(vectors))
 
     def _clear_standby(self, topic: TopicIndex) -> None:
         """The topic's own model has caught up: what stood in for it goes."""
@@ -149,6 +154,8 @@ class Embedding:
         """One text of a batch is refused: find it, set it aside as a dead letter, embed the others."""
         assert topic.embedder is not None
         for row, text in zip(rows, texts, strict=True):
+            if topic.closed:
+                return
             try:
                 vectors = await self._embed(topic, [text])
             except UsageError as error:
@@ -163,12 +170,15 @@ class Embedding:
     def _store_vectors(self, topic: TopicIndex, ids: list[int], vectors: np.ndarray, upto: int) -> None:
         assert topic.catalogue.model is not None
         model = topic.catalogue.model
-        self._log.write(lambda db: store_vectors(db, topic.row.id, model, ids, vectors, upto), rows=len(ids))
-        if topic.vectors is None:
-            self.open(topic)
-        elif vectors.size:
-            topic.vectors.add(np.asarray(ids, np.int64), _as_stored(vectors))
-        topic.next_passage = upto
+        with self.storing:
+            if topic.closed:
+                return  # deleted, or opened anew with other settings, while the model was at work
+            self._log.write(lambda db: store_vectors(db, topic.row.id, model, ids, vectors, upto), rows=len(ids) or 1)
+            if topic.vectors is None:
+                self.open(topic)
+            elif vectors.size:
+                topic.vectors.add(np.asarray(ids, np.int64), _as_stored(vectors))
+            topic.next_passage = upto
         self.measure(topic)
 
     def _take_external(self, topic: TopicIndex) -> bool:
@@ -178,12 +188,13 @@ class Embedding:
             moved = topic.semantic < topic.keyword
             topic.semantic = max(topic.semantic, topic.keyword)
             return moved
-        places = {r.id: topic.catalogue.latest([r.id])[0].record for r in rows}
+        places = {r.id: place.record for r in rows for place in topic.catalogue.latest([r.id])}
         blobs = self._log.vectors_of(list(places.values()))
-        matrix = np.stack([np.frombuffer(blobs[places[r.id]], np.float32) for r in rows])
-        if topic.config.metric == "cosine":
+        ids = [id for id, record in places.items() if record in blobs]  # the others came before the topic took vectors
+        matrix = np.stack([np.frombuffer(blobs[places[id]], np.float32) for id in ids]) if ids else np.empty((0, 0), np.float32)
+        if topic.config.metric == "cosine" and ids:
             matrix = matrix / np.linalg.norm(matrix, axis=1, keepdims=True)
-        self._store_vectors(topic, [r.id for r in rows], matrix, rows[-1].id + 1)
+        self._store_vectors(topic, ids, matrix, rows[-1].id + 1)
         return True
 
     def measure(self, topic: TopicIndex) -> None:

@@ -38,7 +38,7 @@ from headwater.catalogue import (
 from headwater.config import Settings, TopicConfig
 from headwater.embed import Embedder, Fallback
 from headwater.embedding import Embedding
-from headwater.errors import DamageError, StorageError
+from headwater.errors import DamageError, HeadwaterError, StorageError
 from headwater.keyword import Doc, KeywordIndex
 from headwater.log import Log, Row, TopicRow, add_dead_letter, set_cursor
 from headwater.passages import Batch, Mapper, choose
@@ -48,6 +48,8 @@ from headwater.topicindex import TopicIndex
 logger = logging.getLogger(__name__)
 _KNOWN_TEXTS = 200_000  # passage texts whose ids are remembered, per topic
 _NONE: Mapping[str, Any] = MappingProxyType({})
+_RETRY_S = 1.0  # between two tries while the disk refuses
+_MARK_S = 10.0  # most time between two saved keyword cursors while work goes on
 _SETTLE_S = 0.6  # how long `auto` waits for more than a handful of records before it decides
 
 
@@ -72,7 +74,10 @@ class Indexer:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._wake_map, self._wake_embed, self._progress = asyncio.Event(), asyncio.Event(), asyncio.Event()
         self._committed, self._unmarked = 0.0, False
+        self._marked = time.monotonic()
         self._uncommitted: dict[int, int] = {}
+        self._lost: set[int] = set()  # topics whose keyword documents went with a failed commit
+        self.problem: str | None = None
         self.busy = threading.Lock()  # held while a topic's indexes are fed; taken by whoever replaces them
 
     # ------------------------------------------------------------------ topics
@@ -90,8 +95,15 @@ class Indexer:
         if row.passages is not None:
             topic.mapper = self._mapper(topic, row.passages)
         topic.keyword = max(cursors.get(KEYWORD, 0), row.first_seq)
-        self._keyword.delete_from(row.id, topic.keyword)
-        self._replay_keyword(topic)
+        self._keyword.delete_before(row.id, row.first_seq)  # what a crash left of records past their retention
+        self._feed_again(topic)
+        try:
+            self.commit_keyword()
+        except StorageError as error:
+            logger.warning("topic %s: %s", row.name, error)  # it is served as it is, and fed again
+        else:
+            topic.keyword = max(topic.keyword, topic.mapped)
+            self._uncommitted.pop(row.id)
         if embedder is not None:
             self._embedding.open(topic)
         self._embedding.measure(topic)
@@ -100,7 +112,10 @@ class Indexer:
 
     def close_topic(self, id: int) -> None:
         """Take a topic out of care and let go of its vectors."""
-        topic = self.topics.pop(id, None)
+        with self._embedding.storing:
+            topic = self.topics.pop(id, None)
+            if topic is not None:
+                topic.closed = True
         if topic is not None:
             topic.close()
 
@@ -108,19 +123,24 @@ class Indexer:
         templates = topic.catalogue.templates() if kind == "template" else ()
         return Mapper(kind, topic.config, self._settings.ingest, clock_ms=self._clock_ms, templates=templates)
 
-    def _replay_keyword(self, topic: TopicIndex) -> None:
-        """Feed the keyword index what is mapped but lies past its cursor."""
-        while topic.keyword < topic.mapped:
-            rows = self._log.rows(topic.row.id, topic.keyword, self._settings.ingest.batch_records, before=topic.mapped)
+    def _feed_again(self, topic: TopicIndex) -> None:
+        """Hand the keyword index what is mapped but lies past its cursor; it counts from the next commit on."""
+        at = topic.keyword
+        self._keyword.delete_from(topic.row.id, at)
+        while at < topic.mapped:
+            rows = self._log.rows(topic.row.id, at, self._settings.ingest.batch_records, before=topic.mapped)
             if not rows:
                 break
-            places = topic.catalogue.places([r.id for r in rows])
-            bare = Place(0, 0, 0, None, None)
-            spans = [(r, p) for r in rows for p in places.get(r.id, [bare])]
-            self._keyword.add([_doc(topic.row.id, r, p.n, topic.resolve(p.passage), p.start, p.stop) for r, p in spans])
-            topic.keyword = rows[-1].seq + 1
-        topic.keyword = max(topic.keyword, topic.mapped)
-        self._keyword.commit()
+            self.feed(topic, rows)
+            at = rows[-1].seq + 1
+        self._uncommitted[topic.row.id] = topic.mapped
+
+    def feed(self, topic: TopicIndex, rows: Sequence[Row]) -> None:
+        """Hand the keyword index records that are mapped already."""
+        places = topic.catalogue.places([r.id for r in rows])
+        bare = Place(0, 0, 0, None, None)
+        spans = [(r, p) for r in rows for p in places.get(r.id, [bare])]
+        self._keyword.add([_doc(topic.row.id, r, p.n, topic.resolve(p.passage), p.start, p.stop) for r, p in spans])
 
     # ------------------------------------------------------------------ the loops
 
@@ -145,6 +165,7 @@ class Indexer:
         """Return once records below `seq` are searchable; the caller sets the time limit."""
         while topic.keyword < seq or (semantic and topic.embedder is not None and topic.semantic < seq):
             await self._progress.wait()
+            topic = self.topics.get(topic.row.id, topic)  # reopened with other settings meanwhile
 
     def _appended(self, ids: Collection[int]) -> None:
         self.wake()
@@ -156,7 +177,12 @@ class Indexer:
     async def _map_loop(self) -> None:
         while True:
             self._wake_map.clear()
-            worked = await anyio.to_thread.run_sync(self._map_all)
+            try:
+                worked = await anyio.to_thread.run_sync(self._map_all)
+            except Exception as error:  # the top of a loop that nothing may end
+                await self._hold_up(error)
+                continue
+            self.problem = None
             if worked:
                 self._wake_embed.set()
                 self._report_progress()
@@ -169,13 +195,25 @@ class Indexer:
             if not await _wait(self._wake_map, max(min(waits), 0.01) if waits else None) and self._unmarked:
                 self.save_marks()
 
+    async def _hold_up(self, error: Exception) -> None:
+        """Say what keeps records from being indexed, and wait a moment. Nothing is lost: the cursors have not moved."""
+        problem = f"indexing is held up: {error or type(error).__name__}"
+        if problem != self.problem:
+            logger.warning("%s", problem, exc_info=None if isinstance(error, HeadwaterError) else error)
+        self.problem = problem
+        await asyncio.sleep(_RETRY_S)
+
     async def _embed_loop(self) -> None:
         while True:
             self._wake_embed.clear()
             worked = False
             for topic in list(self.topics.values()):
                 if topic.embedder is not None and time.monotonic() >= topic.retry_at:
-                    worked |= await self._embedding.step(topic)
+                    try:
+                        worked |= await self._embedding.step(topic)
+                    except Exception as error:  # the top of a loop that nothing may end
+                        logger.warning("topic %s: its vectors are held up", topic.row.name, exc_info=error)
+                        topic.error, topic.retry_at = str(error) or type(error).__name__, time.monotonic() + _RETRY_S
             if worked:
                 self._report_progress()
                 continue
@@ -189,7 +227,8 @@ class Indexer:
                 if topic.vectors is None:
                     continue
                 try:
-                    await anyio.to_thread.run_sync(topic.vectors.maintain)
+                    # closing the index stops a build that is under way; nobody waits for its end
+                    await anyio.to_thread.run_sync(topic.vectors.maintain, abandon_on_cancel=True)
                 except (DamageError, StorageError) as error:
                     logger.warning("topic %s: a segment could not be built: %s", topic.row.name, error)
                     pause_s = 60.0
@@ -201,6 +240,9 @@ class Indexer:
         stored = self._log.stored()
         worked = False
         with self.busy:
+            for id in self._lost & self.topics.keys():
+                self._feed_again(self.topics[id])
+            self._lost.clear()
             for topic in list(self.topics.values()):
                 topic.stored = stored.get(topic.row.id, topic.stored)
                 if topic.mapped < topic.stored:
@@ -210,6 +252,8 @@ class Indexer:
             ):
                 self._commit_keyword()
                 worked = True
+        if self._unmarked and time.monotonic() - self._marked > _MARK_S:
+            self.save_marks()
         return worked
 
     def _map_step(self, topic: TopicIndex) -> bool:
@@ -222,7 +266,11 @@ class Indexer:
         assert topic.mapper is not None
         external = topic.embedder is not None and topic.embedder.name == "external"
         batch = topic.mapper.batch(rows, self._log.vectors_of([r.id for r in rows]) if external else None)
-        self.store(topic, rows, batch, upto=rows[-1].seq + 1)
+        try:
+            self.store(topic, rows, batch, upto=rows[-1].seq + 1)
+        except HeadwaterError:
+            topic.mapper = self._mapper(topic, topic.mapper.kind)  # its miner must not know more than the log
+            raise
         return True
 
     def store(self, topic: TopicIndex, rows: Sequence[Row], batch: Batch, *, upto: int) -> None:
@@ -258,8 +306,16 @@ class Indexer:
         topic.mapper = self._mapper(topic, kind)
         return True
 
+    def commit_keyword(self) -> None:
+        """Commit the keyword index. What a failed commit forgets is fed to it again. `busy` is held."""
+        try:
+            self._keyword.commit()
+        except StorageError:
+            self._lost.update(self._uncommitted)
+            raise
+
     def _commit_keyword(self) -> None:
-        self._keyword.commit()
+        self.commit_keyword()
         self._committed = time.monotonic()
         for id, upto in self._uncommitted.items():
             if (topic := self.topics.get(id)) is not None:
@@ -272,7 +328,7 @@ class Indexer:
     def save_marks(self) -> None:
         """Write the keyword cursors to the log. They rest in memory while work goes on: they only save replaying."""
         marks = [(t.row.id, t.keyword) for t in self.topics.values()]
-        self._unmarked = False
+        self._unmarked, self._marked = False, time.monotonic()
 
         def write(db: apsw.Connection) -> None:
             for id, seq in marks:

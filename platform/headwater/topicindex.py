@@ -46,6 +46,7 @@ class TopicIndex:
     error: str | None = None
     retry_at: float = 0.0
     waiting_since: float | None = None
+    closed: bool = False
 
     @property
     def kind(self) -> PassageForm:
