@@ -13,6 +13,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
@@ -147,6 +148,7 @@ def _start(settings: Settings, config: Path | None, end: float) -> Runtime | Non
         child = _spawn(settings, config, log)
     while time.monotonic() < end:
         if (runtime := find(settings)) is not None:
+            threading.Thread(target=child.wait, name="headwater-daemon", daemon=True).start()  # it must not become a zombie
             return runtime
         if (code := child.poll()) == OWNED_EXIT:
             return None
