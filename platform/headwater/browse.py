@@ -5,6 +5,7 @@ from __future__ import annotations
 from headwater.errors import NotFoundError, UsageError
 from headwater.log import Log
 from headwater.records import Page, Record, RecordView, parse_address
+from headwater.schema import SEQ_MASK
 
 MOST_RECORDS = 1000
 _MOST_CONTEXT = 100
@@ -17,6 +18,8 @@ def page(
     """At most `limit` records of a topic in arrival order, from a cursor, an offset, or the first retained one."""
     if not 1 <= limit <= MOST_RECORDS:
         raise UsageError(f"limit must be between 1 and {MOST_RECORDS}")
+    if offset is not None and not 0 <= offset <= SEQ_MASK:
+        raise UsageError(f"offset must be between 0 and {SEQ_MASK}")
     row = log.topic(topic)
     start = row.first_seq
     if cursor is not None:

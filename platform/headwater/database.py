@@ -22,7 +22,6 @@ from headwater.errors import StorageError
 
 T = TypeVar("T")
 _WAL_PAGES = 4000  # of 4 KiB, before the checkpointer moves them into the database
-_MOST_WAITING = 100_000  # rows in the queue before `submit` holds its caller
 _MOST_AT_ONCE = 20_000  # rows in one commit
 
 
@@ -34,7 +33,8 @@ class _Request(NamedTuple):
 
 
 class Database:
-    """Opens (and makes) the file at `path`. `durable=False` trades safety at power loss for speed; `vfs` is SQLite's."""
+    """Opens (and makes) the file at `path`. `durable=False` trades safety at power loss for speed; `vfs` is SQLite's;
+    `most_waiting` is how many rows may wait for the writer before `submit` holds its caller."""
 
     def __init__(
         self,
@@ -44,7 +44,9 @@ class Database:
         durable: bool = True,
         vfs: str | None = None,
         committed: Callable[[Collection[int]], None] = lambda _: None,
+        most_waiting: int = 50_000,
     ) -> None:
+        self._most_waiting = most_waiting
         self.path, self._durable, self._vfs, self._committed = path, durable, vfs, committed
         self._queue: queue.SimpleQueue[_Request | None] = queue.SimpleQueue()
         self._readers: queue.SimpleQueue[apsw.Connection] = queue.SimpleQueue()
@@ -52,7 +54,11 @@ class Database:
         self._wal_full, self._closed = threading.Event(), False
         try:
             self._db = self._connect()
-            migrate(self._db)
+            try:
+                migrate(self._db)
+            except BaseException:
+                self._db.close()
+                raise
         except apsw.Error as error:
             raise StorageError(f"cannot open {path}: {error}") from error
         self._db.set_wal_hook(self._on_wal)
@@ -66,7 +72,7 @@ class Database:
         """Queue a write; the future is done after COMMIT. `rows` weighs it against what may wait, beyond which the caller
         is held. `announce` is passed to `committed` with those of the same commit."""
         with self._room:
-            while self._waiting > _MOST_WAITING and not self._closed:
+            while self._waiting >= self._most_waiting and not self._closed:
                 self._room.wait()
             if self._closed:
                 raise StorageError(f"{self.path} is closed")
@@ -133,7 +139,7 @@ class Database:
                     break
                 batch.append(more)
                 rows += more.rows
-            self._commit(batch)
+            self._commit([request for request in batch if request.done.set_running_or_notify_cancel()])
             with self._room:
                 self._waiting -= rows
                 self._room.notify_all()
@@ -149,6 +155,8 @@ class Database:
                 except (apsw.FullError, apsw.IOError, apsw.ReadOnlyError):
                     raise
                 except Exception as error:  # the top of the writer's loop: a failure belongs to its caller
+                    if not self._db.in_transaction:  # SQLite has undone the neighbours with it
+                        raise
                     outcomes.append((request, None, error))
             self._db.execute("COMMIT")
         except (apsw.Error, OSError) as error:

@@ -17,7 +17,7 @@ import tempfile
 import time
 import uuid
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, ParamSpec, TypeVar
 
@@ -28,7 +28,7 @@ from headwater import browse, catalogue, views
 from headwater.config import Settings, TopicConfig
 from headwater.embed import Embedder
 from headwater.embed.cache import VectorCache
-from headwater.errors import ConflictError, DamageError, EmbedError, NotFoundError, StorageError, UsageError, WaitTimeout
+from headwater.errors import ConflictError, DamageError, EmbedError, HeadwaterError, NotFoundError, UsageError, WaitTimeout
 from headwater.indexer import Indexer
 from headwater.intake import drafts as intake
 from headwater.keyword import KeywordIndex
@@ -93,25 +93,36 @@ class Engine:
         self._closed = False
         self._appended = asyncio.Event()
         self._loop = asyncio.get_running_loop()
+        self._tasks: list[asyncio.Task[None]] = []
         self.log.on_append(self._notify)
-        for name, config in self.settings.topics.items():
-            await _thread(self.stock.create, name, asdict(config))
-        self._tasks = [asyncio.create_task(self.indexer.run()), asyncio.create_task(self._housekeeping())]
+        try:
+            for name, config in self.settings.topics.items():
+                await _thread(self.stock.declare, name, config)
+        except BaseException:
+            await self.aclose()
+            raise
+        self._tasks += [asyncio.create_task(self.indexer.run()), asyncio.create_task(self._housekeeping())]
         return self
 
     async def __aexit__(self, *_: object) -> None:
         await self.aclose()
 
     def _open(self) -> None:
-        self._ownership = Ownership(self.directory)
         settings = self.settings.embedding
-        try:
-            self.log = Log(self.directory, clock_ms=now_ms, durable=self._durable)
+        with contextlib.ExitStack() as opened:
+            self._ownership = Ownership(self.directory)
+            opened.callback(self._ownership.release)
+            most_waiting = self.settings.ingest.queue_records
+            self.log = Log(self.directory, clock_ms=now_ms, durable=self._durable, most_waiting=most_waiting)
+            opened.callback(self.log.close)
             self.keyword = self._open_keyword()
+            opened.callback(self.keyword.close)
             directory = Path(settings.cache_dir).expanduser() if settings.cache_dir else self.directory
             self._cache = (
                 VectorCache(directory / "cache.db", max_bytes=settings.cache_max_bytes) if settings.cache_enabled else None
             )
+            if self._cache is not None:
+                opened.callback(self._cache.close)
             embedders, vectors = Embedders(settings, self._cache), self.directory / "vectors"
             self.indexer = Indexer(
                 self.log, self.keyword, self.settings, vectors,
@@ -120,9 +131,7 @@ class Engine:
             self.searcher = Searcher(self.log, self.keyword)
             self.stock = Stock(self.log, self.keyword, self.indexer, self.settings, vectors, embedders)
             self.stock.open_all()
-        except BaseException:
-            self._ownership.release()
-            raise
+            self._opened = opened.pop_all()
 
     def _open_keyword(self) -> KeywordIndex:
         path, memory = self.directory / "keyword", self.settings.index.keyword_memory_bytes
@@ -211,6 +220,7 @@ class Engine:
 
     async def delete_topic(self, name: str) -> None:
         await _thread(self.stock.delete, name)
+        self._wake_readers()
 
     # ------------------------------------------------------------------ records
 
@@ -243,7 +253,10 @@ class Engine:
         if after is not None:
             start = await _thread(browse.seq_after, self.log, topic, after)
         while True:
-            self.stock.find(topic)  # ends with NotFoundError when the topic goes
+            if self._closed:
+                return
+            if self.stock.find(topic).row.id != index.row.id:
+                raise NotFoundError(f"topic {topic!r} was deleted, and another has its name now; follow that one")
             appended = self._appended
             rows = await _thread(self.log.rows, index.row.id, start, browse.MOST_RECORDS)
             for row in rows:
@@ -429,6 +442,7 @@ class Engine:
         topics = await self.topics()
         problems = [
             *self.stock.problems.values(),
+            *filter(None, [self.indexer.problem]),
             *(f"{t.row.name}: {t.error}" for t in self.indexer.topics.values() if t.error),
         ]
         uptime_s, model = round(time.monotonic() - self._started, 1), self.settings.embedding.model
@@ -457,7 +471,7 @@ class Engine:
             await asyncio.sleep(60)
             try:
                 await _thread(self.stock.expire)
-            except StorageError as error:
+            except HeadwaterError as error:
                 logger.warning("retention waits: %s", error)
 
     async def aclose(self) -> None:
@@ -469,16 +483,10 @@ class Engine:
         for outcome in await asyncio.gather(*self._tasks, return_exceptions=True):
             if isinstance(outcome, BaseException) and not isinstance(outcome, asyncio.CancelledError):
                 logger.error("a background task had failed", exc_info=outcome)
+        self._wake_readers()
+        await _thread(self.indexer.save_marks)
         await self.stock.aclose()
-        await _thread(self._close)
-
-    def _close(self) -> None:
-        self.indexer.save_marks()
-        self.keyword.close()
-        self.log.close()
-        if self._cache is not None:
-            self._cache.close()
-        self._ownership.release()
+        await _thread(self._opened.close)
 
 
 @contextlib.asynccontextmanager

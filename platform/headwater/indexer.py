@@ -107,17 +107,23 @@ class Indexer:
         if embedder is not None:
             self._embedding.open(topic)
         self._embedding.measure(topic)
-        self.topics[row.id] = topic
+        earlier, self.topics[row.id] = self.topics.get(row.id), topic
+        if earlier is not None:
+            earlier.close()
         return topic
 
-    def close_topic(self, id: int) -> None:
-        """Take a topic out of care and let go of its vectors."""
+    def rest(self, id: int) -> None:
+        """Feed a topic no more. It is served from what it holds until it is opened anew or closed."""
         with self._embedding.storing:
-            topic = self.topics.pop(id, None)
-            if topic is not None:
+            if (topic := self.topics.get(id)) is not None:
                 topic.closed = True
         if topic is not None:
             topic.close()
+
+    def close_topic(self, id: int) -> None:
+        """Take a topic out of care and let go of its vectors."""
+        self.rest(id)
+        self.topics.pop(id, None)
 
     def _mapper(self, topic: TopicIndex, kind: str) -> Mapper:
         templates = topic.catalogue.templates() if kind == "template" else ()
@@ -208,7 +214,7 @@ class Indexer:
             self._wake_embed.clear()
             worked = False
             for topic in list(self.topics.values()):
-                if topic.embedder is not None and time.monotonic() >= topic.retry_at:
+                if topic.embedder is not None and not topic.closed and time.monotonic() >= topic.retry_at:
                     try:
                         worked |= await self._embedding.step(topic)
                     except Exception as error:  # the top of a loop that nothing may end
@@ -327,12 +333,12 @@ class Indexer:
 
     def save_marks(self) -> None:
         """Write the keyword cursors to the log. They rest in memory while work goes on: they only save replaying."""
-        marks = [(t.row.id, t.keyword) for t in self.topics.values()]
         self._unmarked, self._marked = False, time.monotonic()
 
         def write(db: apsw.Connection) -> None:
-            for id, seq in marks:
-                set_cursor(db, id, KEYWORD, seq)
+            for topic in list(self.topics.values()):
+                if not topic.closed:  # whoever takes its indexes away has set the cursor
+                    set_cursor(db, topic.row.id, KEYWORD, topic.keyword)
 
         self._log.submit(write)
 

@@ -7,7 +7,6 @@ reads (headwater.database). An append assigns seq and offsets, and stores the so
 from __future__ import annotations
 
 import array
-import functools
 import hashlib
 import zlib
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -103,11 +102,26 @@ class Delivery:
 class Log:
     """Open with `Log(directory)`; a context manager. `durable=False` trades safety at power loss for nothing but speed."""
 
-    def __init__(self, directory: Path, *, clock_ms: Callable[[], int], durable: bool = True, vfs: str | None = None) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        clock_ms: Callable[[], int],
+        durable: bool = True,
+        vfs: str | None = None,
+        most_waiting: int = 50_000,
+    ) -> None:
         self._clock_ms = clock_ms
         self._listeners: list[Callable[[Collection[int]], None]] = []
         directory.mkdir(parents=True, exist_ok=True)
-        self._database = Database(directory / "log.db", migrate=migrate, durable=durable, vfs=vfs, committed=self._announce)
+        self._database = Database(
+            directory / "log.db",
+            migrate=migrate,
+            durable=durable,
+            vfs=vfs,
+            committed=self._announce,
+            most_waiting=most_waiting,
+        )
         self.submit, self.write, self.reading = self._database.submit, self._database.write, self._database.reading
         self.check, self.close = self._database.check, self._database.close
 
@@ -230,14 +244,14 @@ class Log:
 
     # ------------------------------------------------------------------ topics
 
-    def create_topic(self, name: str, config: Mapping[str, Any]) -> TopicRow:
+    def create_topic(self, name: str, config: Mapping[str, Any], model: str | None = None) -> TopicRow:
         """A new topic; ConflictError where the name is taken."""
 
         def write(db: apsw.Connection) -> None:
             if db.execute("SELECT 1 FROM topic WHERE name = ?", (name,)).get:
                 raise ConflictError(f"topic {name!r} exists already; `headwater topics set {name}` changes its settings")
-            values = (name, orjson.dumps(dict(config)).decode(), self._clock_ms())
-            db.execute("INSERT INTO topic(name, config, created_ms) VALUES(?,?,?)", values)
+            values = (name, orjson.dumps(dict(config)).decode(), model, self._clock_ms())
+            db.execute("INSERT INTO topic(name, config, model, created_ms) VALUES(?,?,?,?)", values)
 
         self.write(write)
         return self.topic(name)
@@ -258,12 +272,8 @@ class Log:
             return [TopicRow(r[0], r[1], orjson.loads(r[2]), *r[3:]) for r in found]
 
     def update_topic(self, id: int, **values: Any) -> None:
-        """Set columns config (a mapping), passages, model or generation."""
-        for column, value in values.items():
-            if column not in ("config", "passages", "model", "generation"):
-                raise UsageError(f"a topic has no column {column!r}")
-            stored = orjson.dumps(dict(value)).decode() if column == "config" else value
-            self.write(functools.partial(_set_column, id=id, column=column, value=stored))
+        """Set columns config (a mapping), passages, model or generation, all at once."""
+        self.write(lambda db: set_columns(db, id, values))
 
     # ------------------------------------------------------------------ reading
 
@@ -416,8 +426,13 @@ def add_dead_letter(
     )
 
 
-def _set_column(db: apsw.Connection, *, id: int, column: str, value: Any) -> None:
-    db.execute(f"UPDATE topic SET {column} = ? WHERE id = ?", (value, id))
+def set_columns(db: apsw.Connection, topic: int, values: Mapping[str, Any]) -> None:
+    """Set columns of a topic inside a write: config (a mapping), passages, model, generation."""
+    for column, value in values.items():
+        if column not in ("config", "passages", "model", "generation"):
+            raise UsageError(f"a topic has no column {column!r}")
+        stored = orjson.dumps(dict(value)).decode() if column == "config" else value
+        db.execute(f"UPDATE topic SET {column} = ? WHERE id = ?", (stored, topic))
 
 
 def _partition(draft: Draft, seq: int, partitions: int) -> int:

@@ -20,10 +20,10 @@ from headwater.config import EmbeddingSettings, Settings, TopicConfig, topic_con
 from headwater.embed import Embedder, Fallback
 from headwater.embed.cache import VectorCache
 from headwater.embed.lookup import load
-from headwater.errors import ConfigError, ConflictError, EmbedError, NotFoundError, UsageError
+from headwater.errors import ConfigError, ConflictError, EmbedError, NotFoundError, StorageError, UsageError
 from headwater.indexer import Indexer
 from headwater.keyword import KeywordIndex
-from headwater.log import Log, TopicRow, add_dead_letter, set_cursor
+from headwater.log import Log, Row, TopicRow, add_dead_letter, set_columns, set_cursor
 from headwater.passages import Mapper
 from headwater.records import TOPIC_NAME
 from headwater.topicindex import TopicIndex
@@ -112,11 +112,8 @@ class Stock:
             self._indexer.open(replace(row, model=None), config)
 
     def _reopen(self, name: str) -> None:
-        """Close a topic's indexes and open them by what the log now says. The caller holds `busy`."""
-        row = self._log.topic(name)
-        self._keyword.commit()
-        self._indexer.close_topic(row.id)
-        self._open(row)
+        """Open a topic's indexes by what the log now says; until then the old ones serve. The caller holds `busy`."""
+        self._open(self._log.topic(name))
         self._indexer.wake()
 
     # ------------------------------------------------------------------ changing
@@ -131,13 +128,22 @@ class Stock:
             self.embedders.get(model, settings)  # an unknown model fails now, not at the first record
         with self._indexer.busy:
             try:
-                row = self._log.create_topic(name, _given(settings))
+                row = self._log.create_topic(name, _given(settings), None if model == "none" else model)
             except ConflictError:
                 if topic_config(self._log.topic(name).config) == settings:
                     return
                 raise
-            self._log.update_topic(row.id, model=None if model == "none" else model)
-            self._open(self._log.topic(name))
+            self._open(row)
+
+    def declare(self, name: str, config: TopicConfig) -> None:
+        """Make a topic as the settings say, or change it so. What cannot be changed is kept and told as a problem."""
+        try:
+            self.create(name, asdict(config))
+        except ConflictError:
+            try:
+                self.change(name, asdict(config))
+            except UsageError as error:
+                self.problems[name] = f"{name}: the settings cannot be applied: {error}"
 
     def change(self, name: str, config: Mapping[str, Any]) -> None:
         """Change settings; UsageError for those fixed once records exist."""
@@ -150,17 +156,29 @@ class Stock:
         if settings.embedding_model != topic.config.embedding_model:
             raise UsageError(f"`headwater index create {name} --model {settings.embedding_model}` changes the model")
         with self._indexer.busy:
-            self._log.update_topic(topic.row.id, config=_given(settings))
-            self._reopen(name)
+            self._indexer.save_marks()
+            self._indexer.rest(topic.row.id)
+            try:
+                self._log.update_topic(topic.row.id, config=_given(settings))
+            finally:
+                self._reopen(name)
 
     def delete(self, name: str) -> None:
         """Delete a topic: gone for every reader at once, then its rows in steps."""
-        topic = self.find(name)
         with self._indexer.busy:
-            self._indexer.close_topic(topic.row.id)
-            self._log.write(lambda db: catalogue.delete_topic(db, topic.row.id))
-            self._keyword.delete_topic(topic.row.id)
-            self._keyword.commit()
+            topic = self.find(name)
+            id = topic.row.id
+            self._indexer.rest(id)
+            try:
+                # A crash before the last step leaves the topic whole: its words are fed again from the log.
+                self._log.write(lambda db: set_cursor(db, id, catalogue.KEYWORD, 0))
+                self._keyword.delete_topic(id)
+                self._indexer.commit_keyword()
+                self._log.write(lambda db: catalogue.delete_topic(db, id))
+            except StorageError:
+                self._reopen(name)
+                raise
+            self._indexer.close_topic(id)
         self.problems.pop(name, None)
         shutil.rmtree(self._vectors / f"{topic.row.id}-{topic.row.generation}", ignore_errors=True)
         while self._log.write(catalogue.sweep):
@@ -171,14 +189,20 @@ class Stock:
         topic = self.find(name)
         if model is not None and model != "none":
             self.embedders.get(model, topic.config)
+        settings = replace(topic.config, embedding_model=model or "none")
         with self._indexer.busy:
             row = self._log.topic(name)
-            self._log.write(lambda db: _forget_vectors(db, row.id))
-            settings = replace(topic.config, embedding_model=model or "none")
-            self._log.update_topic(
-                row.id, config=_given(settings), generation=row.generation + 1, model=None if model == "none" else model
-            )
-            self._reopen(name)
+            columns = {
+                "config": _given(settings),
+                "generation": row.generation + 1,
+                "model": None if model == "none" else model,
+            }
+            self._indexer.save_marks()
+            self._indexer.rest(row.id)
+            try:
+                self._log.write(lambda db: _forget_vectors(db, row.id, columns))
+            finally:
+                self._reopen(name)
         shutil.rmtree(self._vectors / f"{row.id}-{row.generation}", ignore_errors=True)
 
     def rebuild(self, name: str) -> None:
@@ -186,10 +210,11 @@ class Stock:
         self.find(name)
         with self._indexer.busy:
             row = self._log.topic(name)
-            self._keyword.delete_topic(row.id)
-            self._log.write(lambda db: _restart_indexes(db, row.id))
-            self._log.update_topic(row.id, generation=row.generation + 1)
-            self._reopen(name)
+            self._indexer.rest(row.id)
+            try:
+                self._log.write(lambda db: _restart_indexes(db, row.id, row.generation + 1))
+            finally:
+                self._reopen(name)
         shutil.rmtree(self._vectors / f"{row.id}-{row.generation}", ignore_errors=True)
 
     # ------------------------------------------------------------------ retention
@@ -223,7 +248,7 @@ class Stock:
             records = [r.id for r in self._log.rows(topic.row.id, 0, _RELEASE_STEP, before=seq)]
             dead = self._log.write(lambda db: catalogue.release(db, topic.row.id, records), rows=len(records))
             self._keyword.delete_before(topic.row.id, seq)
-            self._keyword.commit()
+            self._indexer.commit_keyword()
             if dead and topic.kind != "template":  # templates come back; texts of documents hardly do
                 if topic.vectors is not None:
                     topic.vectors.remove(dead)
@@ -247,16 +272,25 @@ class Stock:
         if not rows:
             self._log.drop_dead_letter(id)
             return
-        mapper = topic.mapper or Mapper(topic.kind, topic.config, self._settings.ingest, clock_ms=lambda: 0)
         with self._indexer.busy:
-            batch = mapper.batch(rows)
-            if batch.poison:
-                raise UsageError(f"it fails again: {batch.poison[0].reason}")
-            self._indexer.store(topic, rows, batch, upto=topic.mapped)
+            self._keyword.delete_records(topic.row.id, [seq])
+            if topic.catalogue.places([rows[0].id]):  # cut already, it is the model that refused it
+                self._indexer.feed(topic, rows)
+            else:
+                self._cut_again(topic, rows)
+            self._indexer.commit_keyword()
             topic.next_passage = 0
             self._log.write(lambda db: set_cursor(db, topic.row.id, catalogue.SEMANTIC, 0))
         self._log.drop_dead_letter(id)
         self._indexer.wake()
+
+    def _cut_again(self, topic: TopicIndex, rows: Sequence[Row]) -> None:
+        mapper = topic.mapper or Mapper(topic.kind, topic.config, self._settings.ingest, clock_ms=lambda: 0)
+        batch = mapper.batch(rows, self._log.vectors_of([r.id for r in rows]))
+        if batch.poison:
+            self._indexer.feed(topic, rows)
+            raise UsageError(f"it fails again: {batch.poison[0].reason}")
+        self._indexer.store(topic, rows, batch, upto=topic.mapped)
 
     async def aclose(self) -> None:
         for id in list(self._indexer.topics):
@@ -270,13 +304,15 @@ def _given(settings: TopicConfig) -> dict[str, Any]:
     return {"partitions": settings.partitions, **{k: v for k, v in asdict(settings).items() if v != getattr(plain, k)}}
 
 
-def _forget_vectors(db: apsw.Connection, topic: int) -> None:
-    catalogue.drop_vectors(db, topic, None)
+def _forget_vectors(db: apsw.Connection, topic: int, columns: Mapping[str, Any]) -> None:
+    db.execute("DELETE FROM vector WHERE topic = ?", (topic,))
     db.execute("DELETE FROM segment WHERE topic = ?", (topic,))
     set_cursor(db, topic, catalogue.SEMANTIC, 0)
+    set_columns(db, topic, columns)
 
 
-def _restart_indexes(db: apsw.Connection, topic: int) -> None:
+def _restart_indexes(db: apsw.Connection, topic: int, generation: int) -> None:
     db.execute("UPDATE vector SET segment = NULL WHERE topic = ?", (topic,))
     db.execute("DELETE FROM segment WHERE topic = ?", (topic,))
     set_cursor(db, topic, catalogue.KEYWORD, 0)
+    set_columns(db, topic, {"generation": generation})
