@@ -28,7 +28,16 @@ from headwater import browse, catalogue, views
 from headwater.config import Settings, TopicConfig
 from headwater.embed import Embedder
 from headwater.embed.cache import VectorCache
-from headwater.errors import ConflictError, DamageError, EmbedError, HeadwaterError, NotFoundError, UsageError, WaitTimeout
+from headwater.errors import (
+    ConfigError,
+    ConflictError,
+    DamageError,
+    EmbedError,
+    HeadwaterError,
+    NotFoundError,
+    UsageError,
+    WaitTimeout,
+)
 from headwater.indexer import Indexer
 from headwater.intake import drafts as intake
 from headwater.keyword import KeywordIndex
@@ -102,6 +111,7 @@ class Engine:
             await self.aclose()
             raise
         self._tasks += [asyncio.create_task(self.indexer.run()), asyncio.create_task(self._housekeeping())]
+        self._tasks.append(asyncio.create_task(self._warm()))
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -459,6 +469,13 @@ class Engine:
             sources,
             tuple(problems),
         )
+
+    async def _warm(self) -> None:
+        """Load the default model before the first question needs it, when it is a local one."""
+        name = self.settings.embedding.model
+        with contextlib.suppress(ConfigError, EmbedError):  # `status` and the first use say what is wrong
+            if name != "none" and (model := self.stock.embedders.get(name, TopicConfig())).local:
+                await model.embed(["ready"], "query")
 
     def announce(self, url: str) -> None:
         """Say in the data directory's lock where this engine is served."""

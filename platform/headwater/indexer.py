@@ -50,6 +50,7 @@ _KNOWN_TEXTS = 200_000  # passage texts whose ids are remembered, per topic
 _NONE: Mapping[str, Any] = MappingProxyType({})
 _RETRY_S = 1.0  # between two tries while the disk refuses
 _MARK_S = 10.0  # most time between two saved keyword cursors while work goes on
+_PACE_S = 0.025  # shortest time between two steps that do not find the indexer behind
 _SETTLE_S = 0.6  # how long `auto` waits for more than a handful of records before it decides
 
 
@@ -183,22 +184,26 @@ class Indexer:
     async def _map_loop(self) -> None:
         while True:
             self._wake_map.clear()
+            began = time.monotonic()
             try:
-                worked = await anyio.to_thread.run_sync(self._map_all)
+                more = await anyio.to_thread.run_sync(self._map_all)
             except Exception as error:  # the top of a loop that nothing may end
                 await self._hold_up(error)
                 continue
             self.problem = None
-            if worked:
-                self._wake_embed.set()
-                self._report_progress()
+            self._wake_embed.set()
+            self._report_progress()
+            if more:
                 continue
+            await asyncio.sleep(max(began + _PACE_S - time.monotonic(), 0.0))  # small appends are mapped together
             waits = [
                 t.waiting_since + _SETTLE_S - time.monotonic() for t in self.topics.values() if t.waiting_since is not None
             ]
-            if self._unmarked:
+            if self._uncommitted:
+                waits.append(self._committed + self._settings.index.commit_interval_s - time.monotonic())
+            elif self._unmarked:
                 waits.append(1.0)
-            if not await _wait(self._wake_map, max(min(waits), 0.01) if waits else None) and self._unmarked:
+            if not await _wait(self._wake_map, max(min(waits), 0.0) if waits else None) and self._unmarked:
                 self.save_marks()
 
     async def _hold_up(self, error: Exception) -> None:
@@ -214,7 +219,7 @@ class Indexer:
             self._wake_embed.clear()
             worked = False
             for topic in list(self.topics.values()):
-                if topic.embedder is not None and not topic.closed and time.monotonic() >= topic.retry_at:
+                if topic.wants_vectors and time.monotonic() >= topic.retry_at:
                     try:
                         worked |= await self._embedding.step(topic)
                     except Exception as error:  # the top of a loop that nothing may end
@@ -243,24 +248,22 @@ class Indexer:
     # ------------------------------------------------------------------ mapping
 
     def _map_all(self) -> bool:
+        """One step of every topic, and a keyword commit when one is due; True when a topic has more waiting."""
         stored = self._log.stored()
-        worked = False
+        more = False
         with self.busy:
             for id in self._lost & self.topics.keys():
                 self._feed_again(self.topics[id])
             self._lost.clear()
             for topic in list(self.topics.values()):
                 topic.stored = stored.get(topic.row.id, topic.stored)
-                if topic.mapped < topic.stored:
-                    worked |= self._map_step(topic)
-            if self._uncommitted and (
-                not worked or time.monotonic() - self._committed >= self._settings.index.commit_interval_s
-            ):
+                if topic.mapped < topic.stored and self._map_step(topic):
+                    more |= topic.mapped < topic.stored
+            if self._uncommitted and time.monotonic() - self._committed >= self._settings.index.commit_interval_s:
                 self._commit_keyword()
-                worked = True
         if self._unmarked and time.monotonic() - self._marked > _MARK_S:
             self.save_marks()
-        return worked
+        return more
 
     def _map_step(self, topic: TopicIndex) -> bool:
         rows = self._log.rows(topic.row.id, topic.mapped, self._settings.ingest.batch_records, before=topic.stored)

@@ -64,6 +64,13 @@ class TopicIndex:
         if self.standby is not None and self.standby.vectors.counts.vectors:
             yield self.standby.fallback.local, self.standby.vectors
 
+    @property
+    def wants_vectors(self) -> bool:
+        """Whether mapped records wait for the meaning of a passage, or a standby waits to be emptied."""
+        if self.embedder is None or self.closed:
+            return False
+        return self.semantic < self.mapped or (self.standby is not None and bool(self.standby.vectors.counts.vectors))
+
     def close(self) -> None:
         """Let go of the vector indexes."""
         if self.vectors is not None:
