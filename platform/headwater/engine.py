@@ -24,14 +24,13 @@ from typing import Any, Literal, ParamSpec, TypeVar
 import anyio.to_thread
 import numpy as np
 
-from headwater import browse, catalogue, views
+from headwater import browse, views
 from headwater.config import Settings, TopicConfig
 from headwater.embed import Embedder
 from headwater.embed.cache import VectorCache
 from headwater.errors import (
     ConfigError,
     ConflictError,
-    DamageError,
     EmbedError,
     HeadwaterError,
     NotFoundError,
@@ -40,7 +39,6 @@ from headwater.errors import (
 )
 from headwater.indexer import Indexer
 from headwater.intake import drafts as intake
-from headwater.keyword import KeywordIndex
 from headwater.lines import LineReader
 from headwater.llm.extractive import Evidence
 from headwater.log import Delivery, Log, Origin
@@ -68,7 +66,7 @@ from headwater.records import (
     Topic,
 )
 from headwater.search import Plan, Searcher
-from headwater.stock import Embedders, Stock
+from headwater.stock import Embedders, Stock, open_keyword
 from headwater.topicindex import TopicIndex
 from headwater.verbs import Entry, When
 
@@ -125,7 +123,7 @@ class Engine:
             most_waiting = self.settings.ingest.queue_records
             self.log = Log(self.directory, clock_ms=now_ms, durable=self._durable, most_waiting=most_waiting)
             opened.callback(self.log.close)
-            self.keyword = self._open_keyword()
+            self.keyword = open_keyword(self.log, self.directory / "keyword", self.settings.index.keyword_memory_bytes)
             opened.callback(self.keyword.close)
             directory = Path(settings.cache_dir).expanduser() if settings.cache_dir else self.directory
             self._cache = (
@@ -142,16 +140,6 @@ class Engine:
             self.stock = Stock(self.log, self.keyword, self.indexer, self.settings, vectors, embedders)
             self.stock.open_all()
             self._opened = opened.pop_all()
-
-    def _open_keyword(self) -> KeywordIndex:
-        path, memory = self.directory / "keyword", self.settings.index.keyword_memory_bytes
-        try:
-            return KeywordIndex(path, memory_bytes=memory)
-        except DamageError as error:
-            logger.warning("%s; it is built anew from the log", error)
-            shutil.rmtree(path, ignore_errors=True)
-            self.log.write(lambda db: db.execute("DELETE FROM cursor WHERE name = ?", (catalogue.KEYWORD,)).get)
-            return KeywordIndex(path, memory_bytes=memory)
 
     def _notify(self, _: Collection[int]) -> None:
         with contextlib.suppress(RuntimeError):  # the loop has ended; so have its readers

@@ -20,7 +20,7 @@ from headwater.config import EmbeddingSettings, Settings, TopicConfig, topic_con
 from headwater.embed import Embedder, Fallback
 from headwater.embed.cache import VectorCache
 from headwater.embed.lookup import load
-from headwater.errors import ConfigError, ConflictError, EmbedError, NotFoundError, StorageError, UsageError
+from headwater.errors import ConfigError, ConflictError, DamageError, EmbedError, NotFoundError, StorageError, UsageError
 from headwater.indexer import Indexer
 from headwater.keyword import KeywordIndex
 from headwater.log import Log, Row, TopicRow, add_dead_letter, set_columns, set_cursor
@@ -296,6 +296,17 @@ class Stock:
         for id in list(self._indexer.topics):
             self._indexer.close_topic(id)
         await self.embedders.aclose()
+
+
+def open_keyword(log: Log, path: Path, memory_bytes: int) -> KeywordIndex:
+    """The keyword index at `path`; a damaged one is put away, and built anew as the topics are opened."""
+    try:
+        return KeywordIndex(path, memory_bytes=memory_bytes)
+    except DamageError as error:
+        logger.warning("%s; it is built anew from the log", error)
+        shutil.rmtree(path, ignore_errors=True)
+        log.write(lambda db: db.execute("DELETE FROM cursor WHERE name = ?", (catalogue.KEYWORD,)).get)
+        return KeywordIndex(path, memory_bytes=memory_bytes)
 
 
 def _given(settings: TopicConfig) -> dict[str, Any]:
