@@ -22,6 +22,7 @@ from headwater.errors import StorageError
 
 T = TypeVar("T")
 _WAL_PAGES = 4000  # of 4 KiB, before the checkpointer moves them into the database
+_WAL_MOST_PAGES = 32_000  # where the writer itself does so: it never rests long enough for the WAL to start anew
 _MOST_AT_ONCE = 20_000  # rows in one commit
 
 
@@ -51,7 +52,7 @@ class Database:
         self._queue: queue.SimpleQueue[_Request | None] = queue.SimpleQueue()
         self._readers: queue.SimpleQueue[apsw.Connection] = queue.SimpleQueue()
         self._waiting, self._room = 0, threading.Condition()
-        self._wal_full, self._closed = threading.Event(), False
+        self._wal_full, self._wal_pages, self._closed = threading.Event(), 0, False
         try:
             self._db = self._connect()
             try:
@@ -143,6 +144,8 @@ class Database:
             with self._room:
                 self._waiting -= rows
                 self._room.notify_all()
+            if self._wal_pages > _WAL_MOST_PAGES:
+                self._move_wal(self._db)
 
     def _commit(self, batch: Sequence[_Request]) -> None:
         outcomes: list[tuple[_Request, Any, BaseException | None]] = []
@@ -179,6 +182,7 @@ class Database:
             self._committed(news)
 
     def _on_wal(self, db: apsw.Connection, name: str, pages: int) -> int:
+        self._wal_pages = pages
         if pages > _WAL_PAGES:
             self._wal_full.set()
         return 0
@@ -188,8 +192,12 @@ class Database:
         with contextlib.closing(self._connect()) as db:
             while self._wal_full.wait() and not self._closed:
                 self._wal_full.clear()
-                with contextlib.suppress(apsw.BusyError, apsw.FullError, apsw.IOError):
-                    db.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
+                self._move_wal(db)
+
+    @staticmethod
+    def _move_wal(db: apsw.Connection) -> None:
+        with contextlib.suppress(apsw.BusyError, apsw.FullError, apsw.IOError):
+            db.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
 
     def _connect(self, *, readonly: bool = False) -> apsw.Connection:
         flags = apsw.SQLITE_OPEN_READONLY if readonly else apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_CREATE
