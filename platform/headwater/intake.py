@@ -2,15 +2,16 @@
 fields their text states.
 
 Rules (documented in docs/reference/records.md): a given timestamp or attribute wins over one found in the text; nested
-attributes are flattened with dots; NaN, infinities and integers beyond 64 bits are kept as text; lone surrogates are
-replaced and the original bytes kept; times are clamped to years 1 to 9999.
+attributes are flattened with dots, and at most `max_attributes` are kept, given ones first; NaN, infinities and integers
+beyond 64 bits are kept as text; lone surrogates are replaced and the original bytes kept; times are clamped to years 1
+to 9999. A line of ASCII costs little more than reading its header.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from datetime import datetime
 from typing import Any
 
 import numpy as np
@@ -23,20 +24,33 @@ from headwater.query import parse_time
 from headwater.records import MAX_MS, MIN_MS, Draft, Scalar
 from headwater.verbs import Entry
 
-_KNOWN = {"value", "key", "timestamp", "attributes", "partition", "vector", "headers"}
+_KNOWN = {"value", "key", "timestamp", "attributes", "partition", "vector"}
 _READABLE_CHARS = 65_536  # a longer text is a document: its time and level come with it or not at all
+_NAME_CHARS = 200  # of an attribute's name
 
 
 def drafts(
     entries: Sequence[Entry], config: TopicConfig, reader: LineReader, limits: IngestSettings, *, now_ms: int
 ) -> list[Draft]:
     """The drafts of `entries`, in order; UsageError names the entry that is not acceptable, and then none is."""
-    out = []
-    for number, entry in enumerate(entries):
+    out: list[Draft] = []
+    plain = config.passages != "chunks" and config.embedding_model != "external"
+    read = reader.read
+    for entry in entries:
+        # Almost everything that comes in is a line of ASCII: its own short way.
+        if plain and type(entry) is str and entry.isascii() and len(entry) <= _READABLE_CHARS:
+            found = read(entry)
+            level, fields = found.level, found.attributes
+            if fields:
+                attributes = _joined({}, fields, level, limits.max_attributes)
+            else:
+                attributes = {} if level is None else {"level": level}
+            out.append(Draft(entry, None, found.time_ms, attributes))
+            continue
         try:
             out.append(_complete(_draft(entry, now_ms), config, reader, limits))
         except UsageError as error:
-            raise UsageError(f"record {number}: {error}") from error
+            raise UsageError(f"record {len(out)}: {error}") from error
     return out
 
 
@@ -54,41 +68,57 @@ def _draft(entry: Entry, now_ms: int) -> Draft:
     key, partition, stamp = entry.get("key"), entry.get("partition"), entry.get("timestamp")
     if partition is not None and (isinstance(partition, bool) or not isinstance(partition, int)):
         raise UsageError(f"partition must be an integer, not {partition!r}")
-    attributes = entry.get("attributes") or {}
-    if not isinstance(attributes, Mapping):
+    if stamp is not None and not isinstance(stamp, str | int | float | datetime):
+        raise UsageError(f"timestamp must be text or a number, not {type(stamp).__name__}")
+    attributes = entry.get("attributes")
+    if attributes is not None and not isinstance(attributes, Mapping):
         raise UsageError("attributes must be an object")
     return Draft(
         _text(entry["value"]),
         None if key is None else _text(key),
         None if stamp is None else parse_time(stamp, now_ms=now_ms),
-        attributes,
+        attributes or {},
         partition,
-        vector=_vector(entry.get("vector")),
+        vector=entry.get("vector"),
     )
 
 
 def _complete(draft: Draft, config: TopicConfig, reader: LineReader, limits: IngestSettings) -> Draft:
     """The draft with clean text, flat attributes, and what its text says of time, level and fields."""
     value, raw, time_ms = draft.value, draft.raw, draft.time_ms
+    if not isinstance(value, str):
+        value = _text(value)
     if not value.isascii() and (clean := _clean(value)) is not value:
         raw, value = raw or value.encode("utf-8", "surrogatepass"), clean
     attributes = _flat(draft.attributes, limits.max_attributes) if draft.attributes else {}
     if config.passages != "chunks" and len(value) <= _READABLE_CHARS:
-        reading = reader.read(value)
+        found = reader.read(value)
         if time_ms is None:
-            time_ms = reading.time_ms
-        if reading.attributes:
-            attributes = _flat(reading.attributes, limits.max_attributes) | attributes
-        if reading.level is not None and "level" not in attributes:
-            attributes = {**attributes, "level": reading.level}
+            time_ms = found.time_ms
+        if found.attributes or found.level is not None:
+            attributes = _joined(attributes, found.attributes, found.level, limits.max_attributes)
     if time_ms is not None:
         time_ms = min(max(time_ms, MIN_MS), MAX_MS)
+    vector = None if draft.vector is None else _vector(draft.vector)
     if config.embedding_model == "external":
-        _check_vector(draft.vector, config)
-    elif draft.vector is not None:
+        _check_vector(vector, config)
+    elif vector is not None:
         raise UsageError("this topic makes its own vectors; create it with embedding_model=external to send yours")
     key = None if draft.key is None else _clean(draft.key)
-    return replace(draft, value=value, key=key, raw=raw, time_ms=time_ms, attributes=attributes)
+    return Draft(value, key, time_ms, attributes, draft.partition, draft.position, raw, vector)
+
+
+def _joined(given: dict[str, Scalar], found: Mapping[str, Scalar], level: str | None, most: int) -> dict[str, Scalar]:
+    """Given attributes with those found in the text behind them, at most `most`, and the level, which always has room."""
+    out = given if given else {}
+    for name, value in found.items():
+        if len(out) >= most:
+            break
+        if name not in out:
+            out[name if name.isascii() and len(name) <= _NAME_CHARS else _clean(name)[:_NAME_CHARS]] = _scalar(value)
+    if level is not None and "level" not in out:
+        out["level"] = level
+    return out
 
 
 def _clean(text: str) -> str:
@@ -114,7 +144,7 @@ def _flat(attributes: Mapping[str, Any], most: int) -> dict[str, Scalar]:
     stack: list[tuple[str, Any]] = list(reversed(list(attributes.items())))
     while stack and len(out) < most:
         name, value = stack.pop()
-        name = _clean(str(name))[:200]
+        name = _clean(str(name))[:_NAME_CHARS]
         if isinstance(value, Mapping):
             stack.extend((f"{name}.{k}", v) for k, v in reversed(list(value.items())))
         elif value is not None:
@@ -134,15 +164,18 @@ def _scalar(value: Any) -> Scalar:
     return _clean(_text(value))
 
 
-def _vector(value: Any) -> Sequence[float] | None:
-    if value is None:
-        return None
+def _vector(value: Any) -> list[float]:
+    """The numbers of a vector as float32 holds them; UsageError for anything but a flat list of numbers."""
     if not isinstance(value, Iterable) or isinstance(value, str | bytes | Mapping):
         raise UsageError("vector must be a list of numbers")
+    numbers = value.tolist() if isinstance(value, np.ndarray) else list(value)
+    if not all(isinstance(n, int | float | np.number) and not isinstance(n, bool) for n in numbers):
+        raise UsageError("vector must be a list of numbers")
     try:
-        return np.asarray(list(value), np.float32).tolist()  # type: ignore[no-any-return]
-    except (ValueError, TypeError) as error:
-        raise UsageError("vector must be a list of numbers") from error
+        with np.errstate(over="ignore"):  # becomes an infinity, which is refused by its own name
+            return [float(n) for n in np.asarray([float(n) for n in numbers], np.float32)]
+    except OverflowError as error:
+        raise UsageError("the vector has a NaN or an infinity") from error
 
 
 def _check_vector(vector: Sequence[float] | None, config: TopicConfig) -> None:
