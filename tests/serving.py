@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -16,6 +15,7 @@ import uvicorn
 
 from headwater.api.app import create_app
 from headwater.config import EmbeddingSettings, ServerSettings, Settings
+from headwater.daemon import listen
 from headwater.engine import Engine
 
 
@@ -45,7 +45,7 @@ async def _serve(settings: Settings, started: Future[tuple[str, Callable[[], obj
     try:
         async with Engine(settings, version="test") as engine:
             app = create_app(engine, settings.server, closing=closing, version="test")
-            listener = socket.create_server(("127.0.0.1", 0))
+            listener = listen(settings.server, firm=True)
             config = uvicorn.Config(app, access_log=False, log_level="warning", lifespan="off", timeout_graceful_shutdown=2)
             server = uvicorn.Server(config)
             task = asyncio.create_task(server.serve(sockets=[listener]))

@@ -91,7 +91,7 @@ def test_whoever_wants_a_daemon_gets_the_same_one(tmp_path: Path) -> None:
         os.kill(found[0].pid, signal.SIGTERM)
     eventually(lambda: not path.exists(), timeout_s=20)
     assert launch.find(settings) is None
-    os.waitpid(found[0].pid, 0)
+    eventually(lambda: all(t.name != "headwater-daemon" for t in threading.enumerate()))  # reaped, no zombie
 
 
 def test_a_daemon_that_cannot_start_is_told_with_its_last_words(tmp_path: Path) -> None:

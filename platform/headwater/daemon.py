@@ -103,7 +103,10 @@ def listen(server: ServerSettings, *, firm: bool) -> socket.socket:
     for port in (server.port, 0):
         try:
             family = socket.AF_INET6 if ":" in server.host else socket.AF_INET
-            return socket.create_server((server.host, port), family=family, backlog=_BACKLOG)
+            listener = socket.create_server((server.host, port), family=family, backlog=_BACKLOG)
+            # inherited by its connections; asyncio would leave a reply's head and body 40 ms apart (delayed ACK)
+            listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            return listener
         except OSError as error:
             if error.errno == errno.EADDRINUSE and not firm and port:
                 continue
