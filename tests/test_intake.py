@@ -33,8 +33,8 @@ def one(entry: Entry, config: TopicConfig | None = None) -> Draft:
     return take(entry, config=config)[0]
 
 
-def at(*when: int) -> int:
-    return to_ms(datetime(*when, tzinfo=UTC))  # type: ignore[arg-type,misc]
+def at(year: int, month: int, day: int, hour: int = 0) -> int:
+    return to_ms(datetime(year, month, day, hour, tzinfo=UTC))
 
 
 def test_a_plain_line_keeps_its_text_and_gains_its_time_and_level() -> None:
@@ -162,7 +162,8 @@ def test_deeply_nested_attributes_and_values_do_not_exhaust_the_stack() -> None:
 def test_vectors_are_taken_as_float32() -> None:
     draft = one({"value": "x", "vector": [1, 0.1, np.float32(2)]}, EXTERNAL)
     assert draft.vector == [1.0, float(np.float32(0.1)), 2.0]
-    assert one(Draft("x", vector=np.ones(3, np.float32)), EXTERNAL).vector == [1.0, 1.0, 1.0]  # type: ignore[arg-type]
+    row: Any = np.ones(3, np.float32)
+    assert one(Draft("x", vector=row), EXTERNAL).vector == [1.0, 1.0, 1.0]
 
 
 @pytest.mark.parametrize(
@@ -188,7 +189,7 @@ def test_vectors_without_a_direction_are_refused(vector: Any, complaint: str) ->
 
 
 def test_a_zero_vector_is_a_point_where_distance_is_euclidean() -> None:
-    config = TopicConfig(embedding_model="external", dimension=2, metric="l2")
+    config = TopicConfig(embedding_model="external", dimension=2, metric="euclidean")
     assert one({"value": "x", "vector": [0, 0]}, config).vector == [0.0, 0.0]
 
 

@@ -20,11 +20,14 @@ from headwater.chunks import chunk
 from headwater.config import IngestSettings, TopicConfig
 from headwater.errors import HeadwaterError, UsageError
 from headwater.lines import LineReader
+from headwater.lines_fields import json_fields
 from headwater.log import Row
 from headwater.templates import Miner, TemplateReader, decide, embed_text
 
 DECIDE_RECORDS = 200
 _NAME = re.compile(r"\{([\w.@-]+)\}")  # of a text template; plain names only, nothing of Python's format language
+_STEP = re.compile(r"""\[['"]([^'"]*)['"]\]|\[(\d{1,9})\]|\.?([^.\[\]]+)""")
+_BAD = (HeadwaterError, ValueError, LookupError, TypeError, RecursionError)  # of one record; others must not wait for it
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,10 +69,13 @@ class Mapper:
         """The pieces of `rows`. A record of blanks has none. `vectors` are those that records brought along, by id."""
         pieces: list[Piece] = []
         poison: list[Poison] = []
+        levels: dict[bytes | None, str | None] = {None: None}
         for row in rows:
+            attributes = row.attributes
             try:
-                pieces.extend(self._pieces(row))
-            except (HeadwaterError, ValueError, RecursionError) as error:
+                level = levels[attributes] if attributes in levels else levels.setdefault(attributes, _level(attributes))
+                self._cut(row, level, pieces)
+            except _BAD as error:
                 poison.append(Poison(row, f"{type(error).__name__}: {error}"))
         if vectors:
             pieces = [piece._replace(vector=vectors.get(piece.record)) for piece in pieces]
@@ -78,31 +84,38 @@ class Mapper:
         changes = self._miner.take_changes()
         return Batch(pieces, changes.generalised, changes.rows, poison)
 
-    def _pieces(self, row: Row) -> list[Piece]:
+    def _cut(self, row: Row, level: str | None, out: list[Piece]) -> None:
+        """Add the row's pieces to `out`: all of them, or none when it raises."""
         text = row.value if self._whole else source_text(row, self._config)
         if len(text) > self._limits.max_value_bytes:
             text = text[: self._limits.max_value_bytes]
         if self._reader is not None:
             template = self._reader.template(text)
-            return [Piece(row.id, 0, template, row.time_ms, _level(row.attributes))] if template else []
+            if template:
+                out.append(Piece(row.id, 0, template, row.time_ms, level))
+            return
+        if "\0" in text:
+            text = text.replace("\0", " ")  # the same length, so spans stay those of the value
         if not text or text.isspace():
-            return []
+            return
         if self.kind == "exact":
-            return [Piece(row.id, 0, " ".join(text.split()), row.time_ms, _level(row.attributes))]
-        level = _level(row.attributes)
-        return [
+            out.append(Piece(row.id, 0, " ".join(text.split()), row.time_ms, level))
+            return
+        whole = self._whole
+        found = chunk(text, size=self._config.chunk_chars, overlap=self._config.chunk_overlap)
+        out.extend(
             Piece(
                 row.id,
                 n,
                 text[c.start : c.end],
                 row.time_ms,
                 level,
-                c.start if self._whole else None,
-                c.end if self._whole else None,
+                c.start if whole else None,
+                c.end if whole else None,
                 c.heading or None,
             )
-            for n, c in enumerate(chunk(text, size=self._config.chunk_chars, overlap=self._config.chunk_overlap))
-        ]
+            for n, c in enumerate(found)
+        )
 
 
 def choose(rows: Sequence[Row], config: TopicConfig) -> str:
@@ -111,7 +124,13 @@ def choose(rows: Sequence[Row], config: TopicConfig) -> str:
         return config.passages
     if config.embedding_model == "external":
         return "exact"
-    return decide([row.value if config.text_template is None else source_text(row, config) for row in rows[:DECIDE_RECORDS]])
+    texts = []
+    for row in rows[:DECIDE_RECORDS]:
+        try:
+            texts.append(source_text(row, config))
+        except _BAD:
+            continue  # it will be a dead letter, whatever is decided
+    return decide(texts)
 
 
 def embedding_text(kind: str, text: str, context: str | None) -> str:
@@ -122,34 +141,53 @@ def embedding_text(kind: str, text: str, context: str | None) -> str:
 
 
 def source_text(row: Row, config: TopicConfig) -> str:
-    """The text a topic reads of a record: its value, its key, a JSON path into it, or a template of fields.
+    """The text a topic reads of a record: its value, its key, a JSON path into it (`$.a.b`, `$.list[0]`, `$['odd name']`),
+    or a template of fields, in which what is missing is empty.
 
     Raises UsageError where a path leads nowhere."""
     if config.text_template is not None:
-        fields = {"value": row.value, "key": row.key or "", **_object(row.value), **_json(row.attributes)}
-        return _NAME.sub(lambda m: _shown(fields.get(m[1], "")), config.text_template)
+        fields = {"value": row.value, "key": row.key or "", **_json(row.attributes), **(json_fields(row.value) or {})}
+        return _NAME.sub(lambda m: _field(fields, m[1]), config.text_template)
     if config.field == "value":
         return row.value
     if config.field == "key":
         return row.key or ""
-    found: Any = _object(row.value)
-    for name in config.field.removeprefix("$").strip(".").split("."):
-        if not isinstance(found, Mapping) or name not in found:
-            raise UsageError(f"the value has no field {config.field!r}")
-        found = found[name]
-    return _shown(found)
+    found = json_fields(row.value)
+    if found is None:
+        raise UsageError(f"the value is not a JSON object that can be read, so it has no field {config.field!r}")
+    try:
+        return _shown(_reach(found, config.field))
+    except LookupError as error:
+        raise UsageError(f"the value has no field {config.field!r}") from error
+
+
+def _field(fields: Mapping[str, Any], name: str) -> str:
+    try:
+        return _shown(_reach(fields, name))
+    except LookupError:
+        return ""
+
+
+def _reach(value: Any, path: str) -> Any:
+    """What lies at a path, or under it as a plain name; LookupError where it leads nowhere."""
+    if path in value:
+        return value[path]
+    for quoted, number, name in _STEP.findall(path.removeprefix("$")):
+        step = quoted or number or name
+        if isinstance(value, Mapping):
+            value = value[step]
+        elif isinstance(value, list) and number:
+            value = value[int(number)]
+        else:
+            raise LookupError(path)
+    return value
 
 
 def _shown(value: object) -> str:
+    """A field as text; null is no text."""
+    if value is None:
+        return ""
     return value if isinstance(value, str) else orjson.dumps(value).decode()
-
-
-def _object(value: str) -> Mapping[str, Any]:
-    try:
-        found = orjson.loads(value)
-    except orjson.JSONDecodeError:
-        return {}
-    return found if isinstance(found, Mapping) else {}
 
 
 def _json(attributes: bytes | None) -> Mapping[str, Any]:
