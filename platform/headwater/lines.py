@@ -71,10 +71,7 @@ class LineReader:
         if span is None:
             return Reading(None, level, start, _NONE, text[start:] if start else text)
         fraction, behind = span.fraction, span.fraction_end
-        if behind == span.end:
-            second = text[span.start : fraction]
-        else:
-            second = text[span.start : fraction] + text[behind : span.end]
+        second = text[span.start : fraction] + text[behind : span.end]
         time_ms = self._instants.instant(span.name, second, text[fraction:behind])
         return Reading(time_ms, level, start, _NONE, text[start:])
 
@@ -136,7 +133,9 @@ def _may_be_fields(head: str) -> bool:
     if first == "{":
         return True
     at = head.find("=")
-    return 0 < at <= 82 and head.count("=") >= 2 and head[:at].strip().replace(".", "").replace("-", "").replace("_", "").isalnum()
+    return (
+        0 < at <= 82 and head.count("=") >= 2 and head[:at].strip().replace(".", "").replace("-", "").replace("_", "").isalnum()
+    )
 
 
 def _fields(text: str) -> dict[str, Any] | None:

@@ -15,16 +15,21 @@ from headwater.lines_time import TimeSpan, match_time
 
 HEAD_CHARS = 256  # how far into a line its header is looked for
 
-LEVELS = {
-    "trace": "trace", "verbose": "trace", "finest": "trace", "finer": "trace", "debug": "debug", "fine": "debug", "dbg": "debug",
-    "info": "info", "information": "info", "informational": "info", "notice": "info", "note": "info", "log": "info",
-    "warn": "warn", "warning": "warn", "error": "error", "err": "error", "severe": "error", "failure": "error",
-    "alert": "fatal", "crit": "fatal", "critical": "fatal", "fatal": "fatal", "emerg": "fatal", "emergency": "fatal",
-    "panic": "fatal",
-}  # fmt: skip
+_SPELLINGS = {
+    "trace": ("trace", "verbose", "finest", "finer"),
+    "debug": ("debug", "fine", "dbg"),
+    "info": ("info", "information", "informational", "notice", "note", "log"),
+    "warn": ("warn", "warning"),
+    "error": ("error", "err", "severe", "failure"),
+    "fatal": ("fatal", "alert", "crit", "critical", "emerg", "emergency", "panic"),
+}
+LEVELS = {spelling: level for level, spellings in _SPELLINGS.items() for spelling in spellings}
 LETTERS = {"V": "trace", "D": "debug", "I": "info", "W": "warn", "E": "error", "F": "fatal"}
 
-_UPPER = "TRACE|VERBOSE|FINEST|FINER|FINE|DEBUG|DBG|INFO|NOTICE|WARN(?:ING)?|ERR(?:OR)?|SEVERE|FAILURE|CRIT(?:ICAL)?|ALERT|FATAL|EMERG|PANIC"
+_UPPER = (
+    "TRACE|VERBOSE|FINEST|FINER|FINE|DEBUG|DBG|INFO|NOTICE|WARN(?:ING)?|ERR(?:OR)?|SEVERE|FAILURE|CRIT(?:ICAL)?|ALERT|FATAL"
+    "|EMERG|PANIC"
+)
 _ANY = "(?i:" + _UPPER + "|INFORMATION|NOTE)"
 _TOKEN = re.compile(r"[^\s|]+")
 # Words of sentences: a timestamp behind one of them is part of the message.
@@ -118,7 +123,7 @@ def _timestamps(head: str, at: int) -> list[TimeSpan]:
             if len(before.split()) > 2 or not all(_GAP.fullmatch(word) for word in before.split()):
                 break
         elif before and not _is_prefix(before, found):
-            break
+            continue
         spans.append(found)
         begin = found.end
     if len(spans) == 1 and spans[0].name == "epoch" and not head[spans[0].end :].strip():
@@ -130,7 +135,7 @@ def _is_prefix(before: str, found: TimeSpan) -> bool:
     """Whether words before a timestamp may be a header: no sentence, and for weak forms a counter or a mark in front."""
     if _PROSE.search(before):
         return False
-    return found.rank >= 4 or found.name in ("syslog", "date") or before[0] in "-[" or before[0].isdigit()
+    return found.rank >= 4 or found.name in ("syslog", "date") or before[0] in "-[" or before[0].isdigit() or before.isupper()
 
 
 def _after_time(head: str, end: int, last: TimeSpan, first: int) -> tuple[str | None, int]:

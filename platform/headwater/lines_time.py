@@ -17,7 +17,20 @@ DAY_MS = 86_400_000
 FUTURE_MS = 3653 * DAY_MS  # later than this from now is not believed
 CACHED_INSTANTS = 16_384
 
-_MONTHS = {m: i for i, m in enumerate("jan feb mar apr may jun jul aug sep oct nov dec".split(), 1)}
+_MONTHS = {
+    "jan": 1,
+    "feb": 2,
+    "mar": 3,
+    "apr": 4,
+    "may": 5,
+    "jun": 6,
+    "jul": 7,
+    "aug": 8,
+    "sep": 9,
+    "oct": 10,
+    "nov": 11,
+    "dec": 12,
+}
 _MON = "(?P<mon>Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec)"
 _DOW = "(?:(?:Mon|Tue|Wed|Thu|Fri|Sat|Sun)[a-z]{0,6},?[ ]+)?"
 _FRACTION = r"(?:[.,:](?P<f>[0-9]{1,9}))?"
@@ -27,14 +40,29 @@ _END = r"(?![0-9A-Za-z])"
 
 # Name, rank (which of several on a line tells the time), shape. First that fits wins.
 _DIGIT_FORMATS = [
-    ("iso", 4, r"(?P<y>[0-9]{4})[-/.](?P<mo>[0-9]{1,2})[-/.](?P<d>[0-9]{1,2})(?:T|[ ]{1,2}|_|-|:|,[ ])"
-     r"(?P<h>[0-9]{1,2})[:.](?P<mi>[0-9]{2})(?:[:.](?P<s>[0-9]{2})" + _FRACTION + ")?" + _ZONE + _END),
-    ("basic", 4, r"(?P<y>[0-9]{4})(?P<mo>[0-9]{2})(?P<d>[0-9]{2})[-T_ ](?P<h>[0-9]{2}):?(?P<mi>[0-9]{2}):?(?P<s>[0-9]{2})"
-     + _FRACTION + _ZONE + _END),
+    (
+        "iso",
+        4,
+        r"(?P<y>[0-9]{4})[-/.](?P<mo>[0-9]{1,2})[-/.](?P<d>[0-9]{1,2})(?:T|[ ]{1,2}|_|-|:|,[ ])"
+        r"(?P<h>[0-9]{1,2})[:.](?P<mi>[0-9]{2})(?:[:.](?P<s>[0-9]{2})" + _FRACTION + ")?" + _ZONE + _END,
+    ),
+    (
+        "basic",
+        4,
+        r"(?P<y>[0-9]{4})(?P<mo>[0-9]{2})(?P<d>[0-9]{2})[-T_ ](?:(?P<h>[0-9]{1,2}):(?P<mi>[0-9]{1,2}):(?P<s>[0-9]{1,2})"
+        r"|(?P<h2>[0-9]{2})(?P<mi2>[0-9]{2})(?P<s2>[0-9]{2}))" + _FRACTION + _ZONE + _END,
+    ),
     ("short", 4, r"(?P<yy>[0-9]{2})/(?P<mo>[0-9]{2})/(?P<d>[0-9]{2})[ ]" + _CLOCK + _END),
     ("packed", 3, r"(?P<yy>[0-9]{2})(?P<mo>[0-9]{2})(?P<d>[0-9]{2})[ ](?P<h>[0-9]{2})(?P<mi>[0-9]{2})(?P<s>[0-9]{2})" + _END),
-    ("slashed", 4, r"(?P<mo>[0-9]{1,2})[/.-](?P<d>[0-9]{1,2})[/.-](?P<y>[0-9]{4})(?:[ T]|,[ ])" + _CLOCK
-     + r"(?:[ ](?P<ap>[AaPp][Mm]))?" + _ZONE + _END),
+    (
+        "slashed",
+        4,
+        r"(?P<mo>[0-9]{1,2})[/.-](?P<d>[0-9]{1,2})[/.-](?P<y>[0-9]{4})(?:[ T]|,[ ])"
+        + _CLOCK
+        + r"(?:[ ](?P<ap>[AaPp][Mm]))?"
+        + _ZONE
+        + _END,
+    ),
     ("common", 4, r"(?P<d>[0-9]{1,2})/" + _MON + r"/(?P<y>[0-9]{4}):" + _CLOCK + _ZONE + _END),
     ("dated", 4, r"(?P<d>[0-9]{1,2})[ -]" + _MON + r"[ -](?P<y>[0-9]{4})[ ]" + _CLOCK + _ZONE + _END),
     ("yearless", 2, r"(?P<mo>[0-9]{2})[-/.](?P<d>[0-9]{2})[ ]" + _CLOCK + _END),
@@ -75,7 +103,13 @@ def match_time(text: str, at: int) -> TimeSpan | None:
     formats = _DIGITS if "0" <= first <= "9" else _LETTERS if "A" <= first <= "Z" else ()
     for name, rank, pattern in formats:
         if found := pattern.match(text, at):
-            cut = found.end("s") if "s" in pattern.groupindex and found["s"] else found.end("e") if "e" in pattern.groupindex else -1
+            cut = (
+                found.end("s")
+                if "s" in pattern.groupindex and found["s"]
+                else found.end("e")
+                if "e" in pattern.groupindex
+                else -1
+            )
             fraction, fraction_end = found.span("f") if "f" in pattern.groupindex and found["f"] else (cut, cut)
             if fraction < 0:
                 fraction = fraction_end = found.end()

@@ -1,0 +1,90 @@
+"""What varies by nature in a message (numbers, ids, addresses, paths) becomes `<*>`: folding, masking, tokens, and back.
+
+Everything here works on folded messages, in which every run of digits is one `0`. So two messages that fold alike have
+the same template, and a cache in front of the masking by folded message gives exactly what no cache would give.
+Every pattern is anchored so that it runs in time linear in the message.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+WILD = "<*>"
+MESSAGE_CHARS = 4000  # of a message that are mined
+_MOST_TOKENS = 240
+
+# Digits are one sign, and control characters are blanks.
+_FOLD = bytes(48 if 48 <= b <= 57 else 32 if b < 32 or b == 127 else b for b in range(256))
+# Hexadecimal words and ids with at least one digit in the first group, as they look when folded.
+_HEX = re.compile(r"\b(?:0[xX][0a-fA-F]+|(?=[a-fA-F]{0,40}0)[0a-fA-F]{2,}(?:-[0a-fA-F]+)*)\b")
+_MASKS = tuple(
+    (re.compile(pattern), by)
+    for pattern, by in (
+        (r"\\0", '"'),  # a quote as some writers escape it
+        (r"(?<![\w+.-])[a-z][a-z0+.-]{0,20}://[^\s,;\"'<>()\[\]]+", WILD),  # addresses of any scheme
+        (r"(?<![\w.+-])[\w.+-]+@[\w-]+(?:\.[\w-]+)+", WILD),
+        (
+            r"(?:(?<=[\s=:\"'(\[,<])|^)(?:/+|\./|\.\./|[A-Za-z]:\\)(?:[\w.$@~+%*:?&=-]+[/\\]+)*[\w.$@~+%*:?&=-]*[\w/\\*]",
+            WILD,
+        ),  # paths
+        (r"\b0(?:\.0)?\s?(?:[KMGTP]i?B|B)\b(?!/)", "0"),  # sizes, whose unit varies with them
+        (r"<0\s(?:s|ms|secs?|min)\b", "0"),
+        (r"(?<=[=:])(\s{0,3})(?:true|false)\b", rf"\1{WILD}"),
+        (r"\.{3,}", " ... "),
+        (r"\(\)", f"({WILD})"),  # nothing where sometimes something is
+        (r"\[\]", f"[{WILD}]"),
+        (r"(?<=\w=)(?=\s+[\w.]{1,40}=|\s*$)", WILD),
+        (r"(?<=\buser )[\w.$-]+", WILD),
+        (r"\b(?:Mon|Tue|Wed|Thu|Fri|Sat|Sun)\b(?=[ ,])|\b(?:Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec)\b(?= +0)", WILD),
+        (r"\b([A-Za-z]{2,}_)[-+]?0[\w.$@-]*(?<![.-])", rf"\1{WILD}"),  # blk_123, attempt_1_0
+        (r"(?<![\w.$@-])\+?[\w.$@-]*?0(?:[\w.$@:-]|,(?=0))*(?<![.:-])", WILD),  # any other word with a digit
+        (r"(\b[A-Za-z]{2,40}_<\*>|(?<!\S)<\*>)(?:[ ,;]+\1(?![\w=]))+", r"\1"),  # lists, whose length varies
+    )
+)
+_RUN = re.compile(rf"(?:{re.escape(WILD)}[\s,;:./+-]*){{2,}}")
+_TOKEN = re.compile(rf"{re.escape(WILD)}|[\w.$@/\\+-]+|(?:(?!{re.escape(WILD)})[^\w\s])+|\s+")
+
+
+def fold(message: str) -> bytes:
+    """The message's first characters with every run of digits as one `0`."""
+    key = message[:MESSAGE_CHARS].encode("utf-8", "surrogatepass").translate(_FOLD)
+    if b"0000" in key:
+        key = key.replace(b"0000", b"0")
+    while b"00" in key:
+        key = key.replace(b"00", b"0")
+    return key
+
+
+def loose(key: bytes) -> tuple[str, bool]:
+    """A folded message as text with hexadecimal ids as `0`, the second key; and whether those ids were long, so that the
+    first key will hardly come again. Lone surrogates become U+FFFD."""
+    text = key.decode("utf-8", "replace")
+    short = _HEX.sub("0", text)
+    return short, len(text) - len(short) > 24
+
+
+def mask(text: str) -> str:
+    """A folded message (`loose`) with what varies by nature replaced by `<*>`."""
+    for pattern, by in _MASKS:
+        text = pattern.sub(by, text)
+    return text
+
+
+def tokens_of(masked: str) -> tuple[str, ...]:
+    """Words, runs of punctuation, wildcards and blanks, cut at a fixed number; blanks at the ends are left out."""
+    found = [" " if token.isspace() else token for token in _TOKEN.findall(masked.strip())[:_MOST_TOKENS]]
+    while found and found[-1] == " ":
+        found.pop()
+    return tuple(found)
+
+
+def text_of(tokens: Sequence[str]) -> str:
+    """Tokens as a template's text; neighbouring wildcards are one."""
+    return _RUN.sub(lambda m: WILD + (" " if m[0][-1:].isspace() else ""), "".join(tokens)).strip()
+
+
+def embed_text(template: str) -> str:
+    """What of a template is embedded: its words, identifiers split, wildcards gone. A template of wildcards stays as it is."""
+    words = re.sub(r"(?<=[a-z])(?=[A-Z])|[_/\\.$:=|#]+", " ", template.replace(WILD, " "))
+    return " ".join(word for word in words.split() if any(map(str.isalnum, word))) or template
