@@ -1,0 +1,90 @@
+"""`headwater ask`: an answer whose every sentence cites records."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from headwater.cli import output
+from headwater.cli.session import Data, Json, Jsonl, Since, Topics, Until, Url, names_of, session
+from headwater.visible import visible
+
+if TYPE_CHECKING:
+    from headwater.composed import AskEvent
+    from headwater.records import Answer
+
+
+def add(app: typer.Typer) -> None:
+    app.command()(ask)
+
+
+def ask(
+    question: Annotated[str, typer.Argument(metavar="QUESTION")],
+    topics: Topics = None,
+    since: Since = None,
+    until: Until = None,
+    top_k: Annotated[int, typer.Option("--top-k", "-k", min=1, max=100, help="Passages to read for the answer.")] = 12,
+    stream: Annotated[bool, typer.Option("--stream", help="Print the answer as it is made.")] = False,
+    json: Json = False,
+    jsonl: Jsonl = False,
+    data: Data = None,
+    url: Url = None,
+) -> None:
+    """Ask a question; the answer cites records.
+
+    It is made of what records say; each citation is checked against its record, and where
+    support is weak there is no answer. --jsonl prints the events of the answer as they come.
+
+    \b
+    headwater ask "what broke after the deploy?"
+    headwater ask "why were customers charged twice?" --topics logs,chat --since 4h
+    headwater ask "which version was rolled back?" --json
+    """
+    form = output.chosen(json=json, jsonl=jsonl)
+    names = names_of(topics)
+    with session(data, url) as verbs:
+        if form is output.Format.JSONL or (stream and form is output.Format.TEXT):
+            _show_events(verbs.ask(question, topics=names, since=since, until=until, top_k=top_k, stream=True), form)
+            return
+        answer = verbs.ask(question, topics=names, since=since, until=until, top_k=top_k)
+    if form is output.Format.JSON:
+        output.show_json(answer)
+        return
+    output.out(visible(answer.text))
+    show_grounds(answer)
+
+
+def show_grounds(answer: Answer) -> None:
+    """The citations of an answer, what in it has none, and its coverage."""
+    if answer.citations:
+        output.out()
+    for citation in answer.citations:
+        state = "" if citation.verified else output.style("  NOT FOUND IN THE RECORD", "red")
+        place = f"{output.style(citation.address, 'cyan')}  {output.when(citation.timestamp)}"
+        output.out(f"[{citation.n}] {place}  “{output.line_of(citation.quote)}”{state}")
+    for sentence in answer.unsupported:
+        output.out(f"no record supports: {output.line_of(sentence)}")
+    if answer.citations:
+        verified = sum(c.verified for c in answer.citations)
+        output.note(
+            f"verified {verified} of {output.plural(len(answer.citations), 'citation')} against the records; "
+            f"confidence {answer.confidence:.2f}; {answer.model}"
+        )
+    output.note(output.coverage_line(answer.coverage))
+
+
+def _show_events(events: Iterable[AskEvent], form: output.Format) -> None:
+    from headwater.records import Answer
+
+    for event in events:
+        if form is output.Format.JSONL:
+            output.show_json({"event": event.event, "data": event.data})
+        elif isinstance(event.data, str):
+            sys.stdout.write(visible(event.data))
+        elif isinstance(event.data, Answer):
+            output.out()
+            show_grounds(event.data)
+        sys.stdout.flush()

@@ -1,0 +1,173 @@
+"""`headwater up`, `demo` and `status`: the daemon, a show of everything, one look at it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from headwater.cli import output
+from headwater.cli.session import Config, Data, Json, Url, session
+
+if TYPE_CHECKING:
+    from headwater.config import Settings
+    from headwater.records import Status
+
+
+def add(app: typer.Typer) -> None:
+    app.command()(up)
+    app.command()(demo)
+    app.command()(status)
+
+
+# ---------------------------------------------------------------------- up
+
+
+def up(
+    paths: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[PATH]...", help="Log files, document folders or globs to follow; - for stdin."),
+    ] = None,
+    config: Config = None,
+    port: Annotated[
+        int | None, typer.Option(min=0, max=65535, help="Port of the API, and no other; 0 takes a free one.")
+    ] = None,
+    host: Annotated[str | None, typer.Option(help="Address to bind to; another than loopback needs an API key.")] = None,
+    data: Annotated[Path | None, typer.Option("--data", metavar="DIR", help="The data directory.")] = None,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Say more of what happens.")] = False,
+) -> None:
+    """Run the daemon: follow files, serve the API.
+
+    Log files, folders of documents and stdin are followed; the API is on 127.0.0.1:8787; Ctrl+C ends it.
+
+    \b
+    headwater up /var/log/app/*.log docs/
+    journalctl -f | headwater up -
+    HEADWATER_SERVER_API_KEY=... headwater up --host 0.0.0.0
+    """
+    from headwater import daemon
+    from headwater.config import load
+    from headwater.errors import OwnedError
+
+    arguments = {"data_dir": None if data is None else str(data), "server.port": port, "server.host": host}
+    loaded = load(config, arguments)
+    _log_to_stderr(verbose)
+    firm = True if "server.port" in loaded.origins else None
+    try:
+        daemon.run(
+            loaded.settings,
+            paths or (),
+            port_is_firm=firm,
+            ready=lambda url: _say_ready(url, loaded.settings, paths or [], data),
+        )
+    except OwnedError as error:
+        if error.url:
+            output.say(f"a daemon is running already, at {error.url}; `headwater status` shows what it does")
+        raise
+    output.say("stopped; what was acknowledged is stored")
+
+
+def _log_to_stderr(verbose: bool) -> None:
+    import logging
+    import sys
+
+    level = logging.INFO if verbose else logging.WARNING
+    logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+
+
+def _say_ready(url: str, settings: Settings, paths: list[str], data: Path | None) -> None:
+    from headwater.cli.mcp import agent_lines
+
+    followed = [*paths, *(source.path for source in settings.sources)]
+    flag = f" --data {data}" if data is not None else ""
+    claude, entry = agent_lines(None if data is None else data.absolute())
+    output.say(f"Headwater is up at {url}")
+    output.say(f"  data     {settings.path}")
+    output.say(f"  follows  {', '.join(followed) if followed else 'nothing; records come over HTTP, `append` and `ingest`'}")
+    output.say(f'  search   headwater search "what went wrong"{flag}')
+    output.say(f"  agent    {claude}")
+    output.say(f"           or {entry}")
+    output.say("  stop     Ctrl+C")
+
+
+# ---------------------------------------------------------------------- demo
+
+
+def demo(
+    keep: Annotated[bool, typer.Option("--keep", help="Leave the daemon running, to try things yourself.")] = False,
+    seed: Annotated[int, typer.Option(help="Another seed makes other log lines of the same story.")] = 7,
+    lines: Annotated[int, typer.Option(min=100, max=1_000_000, help="Log lines of the incident.")] = 6000,
+) -> None:
+    """See it all work on a self-made incident.
+
+    Offline, on a temporary directory: an incident (logs, deploys, tickets, chat) and this machine's own logs are streamed
+    in, then searched, compared and questioned. Exit 1 when something that must be found is not.
+
+    \b
+    headwater demo
+    headwater demo --keep
+    """
+    from headwater.demo import show
+
+    if not show.run(keep=keep, seed=seed, lines=lines):
+        raise typer.Exit(1)
+
+
+# ---------------------------------------------------------------------- status
+
+
+def status(json: Json = False, data: Data = None, url: Url = None) -> None:
+    """One look at the daemon: topics, sources, problems.
+
+    It is not started when it does not run (exit 3).
+
+    \b
+    headwater status
+    headwater status --json
+    """
+    from headwater import launch
+    from headwater.config import load
+    from headwater.errors import UnreachableError
+
+    if url is None or data is not None:
+        settings = load(None, {"data_dir": None if data is None else str(data)}).settings
+        runtime = launch.find(settings)
+        if runtime is None:
+            raise UnreachableError(f"no daemon is running for {settings.path}; start one with `headwater up`")
+    with session(data, url) as verbs:
+        found = verbs.status()
+    if json:
+        output.show_json(found)
+        return
+    _show_status(found)
+
+
+def _show_status(found: Status) -> None:
+    from datetime import timedelta
+
+    from headwater.cli.topics import show_topics
+
+    facts: dict[str, Any] = {
+        "version": found.version,
+        "state": "ready" if found.ready else "not ready",
+        "url": found.url or "-",
+        "data": found.data_dir,
+        "process": f"{found.pid}, up {timedelta(seconds=round(found.uptime_s))}",
+        "model": found.model or "none: keyword search only",
+    }
+    for name, value in facts.items():
+        output.out(f"{name:<8} {value}")
+    output.out()
+    show_topics(list(found.topics))
+    if found.sources:
+        output.out()
+        rows = (
+            [output.line_of(s.name), s.topic, s.state, output.number(s.records), "-" if s.lag is None else output.size(s.lag),
+             output.line_of(s.error or "")]
+            for s in found.sources
+        )  # fmt: skip
+        output.show_table(("SOURCE", "TOPIC", "STATE", "RECORDS", "BEHIND", "ERROR"), rows, right=(3, 4), wide=0)
+    for problem in found.problems:
+        output.out(output.style(f"problem: {output.line_of(problem)}", "yellow"))

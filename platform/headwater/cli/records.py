@@ -1,0 +1,334 @@
+"""`headwater append`, `ingest` and `tail`: records in, and records as they come."""
+
+from __future__ import annotations
+
+import glob
+import os
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from headwater.cli import output
+from headwater.cli.session import Csv, Data, Json, Since, Url, opening, pairs_of, session
+
+if TYPE_CHECKING:
+    from headwater.cli.load import Load, Tally
+    from headwater.cli.progress import Step
+    from headwater.records import Draft, Record
+    from headwater.sources import Batch
+    from headwater.sources.files import Reading
+
+Topic = Annotated[str, typer.Argument(metavar="TOPIC")]
+Wait = Annotated[bool, typer.Option("--wait", help="Return when search finds the records.")]
+_RECORD_HEADS = ("address", "timestamp", "key", "level", "value")
+_KINDS = ("jsonl", "table", "log", "lines", "document")
+
+
+def add(app: typer.Typer) -> None:
+    app.command()(append)
+    app.command()(ingest)
+    app.command()(tail)
+
+
+# ---------------------------------------------------------------------- append
+
+
+def append(
+    topic: Topic,
+    text: Annotated[list[str] | None, typer.Argument(metavar="[TEXT]...", help="Records; without any, stdin is read.")] = None,
+    jsonl: Annotated[
+        bool, typer.Option("--jsonl", help="Input lines are JSON: {value, key?, timestamp?, attributes?, partition?, vector?}.")
+    ] = False,
+    multiline: Annotated[
+        bool, typer.Option("--multiline", help="Join indented lines (stack traces) to the one before.")
+    ] = False,
+    key: Annotated[str | None, typer.Option(help="Key of the records.")] = None,
+    attribute: Annotated[
+        list[str] | None, typer.Option("--attribute", "-a", metavar="NAME=VALUE", help="An attribute of the records.")
+    ] = None,
+    wait: Wait = False,
+    json: Json = False,
+    data: Data = None,
+    url: Url = None,
+) -> None:
+    """Append records: texts, or lines of stdin.
+
+    Lines are stored as they come, durably when the command returns. A topic that is not there is made.
+
+    \b
+    headwater append tickets "Payment failed for order 1182" --key u1 -a level=error
+    journalctl -f | headwater append journal
+    headwater append events --jsonl < events.jsonl
+    """
+    import asyncio
+
+    from headwater.cli.load import check_name
+
+    check_name(topic)
+    if text and jsonl:
+        raise typer.BadParameter("--jsonl reads stdin; give no TEXT with it")
+    attributes = pairs_of(attribute, "--attribute")
+    opened = opening(data, url)
+    if not text and sys.stdin.isatty():
+        output.say("reading records from the terminal, one a line; Ctrl+D ends")
+
+    async def run() -> tuple[Tally, list[str]]:
+        from headwater.cli.load import Load
+
+        async with opened() as verbs:
+            load = Load(verbs, topic, searchable=wait)
+            if text:
+                await _append_texts(load, text, key, attributes)
+            else:
+                await _append_stdin(load, jsonl, multiline, key, attributes)
+            return load.tally, load.addresses if text else []
+
+    tally, addresses = asyncio.run(run())
+    for address in () if json else addresses:
+        output.out(address)
+    _finish(tally, topic, json)
+
+
+async def _append_texts(load: Load, texts: Sequence[str], key: str | None, attributes: dict[str, str]) -> None:
+    from headwater.records import Draft
+
+    drafts = [Draft(value, key, None, attributes, position=n) for n, value in enumerate(texts)]
+    await load.store(drafts, f"append#{time.time_ns()}")
+
+
+async def _append_stdin(load: Load, jsonl: bool, multiline: bool, key: str | None, attributes: dict[str, str]) -> None:
+    from dataclasses import replace
+
+    from headwater.sources.stdin import Stdin
+
+    async for batch in Stdin("-", multiline=multiline and not jsonl, quiet_s=0.3).batches(None):
+        drafts = _parsed(batch, load) if jsonl else list(batch.drafts)
+        if key is not None or attributes:
+            drafts = [
+                replace(d, key=d.key if d.key is not None else key, attributes={**attributes, **d.attributes}) for d in drafts
+            ]
+        await load.store(drafts, batch.stream)
+
+
+def _parsed(batch: Batch, load: Load) -> list[Draft]:
+    """The drafts of lines of JSON; a line that is none is a fault."""
+    from headwater.sources import Fault
+    from headwater.sources.fields import BadLine, json_draft
+
+    found = []
+    for line in batch.drafts:
+        if not line.value.strip():
+            continue
+        try:
+            found.append(json_draft(line.value, line.position or 0))
+        except BadLine as error:
+            load.tally.refuse(Fault(line.position or 0, str(error), line.value[:200]))
+    return found
+
+
+# ---------------------------------------------------------------------- ingest
+
+
+def ingest(
+    topic: Topic,
+    files: Annotated[list[str], typer.Argument(metavar="FILE...", help="Files, globs, or - for stdin.")],
+    kind: Annotated[
+        str | None,
+        typer.Option("--as", metavar="KIND", help="Read as jsonl, table, log, lines or document; by name if not given."),
+    ] = None,
+    wait: Wait = False,
+    json: Json = False,
+    data: Data = None,
+    url: Url = None,
+) -> None:
+    """Load files once: jsonl, csv, log, txt, md, gz.
+
+    Run it again to go on after an interruption: what is stored already is not stored twice.
+
+    \b
+    headwater ingest logs /var/log/app/*.log
+    headwater ingest tickets export.csv.gz
+    headwater ingest docs 'docs/**/*.md' --wait
+    zcat huge.gz | headwater ingest logs -
+    """
+    import asyncio
+
+    from headwater.cli.load import check_name
+
+    check_name(topic)
+    if kind is not None and kind not in _KINDS:
+        raise typer.BadParameter(f"--as takes {', '.join(_KINDS)}, not {kind!r}")
+    paths = _expanded(files)
+    opened = opening(data, url)
+
+    async def run() -> Tally:
+        from headwater.cli.load import Load
+        from headwater.engine import Engine
+
+        async with opened() as verbs:
+            load = Load(verbs, topic)
+            await _ingest_all(load, paths, kind)
+            if (wait or isinstance(verbs, Engine)) and load.tally.stored:
+                output.say("stored; waiting until search finds it all")
+                await load.settle()
+            return load.tally
+
+    try:
+        tally = asyncio.run(run())
+    except KeyboardInterrupt:
+        output.say("stopped; what is stored stays, and the same command goes on from there")
+        raise
+    _finish(tally, topic, json)
+
+
+def _expanded(files: Sequence[str]) -> list[str]:
+    """The files of globs, sorted; NotFoundError for a glob of nothing."""
+    from headwater.errors import NotFoundError
+
+    found: list[str] = []
+    for name in files:
+        if name != "-" and glob.has_magic(name) and not Path(name).exists():
+            matched = sorted(path for path in glob.glob(name, recursive=True) if Path(path).is_file())
+            if not matched:
+                raise NotFoundError(f"no file matches {name}")
+            found.extend(matched)
+        else:
+            found.append(name)
+    return list(dict.fromkeys(found))
+
+
+async def _ingest_all(load: Load, paths: Sequence[str], kind: str | None) -> None:
+    """Every file into the topic, in order, with a bar over all of them."""
+    from headwater.cli.progress import bar
+
+    sizes = {path: os.path.getsize(path) if path != "-" and os.path.isfile(path) else 0 for path in paths}  # noqa: ASYNC240
+    with bar(sum(sizes.values()), "reading") as step:
+        before = 0
+        for path in paths:
+            if path == "-":
+                await _ingest_piped(load, kind)
+            else:
+                await _ingest_file(load, path, kind, step, before)
+            before += sizes[path]
+
+
+async def _ingest_file(load: Load, path: str, kind: str | None, step: Step, before: int) -> None:
+    """One file; the next batch is read while the last one is stored."""
+    import asyncio
+
+    reading = await asyncio.to_thread(_open, path, kind)
+    label = output.line_of(Path(path).name, 40)
+    with reading:
+        ahead = asyncio.create_task(asyncio.to_thread(_next, reading))
+        while (batch := await ahead) is not None:
+            ahead = asyncio.create_task(asyncio.to_thread(_next, reading))
+            for fault in batch.faults:
+                load.tally.refuse(fault)
+            await load.store(batch.drafts, f"{batch.stream}|{reading.kind}")
+            step(before + reading.done_bytes, load.tally.stored + load.tally.known, label)
+
+
+def _open(path: str, kind: str | None) -> Reading:
+    """A file to read. One below the working directory is known by its path from there, another by its name."""
+    from typing import cast
+
+    from headwater.sources.files import Kind, read
+
+    here = Path.cwd()
+    inside = not Path(path).is_absolute() and Path(path).resolve().is_relative_to(here)
+    return read(path, kind=cast("Kind | None", kind), root=here if inside else None)
+
+
+def _next(reading: Reading) -> Batch | None:
+    return next(reading, None)
+
+
+async def _ingest_piped(load: Load, kind: str | None) -> None:
+    from headwater.sources.stdin import Stdin
+
+    async for batch in Stdin("-", multiline=kind in (None, "log")).batches(None):
+        await load.store(_parsed(batch, load) if kind == "jsonl" else batch.drafts, batch.stream)
+
+
+def _finish(tally: Tally, topic: str, json: bool) -> None:
+    """Say what became of the input; exit 1 where some of it was no record."""
+    elapsed = max(time.monotonic() - tally.begun, 1e-3)
+    if json:
+        output.show_json({"topic": topic, "stored": tally.stored, "duplicates": tally.known, "faults": tally.faults})
+    known = f", {tally.known:,} were there already" if tally.known else ""
+    rate = f" ({(tally.stored + tally.known) / elapsed:,.0f}/s)" if elapsed > 1 else ""
+    output.say(f"{output.plural(tally.stored, 'record')} stored in {topic}{known}, in {elapsed:.1f} s{rate}")
+    if not tally.faults:
+        return
+    for fault in tally.shown:
+        payload = f": {output.line_of(fault.payload, 80)}" if fault.payload else ""
+        output.say(f"  at byte {fault.position:,}: {output.line_of(fault.reason)}{payload}")
+    if tally.faults > len(tally.shown):
+        output.say(f"  and {tally.faults - len(tally.shown):,} more")
+    output.say(f"{output.plural(tally.faults, 'piece')} of input could not be read as records and were left out")
+    raise typer.Exit(1)
+
+
+# ---------------------------------------------------------------------- tail
+
+
+def tail(
+    topic: Topic,
+    query: Annotated[str, typer.Argument(metavar="[QUERY]", help="Only records that match: words, level:error, -word.")] = "",
+    last: Annotated[int, typer.Option("--last", "-n", min=0, help="Begin with those of the last N records that match.")] = 10,
+    since: Since = None,
+    after: Annotated[str | None, typer.Option(metavar="ADDRESS", help="Begin behind this record.")] = None,
+    from_start: Annotated[bool, typer.Option("--from-start", help="Begin with the oldest record.")] = False,
+    limit: Annotated[int | None, typer.Option(min=1, help="End after so many records.")] = None,
+    raw: Annotated[bool, typer.Option("--raw", help="Only the text of each record.")] = False,
+    jsonl: Annotated[bool, typer.Option("--jsonl", "--json", help="Print one JSON value a line.")] = False,
+    csv: Csv = False,
+    data: Data = None,
+    url: Url = None,
+) -> None:
+    """Follow a topic, filtered.
+
+    Records are printed as they are stored; Ctrl+C ends.
+
+    \b
+    headwater tail logs
+    headwater tail logs 'level:error -healthcheck'
+    headwater tail logs --since 10m timeout
+    headwater tail logs --from-start --limit 100 --jsonl
+    """
+    form = output.chosen(jsonl=jsonl, csv=csv)
+    with session(data, url) as verbs:
+        if since is not None:
+            query, from_start = f"{query} since:{since}".strip(), True
+        if not from_start and after is None and last:
+            found = verbs.topic(topic)
+            if found.partitions == 1 and (stored := found.watermark.stored):
+                from_start = stored <= last
+                after = None if from_start else f"{topic}/0/{stored - last - 1}"
+        if form is output.Format.CSV:
+            output.show_csv(_RECORD_HEADS, ())
+        for count, record in enumerate(verbs.tail(topic, query, after=after, from_start=from_start), 1):
+            _show_record(record, form, raw)
+            if limit is not None and count >= limit:
+                return
+
+
+def _show_record(record: Record, form: output.Format, raw: bool) -> None:
+    from headwater.visible import visible
+
+    level = str(record.attributes.get("level") or "")
+    if form is output.Format.JSONL:
+        output.show_json(record)
+    elif form is output.Format.CSV:
+        output.append_csv([record.address, record.timestamp, record.key, level, record.value])
+    elif raw:
+        output.out(visible(record.value) if sys.stdout.isatty() else record.value)
+    else:
+        shown = output.style(f"{level or '-':<5}", *output.level_style(level))
+        head = f"{output.style(record.address, 'cyan')}  {output.when(record.timestamp)}  {shown}"
+        output.out(f"{head}  {output.line_of(record.value)}")
+    sys.stdout.flush()

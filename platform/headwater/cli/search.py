@@ -1,0 +1,291 @@
+"""`headwater search`, `similar`, `patterns` and `timeline`: what is in the streams."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from headwater.cli import output
+from headwater.cli.session import Csv, Data, Json, Jsonl, Since, Topics, Until, Url, names_of, pairs_of, session
+
+if TYPE_CHECKING:
+    from headwater.records import Hit, Mode, Pattern, PatternsReply, SearchReply, Timeline
+
+TopK = Annotated[int, typer.Option("--top-k", "-k", min=1, max=1000, help="At most so many hits.")]
+Full = Annotated[bool, typer.Option("--full", help="Whole texts, however long.")]
+Cursor = Annotated[str | None, typer.Option(help="Go on where an earlier reply ended.")]
+_MODES = ("hybrid", "keyword", "semantic")
+_TEXT_CHARS = 600  # of a hit's text where stdout is no terminal; --full shows all
+_HIT_HEADS = (
+    "score", "count", "address", "timestamp", "level", "key", "value", "passage", "first_seen", "last_seen", "attributes",
+)  # fmt: skip
+_PATTERN_HEADS = ("count", "first_seen", "last_seen", "level", "new", "template", "passage_id", "example")
+_BAR = 40
+
+
+def add(app: typer.Typer) -> None:
+    app.command()(search)
+    app.command()(similar)
+    app.command()(patterns)
+    app.command()(timeline)
+
+
+# ---------------------------------------------------------------------- search
+
+
+def search(
+    query: Annotated[str, typer.Argument(metavar="QUERY", help='Words, "phrase", -not, field:value, since:2h, mode:keyword.')],
+    topics: Topics = None,
+    top_k: TopK = 10,
+    mode: Annotated[str | None, typer.Option(help="hybrid (the default), keyword or semantic.")] = None,
+    since: Since = None,
+    until: Until = None,
+    filters: Annotated[
+        list[str] | None, typer.Option("--filter", "-f", metavar="NAME=VALUE", help="Only records with this attribute.")
+    ] = None,
+    min_score: Annotated[float | None, typer.Option(min=0, max=1, help="Leave out hits below this score.")] = None,
+    cursor: Cursor = None,
+    explain: Annotated[bool, typer.Option("--explain", help="How it was found: plan, candidates, scores, timings.")] = False,
+    full: Full = False,
+    json: Json = False,
+    jsonl: Jsonl = False,
+    csv: Csv = False,
+    data: Data = None,
+    url: Url = None,
+) -> None:
+    """Search by meaning and by words.
+
+    A hit is a passage with its best record, and how often it occurred.
+
+    \b
+    headwater search "customers billed two times"
+    headwater search 'timeout level:error -healthcheck' --since 2h --topics logs
+    headwater search '"connection refused" host:web-1' --mode keyword --json
+    """
+    form = output.chosen(json=json, jsonl=jsonl, csv=csv)
+    wanted = _mode(mode)
+    with session(data, url) as verbs:
+        reply = verbs.search(
+            query, topics=names_of(topics), top_k=top_k, mode=wanted, since=since, until=until,
+            filters=dict(pairs_of(filters, "--filter")) or None, min_score=min_score, explain=explain, cursor=cursor,
+        )  # fmt: skip
+    _show_hits(reply, form, full)
+
+
+def similar(
+    topic: Annotated[str, typer.Argument(metavar="TOPIC", help="The topic, or a whole address such as logs/0/42.")],
+    offset: Annotated[int | None, typer.Option(min=0, help="Offset of the record.")] = None,
+    partition: Annotated[int, typer.Option(min=0, help="Its partition.")] = 0,
+    topics: Topics = None,
+    top_k: TopK = 10,
+    full: Full = False,
+    json: Json = False,
+    jsonl: Jsonl = False,
+    csv: Csv = False,
+    data: Data = None,
+    url: Url = None,
+) -> None:
+    """What is nearest in meaning to a record.
+
+    Passages of its own topic, unless others are named.
+
+    \b
+    headwater similar logs --offset 4711
+    headwater similar logs/0/4711 --topics logs,tickets
+    """
+    from headwater.records import parse_address
+
+    form = output.chosen(json=json, jsonl=jsonl, csv=csv)
+    if "/" in topic:
+        topic, partition, offset = parse_address(topic)
+    if offset is None:
+        raise typer.BadParameter("say which record: --offset N, or an address such as logs/0/42")
+    with session(data, url) as verbs:
+        reply = verbs.similar(topic, offset=offset, partition=partition, top_k=top_k, topics=names_of(topics))
+    _show_hits(reply, form, full)
+
+
+def _mode(mode: str | None) -> Mode | None:
+    from typing import cast
+
+    if mode is not None and mode not in _MODES:
+        raise typer.BadParameter(f"--mode takes {', '.join(_MODES)}, not {mode!r}")
+    return cast("Mode | None", mode)
+
+
+def _show_hits(reply: SearchReply, form: output.Format, full: bool) -> None:
+    if form is output.Format.JSON:
+        output.show_json(reply)
+        return
+    if form is output.Format.TEXT:
+        for hit in reply:
+            show_hit(hit, full=full, explain=reply.explain is not None)
+        if not reply.hits:
+            output.say("nothing found")
+    else:
+        output.show_all(form, reply.hits, _HIT_HEADS, (_hit_row(hit) for hit in reply))
+    if reply.explain is not None:
+        _show_explain(reply.explain, form)
+    output.show_coverage(form, reply.coverage)
+
+
+def _hit_row(hit: Hit) -> list[Any]:
+    passage = hit.passage
+    return [
+        round(hit.score, 4), passage.count, hit.address, hit.timestamp, hit.attributes.get("level"), hit.key, hit.value,
+        passage.text, passage.first_seen, passage.last_seen, hit.attributes,
+    ]  # fmt: skip
+
+
+def show_hit(hit: Hit, *, full: bool = False, explain: bool = False) -> None:
+    """score, xCOUNT, address, time, level, text; for a passage that occurred more than once also its first and last time."""
+    level = str(hit.attributes.get("level") or "-")
+    head = (
+        f"{output.style(f'{hit.score:.2f}', 'bold')}  {f'x{hit.passage.count:,}':<7}  {output.style(hit.address, 'cyan')}  "
+        f"{output.when(hit.timestamp)}  {output.style(level, *output.level_style(level))}"
+    )
+    output.out(f"{head}  {_text(hit, full, len(hit.address) + len(level) + 41)}")
+    if hit.passage.count > 1:
+        template = f"  {output.line_of(hit.passage.text, None if full else 160)}" if hit.passage.text != hit.value else ""
+        seen = output.span(hit.passage.first_seen, hit.passage.last_seen)
+        output.out(f"      {output.style(f'seen {seen}{template}', 'dim')}")
+    if explain:
+        scores = ", ".join(f"{name} {value:.3f}" for name, value in hit.scores.items())
+        distance = "" if hit.distance is None else f"; distance {hit.distance:.3f}"
+        output.out(f"      {output.style(f'{scores}{distance}; passage {hit.passage.id}', 'dim')}")
+
+
+def _text(hit: Hit, full: bool, used: int) -> str:
+    """What of the record shows why it was found: from the passage's place on where the record holds several."""
+    text = hit.value
+    if hit.span is not None and hit.span.start and not full:
+        text = "…" + text[hit.span.start : hit.span.end]
+    room = output.width()
+    return output.line_of(text, None if full else _TEXT_CHARS if room is None else max(2 * room - used, 60))
+
+
+def _show_explain(explain: Any, form: output.Format) -> None:
+    write = output.note if form is output.Format.TEXT else output.say
+    for name, value in explain.items():
+        write(f"{name}: {value if isinstance(value, str | int | float) else output.json_text(value)}")
+
+
+# ---------------------------------------------------------------------- patterns
+
+
+def patterns(
+    topic: Annotated[str, typer.Argument(metavar="TOPIC")],
+    query: Annotated[str, typer.Argument(metavar="[QUERY]", help="Only what matches.")] = "",
+    since: Since = None,
+    until: Until = None,
+    new_since: Annotated[
+        str | None, typer.Option("--new-since", metavar="TIME", help="Only what was first seen since then: 14:05, 2h.")
+    ] = None,
+    limit: Annotated[int, typer.Option("--limit", "-n", min=1, max=1000, help="At most so many.")] = 30,
+    cursor: Cursor = None,
+    full: Full = False,
+    json: Json = False,
+    jsonl: Jsonl = False,
+    csv: Csv = False,
+    data: Data = None,
+    url: Url = None,
+) -> None:
+    """What a topic consists of, with counts.
+
+    Its passages (templates of log lines) with first and last time; with --new-since only those that are new.
+
+    \b
+    headwater patterns logs
+    headwater patterns logs --new-since 14:05
+    headwater patterns logs level:error --since 1h --csv
+    """
+    form = output.chosen(json=json, jsonl=jsonl, csv=csv)
+    with session(data, url) as verbs:
+        reply = verbs.patterns(topic, q=query, since=since, until=until, new_since=new_since, limit=limit, cursor=cursor)
+    if form is output.Format.JSON:
+        output.show_json(reply)
+        return
+    if form is output.Format.TEXT:
+        show_patterns(reply, full=full)
+    else:
+        output.show_all(form, reply.patterns, _PATTERN_HEADS, (_pattern_row(p) for p in reply.patterns))
+    output.show_coverage(form, reply.coverage)
+
+
+def show_patterns(reply: PatternsReply, *, full: bool = False) -> None:
+    """A table: count, first, last, level, NEW where it is, the template."""
+    if not reply.patterns:
+        output.say("no patterns here")
+        return
+    cut = None if full else _TEXT_CHARS
+    rows = (
+        [output.number(p.count), output.when(p.passage.first_seen), output.when(p.passage.last_seen), p.level or "-",
+         "NEW" if p.new else "", output.line_of(p.passage.text, cut)]
+        for p in reply.patterns
+    )  # fmt: skip
+    heads = ("COUNT", "FIRST", "LAST", "LEVEL", "NEW", "PATTERN")
+    if full:
+        for row in (heads, *rows):
+            output.out("  ".join(row))
+    else:
+        output.show_table(heads, rows, right=(0,))
+
+
+def _pattern_row(pattern: Pattern) -> list[Any]:
+    passage = pattern.passage
+    return [
+        pattern.count, passage.first_seen, passage.last_seen, pattern.level, pattern.new, passage.text, passage.id,
+        pattern.example,
+    ]  # fmt: skip
+
+
+# ---------------------------------------------------------------------- timeline
+
+
+def timeline(
+    query: Annotated[str, typer.Argument(metavar="[QUERY]", help="Only records that match; words must occur.")] = "",
+    topics: Topics = None,
+    since: Since = None,
+    until: Until = None,
+    buckets: Annotated[int, typer.Option(min=1, max=1000, help="At most so many bars.")] = 40,
+    json: Json = False,
+    jsonl: Jsonl = False,
+    csv: Csv = False,
+    data: Data = None,
+    url: Url = None,
+) -> None:
+    """How many records match, by time.
+
+    \b
+    headwater timeline level:error --since 2h
+    headwater timeline '"connection refused"' --topics logs --csv
+    """
+    form = output.chosen(json=json, jsonl=jsonl, csv=csv)
+    with session(data, url) as verbs:
+        reply = verbs.timeline(query, topics=names_of(topics), since=since, until=until, buckets=buckets)
+    if form is output.Format.JSON:
+        output.show_json(reply)
+        return
+    if form is output.Format.TEXT:
+        _show_bars(reply)
+    else:
+        rows = ([b.start, b.count, b.topics] for b in reply.buckets)
+        output.show_all(form, reply.buckets, ("start", "count", "topics"), rows)
+    output.show_coverage(form, reply.coverage)
+
+
+def _show_bars(reply: Timeline) -> None:
+    most = max((b.count for b in reply.buckets), default=0)
+    if not most:
+        output.say("no records match")
+        return
+    room = len(f"{most:,}")
+    for bucket in reply.buckets:
+        filled = bucket.count * _BAR * 8 // most
+        bar = "█" * (filled // 8) + (" ▏▎▍▌▋▊▉"[filled % 8] if filled % 8 else "")
+        if bucket.count and not filled:
+            bar = "▏"
+        output.out(f"{output.when(bucket.start)}  {bucket.count:>{room},}  {output.style(bar, 'cyan')}".rstrip())
+    output.note(f"each bar: {timedelta(seconds=reply.interval_s)}")

@@ -1,0 +1,364 @@
+"""What `headwater demo` does and prints: an incident and this machine's own logs, streamed into a daemon of its own on a
+temporary directory, then searched, compared and questioned.
+
+It knows the truth of its incident (headwater.demo.incident) and checks each thing it shows against it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import sys
+import tempfile
+import textwrap
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from headwater.cli import output
+from headwater.cli.ask import show_grounds
+from headwater.cli.mcp import agent_lines, program
+from headwater.cli.progress import bar
+from headwater.cli.search import show_hit, show_patterns
+from headwater.cli.topics import lag, show_topics
+from headwater.demo import incident
+from headwater.errors import HeadwaterError, WaitTimeout
+
+if TYPE_CHECKING:
+    from headwater.blocking import Headwater
+    from headwater.launch import Runtime
+    from headwater.records import Answer, Hit, PatternsReply, SearchReply
+
+MACHINE, DOCS = "machine", "docs"
+CAUSES = ("Connection is not available", "Bank gateway authorize attempt", "Duplicate charge guard tripped")
+TOP_K = 5
+_QUESTIONS_IN_FULL = 3
+_STORY_STEP_S = 60.0  # of the story in one append of each topic
+_LARGEST_LOG_BYTES, _ALL_LOGS_BYTES = 4 << 20, 16 << 20
+_START_S, _SEARCHABLE_S, _STOP_S = 60.0, 180.0, 15.0
+
+
+@dataclass(slots=True)
+class Checks:
+    """What had to be true, and whether it was."""
+
+    passed: int = 0
+    failed: list[str] = field(default_factory=list)
+
+    def expect(self, holds: bool, what: str) -> bool:
+        if holds:
+            self.passed += 1
+        else:
+            self.failed.append(what)
+        return holds
+
+
+def run(*, keep: bool = False, seed: int = 7, lines: int = 6000) -> bool:
+    """The whole demo. False when something that must be found was not; HeadwaterError when it cannot run at all. The daemon
+    and its directory are gone afterwards, also after Ctrl+C, unless `keep`."""
+    from headwater import connect
+
+    begun = time.monotonic()
+    checks = Checks()
+    with _daemon(keep) as (runtime, directory):
+        output.say(f"a daemon of its own at {runtime.url}, data in {directory}")
+        with connect(runtime.url, runtime.token) as verbs:
+            start = incident.start_before(datetime.now(UTC))
+            _stream(verbs, start, seed, lines)
+            machine = _own_logs(verbs)
+            _wait_until_searchable(verbs)
+            _topics(verbs)
+            _searches(verbs, checks)
+            _new_patterns(verbs, start, checks)
+            _answers(verbs, checks)
+            _own_searches(verbs, machine, checks)
+        _connect(runtime, directory, keep)
+        return _verdict(checks, time.monotonic() - begun)
+
+
+# ---------------------------------------------------------------------- the daemon
+
+
+@contextlib.contextmanager
+def _daemon(keep: bool) -> Iterator[tuple[Runtime, Path]]:
+    """A daemon on a temporary directory and a free port; both go at the end, unless kept and all went well."""
+    from headwater.config import load
+    from headwater.launch import find_or_start
+
+    directory = Path(tempfile.mkdtemp(prefix="headwater-demo-"))
+    settings = load(None, {"data_dir": str(directory), "server.port": 0, "server.host": "127.0.0.1"}).settings
+    runtime: Runtime | None = None
+    kept = False
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    try:
+        runtime = find_or_start(settings, timeout_s=_START_S)
+        yield runtime, directory
+        kept = keep
+    finally:
+        signal.signal(signal.SIGTERM, before)
+        if not kept:
+            if runtime is not None:
+                _stop(runtime.pid)
+            shutil.rmtree(directory, ignore_errors=True)
+
+
+def _stop(pid: int) -> None:
+    """End a daemon in good order; after a while without regard to order."""
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, number)
+        end = time.monotonic() + _STOP_S
+        while time.monotonic() < end:
+            if _gone(pid):
+                return
+            time.sleep(0.02)
+
+
+def _gone(pid: int) -> bool:
+    """Whether a process has ended, a child of this one or another's."""
+    try:
+        if os.waitpid(pid, os.WNOHANG)[0] == pid:
+            return True
+    except ChildProcessError:
+        pass
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return True
+    return False
+
+
+# ---------------------------------------------------------------------- records in
+
+
+def _stream(verbs: Headwater, start: datetime, seed: int, lines: int) -> None:
+    """The incident, in the order and the batches in which it happened, as fast as it is stored."""
+    begun, stored = time.monotonic(), 0
+    batches = list(incident.stream(start, seed=seed, lines=lines, batch_s=_STORY_STEP_S))
+    with bar(len(batches), "the incident", unit_bytes=False) as step:
+        for done, batch in enumerate(batches, 1):
+            for topic in incident.TOPICS:
+                drafts = [draft for name, draft in batch.entries if name == topic]
+                if drafts:
+                    verbs.append(topic, drafts, idempotency_key=f"demo-{seed}-{topic}-{batch.after_s}")
+                    stored += len(drafts)
+            step(done, stored, f"the incident, {datetime.fromtimestamp(start.timestamp() + batch.after_s, UTC):%H:%M}")
+    elapsed = time.monotonic() - begun
+    output.say(f"streamed {stored:,} records of a self-made incident, two hours of a shop's life, in {elapsed:.1f} s")
+
+
+def _own_logs(verbs: Headwater) -> tuple[str, ...]:
+    """This machine's readable logs, and the project's documents where it runs from a checkout. The topics that got records."""
+    filled = []
+    for topic, paths, whose in (
+        (MACHINE, log_files(), "this machine's own logs"),
+        (DOCS, documents(), "the project's documents"),
+    ):
+        begun = time.monotonic()
+        stored = sum(_load(verbs, topic, path) for path in paths)
+        if stored:
+            names = ", ".join(path.name for path in paths[:6]) + (" ..." if len(paths) > 6 else "")
+            output.say(f"loaded {output.plural(stored, 'record')} of {whose} ({names}) in {time.monotonic() - begun:.1f} s")
+            filled.append(topic)
+    return tuple(filled)
+
+
+def log_files(folder: Path = Path("/var/log")) -> list[Path]:
+    """The logs of a folder that can be read and are not empty, the small first, to a bound in all."""
+    found = []
+    for path in folder.glob("*.log"):
+        with contextlib.suppress(OSError):
+            size = path.stat().st_size
+            if path.is_file() and os.access(path, os.R_OK) and 0 < size <= _LARGEST_LOG_BYTES:
+                found.append((size, path))
+    chosen, total = [], 0
+    for size, path in sorted(found):
+        total += size
+        if total <= _ALL_LOGS_BYTES:
+            chosen.append(path)
+    return chosen
+
+
+def documents(root: Path = Path(__file__).parents[3]) -> list[Path]:
+    """The README and docs of the checkout this runs from; none where it is installed."""
+    if not (root / "pyproject.toml").is_file():
+        return []
+    return [path for path in (root / "README.md", *sorted((root / "docs").glob("*.md"))) if path.is_file()]
+
+
+def _load(verbs: Headwater, topic: str, path: Path) -> int:
+    """A file into a topic; how many records. What cannot be read is said and left out."""
+    from headwater.cli.load import pieces
+    from headwater.sources.files import read
+
+    stored = 0
+    try:
+        with read(path) as reading:
+            for batch in reading:
+                for piece in pieces(batch.drafts):
+                    verbs.append(topic, piece)
+                    stored += len(piece)
+    except HeadwaterError as error:
+        output.say(f"left out: {output.line_of(str(error))}")
+    return stored
+
+
+def _wait_until_searchable(verbs: Headwater) -> None:
+    begun = time.monotonic()
+    while behind := sum(lag(topic) for topic in verbs.topics()):
+        if time.monotonic() - begun > _SEARCHABLE_S:
+            raise WaitTimeout(f"{behind:,} records are still not searchable after {_SEARCHABLE_S:.0f} s")
+        time.sleep(0.05)
+    output.say(f"all of it searchable by word and by meaning {time.monotonic() - begun:.1f} s later")
+
+
+# ---------------------------------------------------------------------- what is shown
+
+
+def _heading(title: str, how: str = "") -> None:
+    output.out()
+    output.out(output.style(title, "bold"))
+    if how:
+        output.out(output.style(how, "dim"))
+
+
+def _topics(verbs: Headwater) -> None:
+    topics = verbs.topics()
+    _heading("1. Topics: a stream is read once per meaning, not once per line", "$ headwater topics")
+    show_topics(topics)
+    records, passages = sum(t.records for t in topics), sum(t.passages for t in topics)
+    output.out(
+        f"{records:,} records are {passages:,} passages: {records / max(passages, 1):.0f} times less to embed and to read."
+    )
+
+
+def _searches(verbs: Headwater, checks: Checks) -> None:
+    """Searches in words that their target does not use, beside the same search by keyword."""
+    _heading("2. Search by meaning, where words alone do not help")
+    by_word = 0
+    for finding in incident.FINDINGS:
+        begun = time.monotonic()
+        reply = verbs.search(finding.q, top_k=TOP_K)
+        elapsed_ms = (time.monotonic() - begun) * 1000
+        words = verbs.search(finding.q, top_k=TOP_K, mode="keyword")
+        place, place_by_word = _place(reply, finding), _place(words, finding)
+        by_word += place_by_word is not None
+        output.out(output.style(f'$ headwater search "{finding.q}"', "dim") + f"   ({elapsed_ms:.0f} ms)")
+        found = checks.expect(place is not None, f'search "{finding.q}" finds "{finding.text}"')
+        if place is not None:
+            show_hit(reply[place])
+        verdict = f"number {place + 1}" if found and place is not None else "NOT FOUND"
+        other = "not among the first five" if place_by_word is None else f"number {place_by_word + 1}"
+        seen = f"{len(words)} other hits, " if place_by_word is None and len(words) else ""
+        output.out(f"      by meaning and words: {verdict}; by keyword alone: {seen}{other}")
+    count = len(incident.FINDINGS)
+    output.out(f"By keyword alone {by_word} of {count} are found among the first {TOP_K}.")
+    checks.expect(by_word < count, "keywords alone find less")
+
+
+def _place(reply: SearchReply, finding: incident.Finding) -> int | None:
+    return next((n for n, hit in enumerate(reply) if _is(hit, finding)), None)
+
+
+def _is(hit: Hit, finding: incident.Finding) -> bool:
+    return hit.topic == finding.topic and finding.text in hit.value
+
+
+def _new_patterns(verbs: Headwater, start: datetime, checks: Checks) -> None:
+    deploy = incident.deploy_at(start)
+    command = f"$ headwater patterns logs --new-since {output.when(deploy)}"
+    _heading(f"3. What is new since the {deploy:%H:%M} deploy", command)
+    begun = time.monotonic()
+    reply = verbs.patterns("logs", new_since=deploy, limit=12)
+    every = verbs.patterns("logs", new_since=deploy, limit=500)
+    elapsed_ms = (time.monotonic() - begun) * 1000
+    show_patterns(reply)
+    total = verbs.topic("logs")
+    output.out(
+        f"{len(every.patterns):,} of the {total.passages:,} patterns are new: {total.records:,} lines need not be read "
+        f"({elapsed_ms:.0f} ms)."
+    )
+    for cause in CAUSES:
+        checks.expect(_holds(every, cause), f'"{cause}" is among the patterns new since the deploy')
+
+
+def _holds(reply: PatternsReply, words: str) -> bool:
+    return any(words in pattern.passage.text for pattern in reply.patterns)
+
+
+def _answers(verbs: Headwater, checks: Checks) -> None:
+    """Some questions in full, all of them checked: the facts are in the answer or its quotes, each quote in its record."""
+    _heading("4. Questions, answered from the records; every quote is checked against its record, byte for byte")
+    citations = verified = answered = 0
+    for number, question in enumerate(incident.QUESTIONS):
+        begun = time.monotonic()
+        answer = verbs.ask(question.text)
+        elapsed_ms = (time.monotonic() - begun) * 1000
+        citations += len(answer.citations)
+        verified += sum(_stands(verbs, answer))
+        answered += checks.expect(_is_right(answer, question), f'"{question.text}" is answered')
+        if number < _QUESTIONS_IN_FULL:
+            output.out(output.style(f'$ headwater ask "{question.text}"', "dim") + f"   ({elapsed_ms:.0f} ms)")
+            for line in textwrap.wrap(output.line_of(answer.text), 110):
+                output.out(f"  {line}")
+            show_grounds(answer)
+            output.out()
+    output.out(
+        f"{answered} of {len(incident.QUESTIONS)} questions answered rightly; {verified} of {citations} citations verified."
+    )
+    checks.expect(citations > 0 and verified == citations, "every citation is verified")
+
+
+def _stands(verbs: Headwater, answer: Answer) -> list[bool]:
+    """For each citation, whether its quote stands in its record where it says: read again here, not taken on trust."""
+    records = {c.address: verbs.read(c.address).record for c in answer.citations}
+    return [c.verified and records[c.address].value[c.start : c.end] == c.quote for c in answer.citations]
+
+
+def _is_right(answer: Answer, question: incident.Question) -> bool:
+    """Whether all facts of a question are in the answer's text or in what it quotes."""
+    said = " ".join((answer.text, *(c.quote for c in answer.citations))).lower()
+    return not answer.abstained and all(any(wording in said for wording in fact) for fact in question.facts)
+
+
+def _own_searches(verbs: Headwater, topics: Sequence[str], checks: Checks) -> None:
+    """The same on what nobody made for this: the machine's logs and the documents."""
+    queries = {MACHINE: "software was put onto this computer", DOCS: "what happens when the power is cut"}
+    shown = [topic for topic in topics if topic in queries]
+    if shown:
+        _heading("5. The same on real data of this machine")
+    for topic in shown:
+        begun = time.monotonic()
+        reply = verbs.search(queries[topic], topics=[topic], top_k=2)
+        elapsed_ms = (time.monotonic() - begun) * 1000
+        command = f'$ headwater search "{queries[topic]}" --topics {topic}'
+        output.out(output.style(command, "dim") + f"   ({elapsed_ms:.0f} ms)")
+        for hit in reply:
+            show_hit(hit)
+        checks.expect(len(reply) > 0, f"a search in {topic} finds something")
+
+
+def _connect(runtime: Runtime, directory: Path, keep: bool) -> None:
+    _heading("Connect an agent to streams of your own (start the daemon with `headwater up FILE...`)")
+    claude, entry = agent_lines(directory if keep else None)
+    output.out(f"  {claude}")
+    output.out(f"  {entry}")
+    if keep:
+        _heading("The daemon of this demo is left running")
+        output.out(f"  {runtime.url}   (API at {runtime.url}/docs)")
+        output.out(f'  {program()} search "who was charged twice" --data {directory}')
+        output.out(f"  stop it:  kill {runtime.pid} && rm -r {directory}")
+
+
+def _verdict(checks: Checks, elapsed_s: float) -> bool:
+    output.out()
+    for what in checks.failed:
+        output.out(output.style(f"FAILED: {what}", "red"))
+    total = checks.passed + len(checks.failed)
+    output.out(f"{checks.passed} of {total} checks against the truth of the incident hold; {elapsed_s:.1f} s in all")
+    return not checks.failed
