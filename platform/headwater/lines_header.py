@@ -50,11 +50,11 @@ _ELEMENT = re.compile(
     | (?P<rule>-{{3}}(?=\s)|[-|,:]+(?=\s|$)|\|)
     | (?P<level>[\[<(](?:{_ANY})[\]>)]:?(?=\s|$)|(?:{_UPPER}|LOG):?(?=[\s|\[]|$)|{_ANY}(?=\s{{2}}|\s-\s|:\s))
     | (?P<bracket>\[(?:[^\[\]]|\[[^\[\]]*\])*\]:?(?=\s|$)|\([\w.:/\#-]+\):?(?=\s))  # [thread], [id=1/0:0], (thread)
-    | (?P<number>-?[0-9]+(?:\#[0-9]+)?:?(?=[\s|]))                        # process and thread ids
+    | (?P<number>-?[0-9]+:?(?=[\s|]))                        # process and thread ids
     | (?P<stream>(?:stdout|stderr)\s[FP](?=\s))                           # what container runtimes write
     | (?P<letter>[VDIWEF](?=\s\w|/\w))                                    # a level of one letter
     | (?P<component>[A-Za-z_][\w.$/@\#-]*(?:\([\w.-]*\))?(?:\[[\w.:/-]*\]|:[0-9]+\]?)?\s?:(?=\s)
-        |[\w.-]+:[0-9]+\](?=\s))                                          # a.b.C: name[1]: file.cc:12]
+        |[\w.-]+:[0-9]+\](?=\s)|[0-9]+\#[0-9]+:(?=\s))                                          # a.b.C: name[1]: f.cc:12] 1#2:
     | (?P<dotted>(?:[a-z_][\w$]*\.){{2,}}[\w$]+(?=\s))                    # a.b.c without a colon
     | (?P<column>[A-Z][A-Za-z]{{1,11}}(?=\s{{2,}})|[\w.-]+(?=\||\s-\s))
     | (?P<program>\S+\.(?i:exe)(?:\s\*[0-9]+)?(?=\s-\s))

@@ -103,16 +103,9 @@ def match_time(text: str, at: int) -> TimeSpan | None:
     formats = _DIGITS if "0" <= first <= "9" else _LETTERS if "A" <= first <= "Z" else ()
     for name, rank, pattern in formats:
         if found := pattern.match(text, at):
-            cut = (
-                found.end("s")
-                if "s" in pattern.groupindex and found["s"]
-                else found.end("e")
-                if "e" in pattern.groupindex
-                else -1
-            )
-            fraction, fraction_end = found.span("f") if "f" in pattern.groupindex and found["f"] else (cut, cut)
-            if fraction < 0:
-                fraction = fraction_end = found.end()
+            given = found.groupdict()
+            cut = next((found.end(group) for group in ("s", "s2", "e") if given.get(group)), found.end())
+            fraction, fraction_end = found.span("f") if given.get("f") else (cut, cut)
             return TimeSpan(name, rank, found.start(), found.end(), fraction, fraction_end)
     return None
 
@@ -186,7 +179,8 @@ class Instants:
         month, day = number("mo") or _MONTHS.get((part.get("mon") or "").lower(), 0), number("d", 1)
         if month > 12 and part.get("ap", "absent") != "absent":  # day first, as most of the world writes it
             month, day = day, month
-        hour, minute, second = number("h"), number("mi"), min(number("s"), 59 if number("s") == 60 else 99)
+        hour, minute, second = number("h") or number("h2"), number("mi") or number("mi2"), number("s") or number("s2")
+        second = 59 if second == 60 else second  # a leap second
         if half := (part.get("ap") or "").lower():
             hour = hour % 12 + (12 if half == "pm" else 0)
         if part.get("yy"):
