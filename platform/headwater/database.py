@@ -98,7 +98,7 @@ class Database:
                 yield db
         finally:
             if self._closed:
-                db.close()
+                _let_go(db)
             else:
                 self._readers.put(db)
 
@@ -120,10 +120,10 @@ class Database:
             thread.join()
         with contextlib.suppress(queue.Empty):
             while True:
-                self._readers.get_nowait().close()
+                _let_go(self._readers.get_nowait())
         with contextlib.suppress(apsw.Error):
             self._db.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
-        self._db.close()
+        _let_go(self._db)
 
     # ------------------------------------------------------------------ the writer thread
 
@@ -189,10 +189,12 @@ class Database:
 
     def _checkpoint(self) -> None:
         """Move the WAL into the database beside the writer, so that no append pays for it."""
-        with contextlib.closing(self._connect()) as db:
+        with contextlib.suppress(apsw.Error):
+            db = self._connect()
             while self._wal_full.wait() and not self._closed:
                 self._wal_full.clear()
                 self._move_wal(db)
+            db.close()
 
     @staticmethod
     def _move_wal(db: apsw.Connection) -> None:
@@ -212,3 +214,9 @@ class Database:
                 raise StorageError(f"{self.path}: no write-ahead log on this file system; choose another data directory")
         db.pragma("cache_size", -32_000)
         return db
+
+
+def _let_go(db: apsw.Connection) -> None:
+    """Close, also where the disk no longer answers: what was acknowledged is on it."""
+    with contextlib.suppress(apsw.Error):
+        db.close()

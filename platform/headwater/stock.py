@@ -299,14 +299,16 @@ class Stock:
 
 
 def open_keyword(log: Log, path: Path, memory_bytes: int) -> KeywordIndex:
-    """The keyword index at `path`; a damaged one is put away, and built anew as the topics are opened."""
-    try:
-        return KeywordIndex(path, memory_bytes=memory_bytes)
-    except DamageError as error:
-        logger.warning("%s; it is built anew from the log", error)
-        shutil.rmtree(path, ignore_errors=True)
-        log.write(lambda db: db.execute("DELETE FROM cursor WHERE name = ?", (catalogue.KEYWORD,)).get)
-        return KeywordIndex(path, memory_bytes=memory_bytes)
+    """The keyword index at `path`; one that is damaged or missing is built anew as the topics are opened."""
+    if (path / "meta.json").exists():
+        try:
+            return KeywordIndex(path, memory_bytes=memory_bytes)
+        except DamageError as error:
+            logger.warning("%s; it is built anew from the log", error)
+    # The cursors first: a crash in between must not leave an empty index that passes for a full one.
+    log.write(lambda db: db.execute("DELETE FROM cursor WHERE name = ?", (catalogue.KEYWORD,)).get)
+    shutil.rmtree(path, ignore_errors=True)
+    return KeywordIndex(path, memory_bytes=memory_bytes)
 
 
 def _given(settings: TopicConfig) -> dict[str, Any]:
