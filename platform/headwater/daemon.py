@@ -20,16 +20,17 @@ import signal
 import socket
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from headwater import launch
-from headwater.config import LOOPBACK, ServerSettings, Settings, SourceSettings, load
 from headwater.errors import ConfigError, HeadwaterError, OwnedError
 from headwater.ownership import Ownership
 
 if TYPE_CHECKING:
     import uvicorn
 
+    from headwater.config import ServerSettings, Settings, SourceSettings
     from headwater.engine import Engine
     from headwater.sources import Source
 
@@ -50,13 +51,17 @@ def run(
     Where the port is taken a free one is used, unless it `port_is_firm` (by default: any but the default port).
     Raises OwnedError when another process owns the data directory, ConfigError for an address that cannot be used."""
     check_address(settings.server)
-    Ownership(settings.path).release()  # the loser of a race learns it before anything heavy is loaded
-    import uvicorn
+    with _alone(settings.path) as held:
+        import uvicorn
 
-    loop = uvicorn.Config("", loop="auto", log_config=None).get_loop_factory()
-    firm = settings.server.port != ServerSettings().port if port_is_firm is None else port_is_firm
-    with asyncio.Runner(loop_factory=loop) as runner:
-        runner.run(serve(settings, paths, firm=firm, ready=ready))
+        def tell(url: str) -> None:
+            held.announce(url)
+            ready(url)
+
+        loop = uvicorn.Config("", loop="auto", log_config=None).get_loop_factory()
+        firm = settings.server.port != type(settings.server)().port if port_is_firm is None else port_is_firm
+        with asyncio.Runner(loop_factory=loop) as runner:
+            runner.run(serve(settings, paths, firm=firm, ready=tell))
 
 
 async def serve(
@@ -85,6 +90,21 @@ async def serve(
                 server.should_exit = True
                 with contextlib.suppress(asyncio.CancelledError):
                     await feed
+
+
+@contextlib.contextmanager
+def _alone(directory: Path) -> Iterator[Ownership]:
+    """Be the one daemon of a directory, from before anything heavy is loaded: the losers of a race leave at once. Raises
+    OwnedError. The directory's own lock is the engine's to take; an engine inside another program holds it too."""
+    try:
+        held = Ownership(directory / "daemon")
+    except OwnedError as error:
+        told = str(error).replace(str(directory / "daemon"), str(directory), 1)
+        raise OwnedError(told, url=error.url) from None
+    try:
+        yield held
+    finally:
+        held.release()
 
 
 def check_address(server: ServerSettings) -> None:
@@ -119,6 +139,7 @@ def sources_of(configured: Sequence[SourceSettings], paths: Sequence[str]) -> Ca
     """What finds the sources of the paths given and of the settings, of which `known` (path -> topic) does not tell."""
 
     def find(known: Mapping[str, str]) -> list[Source]:
+        from headwater.config import SourceSettings
         from headwater.sources.directory import plan
 
         taken = dict(known)
@@ -159,7 +180,7 @@ def _is_loopback(host: str) -> bool:
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
-        return host in LOOPBACK
+        return host.lower() == "localhost"
 
 
 @contextlib.contextmanager
@@ -257,6 +278,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
     logging.getLogger("httpx").setLevel(logging.WARNING)
     try:
+        from headwater.config import load
+
         settings = load(given.config, {"data_dir": given.data_dir, "server.port": given.port}).settings
         run(settings, given.paths, port_is_firm=None if given.port is None else True)
     except OwnedError as error:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import http.client
 import json
 import os
 import subprocess
@@ -18,13 +17,12 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
-from typing import IO, Any
-from urllib.parse import urlsplit
+from typing import IO, TYPE_CHECKING, Any
 
-from pydantic import SecretStr
-
-from headwater.config import Settings
 from headwater.errors import StorageError, UnreachableError, WaitTimeout
+
+if TYPE_CHECKING:
+    from headwater.config import Settings
 
 RUNTIME, LOG = "runtime.json", "daemon.log"
 OWNED_EXIT = 75  # EX_TEMPFAIL: another process owns the data directory
@@ -112,6 +110,9 @@ def _json(path: Path) -> Mapping[str, Any]:
 
 def _answers(runtime: Runtime) -> bool:
     """Whether that very process answers. It holds the lock then: it let go of it only after it stopped answering."""
+    import http.client
+    from urllib.parse import urlsplit
+
     parts = urlsplit(runtime.url)
     connect = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
     connection = connect(parts.hostname or "", parts.port, timeout=_HEALTH_S)
@@ -165,18 +166,20 @@ def _spawn(settings: Settings, config: Path | None, log: IO[bytes]) -> subproces
         command += ["--config", str(config)]
     # -m must find this very package; secrets travel in the environment, never in the arguments
     path = os.pathsep.join(filter(None, (str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH"))))
-    environment = {**os.environ, **dict(_variables(settings)), "PYTHONPATH": path}
+    environment = {**os.environ, **dict(_variables(settings, "HEADWATER_")), "PYTHONPATH": path}
     return subprocess.Popen(
         command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd="/", env=environment, start_new_session=True
     )
 
 
-def _variables(settings: Any, prefix: str = "HEADWATER_") -> Iterator[tuple[str, str]]:
+def _variables(settings: Any, prefix: str) -> Iterator[tuple[str, str]]:
     """The environment in which `config.load` gives these settings; topics and sources stay with the file."""
+    from pydantic import SecretStr
+
     plain = type(settings)()
     for f in fields(settings):
         value = getattr(settings, f.name)
-        if f.name in ("data_dir", "topics", "sources") and isinstance(settings, Settings):
+        if f.name in ("data_dir", "topics", "sources"):
             continue
         if is_dataclass(value):
             yield from _variables(value, f"{prefix}{f.name.upper()}_")
