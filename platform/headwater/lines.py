@@ -22,13 +22,14 @@ from headwater.lines_fields import (
     level_of,
     logfmt_fields,
 )
-from headwater.lines_header import HEAD_CHARS, LEVELS, Layout, layout
+from headwater.lines_header import HEAD_CHARS, LEVELS, Layout, layout, level_in_message, settled_by
 from headwater.lines_time import Instants
 from headwater.records import Scalar
 
 __all__ = ["LEVELS", "LineReader", "Reading"]
 
 _CACHED_LAYOUTS = 32_768
+_PREFIXES = (64, 112, HEAD_CHARS)  # characters of a line under which its layout is looked for
 _FOLD = bytes(48 if 48 <= byte <= 57 else byte for byte in range(256))
 _PRIORITIES = ("fatal", "fatal", "fatal", "error", "warn", "info", "info", "debug")
 _NONE: Mapping[str, Scalar] = MappingProxyType({})
@@ -55,7 +56,7 @@ class LineReader:
     def __init__(self, clock_ms: Callable[[], int], *, max_attributes: int = 64) -> None:
         self._most = max_attributes
         self._instants = Instants(clock_ms)
-        self._layouts: dict[bytes, Layout | None] = {}
+        self._layouts: dict[bytes, Layout | None] = {}  # by as many characters as settle them
 
     def read(self, text: str) -> Reading:
         """Everything the text says of itself."""
@@ -66,8 +67,10 @@ class LineReader:
                 return self._of_fields(fields)
             found = layout(text[:HEAD_CHARS])
         start, level, span = found.start, found.level, found.time
-        if found.pri[1] and level is None:
-            level = _PRIORITIES[int(text[found.pri[0] : found.pri[1]]) & 7]
+        if level is None:
+            level = level_in_message(text, start)
+            if level is None and found.pri[1]:
+                level = _PRIORITIES[int(text[found.pri[0] : found.pri[1]]) & 7]
         if span is None:
             return Reading(None, level, start, _NONE, text[start:] if start else text)
         fraction, behind = span.fraction, span.fraction_end
@@ -87,16 +90,19 @@ class LineReader:
 
     def _layout(self, text: str) -> Layout | None:
         """The layout of a plain line; None for one that may be made of fields."""
+        if text[:1] == "{":
+            return None
+        for chars in _PREFIXES:
+            try:
+                return self._layouts[text[:chars].encode("utf-8", "surrogatepass").translate(_FOLD)]
+            except KeyError:
+                continue
         head = text[:HEAD_CHARS]
-        key = head.encode("utf-8", "surrogatepass").translate(_FOLD)
-        try:
-            return self._layouts[key]
-        except KeyError:
-            pass
+        found = None if _may_be_fields(head) else layout(head)
+        settling = next((n for n in _PREFIXES[:-1] if found is not None and settled_by(head, found, n)), HEAD_CHARS)
         if len(self._layouts) >= _CACHED_LAYOUTS:
             self._layouts.clear()
-        found = None if _may_be_fields(head) else layout(head)
-        self._layouts[key] = found
+        self._layouts[head[:settling].encode("utf-8", "surrogatepass").translate(_FOLD)] = found
         return found
 
     def _of_fields(self, fields: Mapping[str, Any]) -> Reading:

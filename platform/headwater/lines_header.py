@@ -52,7 +52,7 @@ _ELEMENT = re.compile(
     | (?P<bracket>\[(?:[^\[\]]|\[[^\[\]]*\])*\]:?(?=\s|$)|\([\w.:/\#-]+\):?(?=\s))  # [thread], [id=1/0:0], (thread)
     | (?P<number>-?[0-9]+:?(?=[\s|]))                        # process and thread ids
     | (?P<stream>(?:stdout|stderr)\s[FP](?=\s))                           # what container runtimes write
-    | (?P<letter>[VDIWEF](?=\s\w|/\w))                                    # a level of one letter
+    | (?P<letter>[VDIWEF](?=\s+[\w.$/-]{{1,60}}\s*:\s|/\w))                                    # a level of one letter
     | (?P<component>[A-Za-z_][\w.$/@\#-]*(?:\([\w.-]*\))?(?:\[[\w.:/-]*\]|:[0-9]+\]?)?\s?:(?=\s)
         |[\w.-]+:[0-9]+\](?=\s)|[0-9]+\#[0-9]+:(?=\s))                                          # a.b.C: name[1]: f.cc:12] 1#2:
     | (?P<dotted>(?:[a-z_][\w$]*\.){{2,}}[\w$]+(?=\s))                    # a.b.c without a colon
@@ -71,15 +71,27 @@ _INLINE = re.compile(
     rf"(?<![\w.])(?:({_UPPER})\b(?!\s*=)|[\[<(]({_ANY})[\]>)]|(?:^|(?<=\s))({_ANY}):(?=\s)|\b[a-z]*level=\"?({_ANY})\b)"
 )
 
+_LEVEL_WORDS = frozenset(LEVELS)
+_WORDS_ONLY = {code: " " for code in range(128) if not chr(code).isalnum() and code != 95}
+
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """The parts of a line of one shape. `pri` is the span of a syslog priority, `(0, 0)` where there is none."""
+    """The parts of a line of one shape. `level` is the header's; `pri` the span of a syslog priority, `(0, 0)` for none."""
 
     time: TimeSpan | None
     level: str | None
     start: int
     pri: tuple[int, int]
+
+
+def settled_by(head: str, found: Layout, chars: int) -> bool:
+    """Whether the first `chars` characters of a line settle its layout, so that whatever follows them has no say."""
+    if len(head) < chars:
+        return True
+    if found.start > chars - 16 or head[found.start] in "[(<" or (found.time and found.start <= found.time.end + 1):
+        return False
+    return layout(head[:chars]) == found
 
 
 def layout(head: str) -> Layout:
@@ -98,8 +110,6 @@ def layout(head: str) -> Layout:
     if modern and (found := _RFC5424.match(head, end)):
         return Layout(best, None, _past_blanks(head, found.end()), pri)
     level, start = _after_time(head, end, last, spans[0].start)
-    if level is None:
-        level = _inline_level(head, start)
     return Layout(best, level, start, pri)
 
 
@@ -192,11 +202,15 @@ def _without_time(head: str, at: int, pri: tuple[int, int]) -> Layout:
             return Layout(None, LETTERS[found["d"]], _past_blanks(head, start), pri)
         level = LEVELS[(found["a"] or found["b"] or found["c"]).lower()]
         return Layout(None, level, _past_blanks(head, found.end()), pri)
-    return Layout(None, _inline_level(head, at), _past_blanks(head, at) if at else 0, pri)
+    return Layout(None, None, _past_blanks(head, at) if at else 0, pri)
 
 
-def _inline_level(head: str, start: int) -> str | None:
-    found = _INLINE.search(head, start, start + 80)
+def level_in_message(text: str, start: int) -> str | None:
+    """The level that the first words of a message name, for lines whose header names none."""
+    window = text[start : start + 80]
+    if _LEVEL_WORDS.isdisjoint(window.lower().translate(_WORDS_ONLY).split()):
+        return None
+    found = _INLINE.search(text, start, start + 80)
     return LEVELS[(found[1] or found[2] or found[3] or found[4]).lower()] if found else None
 
 
