@@ -13,8 +13,8 @@ from headwater.records import from_ms
 NOW = datetime(2025, 11, 21, 12, 0, tzinfo=UTC)
 
 
-def ms(*parts: int) -> int:
-    return int(datetime(*parts, tzinfo=UTC).timestamp() * 1000)  # type: ignore[arg-type, misc]
+def ms(year: int, month: int, day: int, hour: int = 0, minute: int = 0, second: int = 0) -> int:
+    return int(datetime(year, month, day, hour, minute, second, tzinfo=UTC).timestamp() * 1000)
 
 
 def reader(now: datetime = NOW, **options: int) -> LineReader:

@@ -15,7 +15,7 @@ from headwater.records import MAX_MS, MIN_MS, to_ms
 
 DAY_MS = 86_400_000
 FUTURE_MS = 3653 * DAY_MS  # later than this from now is not believed
-CACHED_INSTANTS = 16_384
+CACHED_INSTANTS = 32_768
 
 _MONTHS = {
     "jan": 1,

@@ -18,6 +18,8 @@ _MOST_TOKENS = 240
 _FOLD = bytes(48 if 48 <= b <= 57 else 32 if b < 32 or b == 127 else b for b in range(256))
 # Hexadecimal words and ids with at least one digit in the first group, as they look when folded.
 _HEX = re.compile(r"\b(?:0[xX][0a-fA-F]+|(?=[a-fA-F]{0,40}0)[0a-fA-F]{2,}(?:-[0a-fA-F]+)*)\b")
+_ENDS = "com|net|org|edu|gov|mil|info|biz|arpa|local|localdomain|internal|lan"
+_COUNTRIES = "ar|at|au|be|br|ca|ch|cl|cn|cz|de|dk|es|eu|fi|fr|gr|hk|hu|id|ie|il|in|ir|it|jp|kr|mx|my|nl|no|nz|pt|ro|ru|se|sg|th|tr|tw|ua|uk|us|vn|za"
 _MASKS = tuple(
     (re.compile(pattern), by)
     for pattern, by in (
@@ -28,17 +30,29 @@ _MASKS = tuple(
             r"(?:(?<=[\s=:\"'(\[,<])|^)(?:/+|\./|\.\./|[A-Za-z]:\\)(?:[\w.$@~+%*:?&=-]+[/\\]+)*[\w.$@~+%*:?&=-]*[\w/\\*]",
             WILD,
         ),  # paths
-        (r"\b0(?:\.0)?\s?(?:[KMGTP]i?B|B)\b(?!/)", "0"),  # sizes, whose unit varies with them
+        (r"(?<![\w:.])(?:(?:0|[0a-fA-F]{2})[:-]){5}(?:0|[0a-fA-F]{2})(?![\w:])", "0"),  # hardware addresses
+        (
+            rf"(?<![\w.@/-])(?:(?:[\w-]{{1,63}}\.){{1,8}}(?:{_ENDS})|(?:[\w-]{{1,63}}\.){{2,8}}(?:{_COUNTRIES}))(?::0)?(?![\w@.(-])",
+            WILD,
+        ),  # hosts
+        (r"(?<![\w.@/-])(?:[\w-]{1,63}\.){2,8}[a-z]{2,20}:0(?![\w.:])", WILD),  # and others with a port
+        (
+            r"(?<=[a-z_]=)(?<!msg=)(?<!message=)(?<!text=)(?<!event=)(?<!err=)(?<!error=)(?<!reason=)\"[^\"]{0,60}\"",
+            f'"{WILD}"',
+        ),
+        (r"(?<==)\w{1,60}\{[^{}]{0,300}\}", WILD),  # an object as some languages print it
+        (r"\b0(?:\.0)?\s?(?:[kKMGTP]i?B|B)\b(?!/)", "0"),  # sizes, whose unit varies with them
         (r"<0\s(?:s|ms|secs?|min)\b", "0"),
-        (r"(?<=[=:])(\s{0,3})(?:true|false)\b", rf"\1{WILD}"),
+        (r"(?<=[=:])(\s{0,3})(?:true|false|null)\b", rf"\1{WILD}"),
         (r"\.{3,}", " ... "),
         (r"\(\)", f"({WILD})"),  # nothing where sometimes something is
         (r"\[\]", f"[{WILD}]"),
         (r"(?<=\w=)(?=\s+[\w.]{1,40}=|\s*$)", WILD),
-        (r"(?<=\buser )[\w.$-]+", WILD),
+        (r"(?<=\buser[ =])[\w.$-]+", WILD),
         (r"\b(?:Mon|Tue|Wed|Thu|Fri|Sat|Sun)\b(?=[ ,])|\b(?:Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec)\b(?= +0)", WILD),
         (r"\b([A-Za-z]{2,}_)[-+]?0[\w.$@-]*(?<![.-])", rf"\1{WILD}"),  # blk_123, attempt_1_0
         (r"(?<![\w.$@-])\+?[\w.$@-]*?0(?:[\w.$@:-]|,(?=0))*(?<![.:-])", WILD),  # any other word with a digit
+        (r"(?<=\bfor )[\w.$-]+(?= from <\*>)", WILD),  # who, where it says from where
         (r"(\b[A-Za-z]{2,40}_<\*>|(?<!\S)<\*>)(?:[ ,;]+\1(?![\w=]))+", r"\1"),  # lists, whose length varies
     )
 )
