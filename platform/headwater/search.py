@@ -3,13 +3,19 @@
 All of it is plain synchronous code over one candidate list for all topics. Fusion is per passage and on fixed scales,
 so that a score means the same for every query:
 
-    keyword  = min(1, BM25 / attainable BM25 of the query's words)                 (headwater.keyword.attainable)
-    vector   = (cosine - floor) / (1 - floor), floor = what unrelated texts reach  (headwater.embed.Embedder.floor)
-    score    = w * vector + (1 - w) * keyword, w the topic's semantic_weight       (hybrid mode)
+    keyword  = 1 - exp(-BM25 / (1.2 * sqrt(attainable * rare)))   attainable: headwater.keyword.attainable of the words
+    vector   = (cosine - floor) / (1 - floor), from 0 up          floor: what unrelated texts reach, Embedder.floor
+    score    = w * vector + (1 - w) * keyword                     w: the topic's semantic_weight (hybrid mode)
+
+`rare` is the BM25 of one word that a single text has. By `attainable` alone, one common word found would count as much as
+six rare ones, and by `rare` alone a short query could never be sure: their geometric mean ranks as well as scaling each
+query's list by its own best and worst does, while scores tell queries that have an answer from those that have none
+(AUROC .81 on MTRAG, .75 by `attainable` alone; docs/benchmarks.md). It grows with neither the corpus nor its idf.
 """
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -21,6 +27,7 @@ from headwater.catalogue import PassageRow, Place
 from headwater.embed import Embedder
 from headwater.errors import UsageError
 from headwater.keyword import KeywordIndex, Scope
+from headwater.keyword_words import SATURATION
 from headwater.log import Log, Row
 from headwater.query import Query
 from headwater.records import Coverage, Hit, Mode, Passage, SearchReply, Span, from_ms
@@ -30,6 +37,7 @@ from headwater.vectors import VectorIndex
 
 SELECTIVE_RECORDS = 20_000  # fewer records in scope than this: their passages are scanned exactly
 _OVERFETCH = 4
+_EVIDENCE = 1.2  # geometric means of evidence that make a keyword score of 1 - 1/e
 _ROUNDS = 8  # of fetching keyword hits while a few passages fill the list
 _MOST_MATCHES = 4000  # keyword hits in one of them
 
@@ -121,7 +129,7 @@ class Searcher:
 
     def _by_words(self, plan: Plan, words: str, wanted: int, found: dict[tuple[int, int], _Candidate]) -> None:
         """Keyword hits, collapsed to passages; passages that fill the list are shut out and the rest fetched again."""
-        attainable = self._keyword.attainable(words)
+        unit = self._evidence(words)
         by_id = {t.row.id: t for t in plan.topics}
         full: list[int] = []
         for round in range(_ROUNDS):
@@ -135,7 +143,7 @@ class Searcher:
                 candidate = found.get(key)
                 if candidate is None:
                     fresh = True
-                    score = min(1.0, match.score / attainable) if attainable > 0 else 0.0
+                    score = 1 - math.exp(-match.score / unit) if unit > 0 else 0.0
                     found[key] = _Candidate(topic, passage, score, record=match.topic << SEQ_BITS | match.seq, n=match.n)
             if len(matches) < limit or len(found) >= wanted or not fresh:
                 return
@@ -225,14 +233,19 @@ class Searcher:
         missing = {(c.topic.row.id, c.passage): c for c in ranked if c.record is None}
         if not missing:
             return
-        attainable = self._keyword.attainable(words)
+        unit = self._evidence(words)
         members = [m for c in missing.values() for m in c.topic.family(c.passage)]
         by_id = {t.row.id: t for t in plan.topics}
         for match in self._keyword.match(words, plan.scope, limit=len(members) * 4, passages=members):
             candidate = missing.get((match.topic, by_id[match.topic].resolve(match.passage)))
             if candidate is not None and candidate.record is None:
                 candidate.record, candidate.n = match.topic << SEQ_BITS | match.seq, match.n
-                candidate.keyword = min(1.0, match.score / attainable) if attainable > 0 else 0.0
+                candidate.keyword = 1 - math.exp(-match.score / unit) if unit > 0 else 0.0
+
+    def _evidence(self, words: str) -> float:
+        """The BM25 that makes a keyword score of 1 - 1/e for these words; 0 where none is known."""
+        rare = SATURATION * math.log(1 + (self._keyword.documents + 0.5) / 1.5)  # the idf of a word in one document
+        return _EVIDENCE * math.sqrt(self._keyword.attainable(words) * rare)
 
     def _complete_vectors(self, plan: Plan, vectors: Mapping[str, np.ndarray], ranked: Sequence[_Candidate]) -> None:
         """Give passages found by words their similarity."""
