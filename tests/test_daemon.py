@@ -63,7 +63,6 @@ def started() -> Iterator[list[Daemon]]:
 def test_twenty_racing_starts_leave_one_owner_and_losers_name_it(tmp_path: Path, started: list[Daemon]) -> None:
     settings = settings_in(tmp_path)
     started.extend(Daemon(settings) for _ in range(20))
-    runtime = started[0].ready() if started[0].process.poll() is None else None
     eventually(lambda: sum(d.process.poll() is None for d in started) == 1, timeout_s=60)
     eventually(lambda: launch.find(settings) is not None, timeout_s=30)
     runtime = launch.find(settings)
