@@ -102,7 +102,7 @@ class TopicConfig:
     embedding_model: str | None = _set(None, "Embedding model; none given: the default; 'none': keyword only.")
     metric: Metric = _set("cosine", "Distance between vectors.")
     dimension: int | None = _set(None, "Vector length; needed for `external`, else the model's own.")
-    semantic_weight: float = _set(0.45, "Share of meaning in hybrid scores, 0 to 1.")
+    semantic_weight: float = _set(0.5, "Share of meaning in hybrid scores, 0 to 1.")
     hnsw_m: int = _set(16, "HNSW neighbours per vector (max_neighbors).")
     hnsw_ef_construction: int = _set(100, "HNSW candidates while building.")
     hnsw_ef_search: int = _set(100, "HNSW candidates while searching.")
@@ -239,7 +239,7 @@ def _flatten(tree: Mapping[str, Any], environment: Mapping[str, str], where: str
             for inner, v in value.items():
                 flat[f"{name}.{inner}"] = _resolve(v, environment, where)
                 if f"{name}.{inner}".endswith("api_key") and not re.fullmatch(r"\$\{\w+\}", str(v)):
-                    raise ConfigError(f"{where}: {name}.{inner} must be a reference such as \"${{MY_KEY}}\", not the secret")
+                    raise ConfigError(f'{where}: {name}.{inner} must be a reference such as "${{MY_KEY}}", not the secret')
         else:
             flat[name] = _resolve(value, environment, where)
     return flat
@@ -313,7 +313,8 @@ def _convert(value: Any, hint: Any, name: str) -> Any:
             if isinstance(value, bool):
                 return value
             return {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}[
-                str(value).lower()]
+                str(value).lower()
+            ]
         if wanted is int:
             if isinstance(value, bool) or (isinstance(value, float) and value != int(value)):
                 raise ValueError
