@@ -19,41 +19,52 @@ _FOLD = bytes(48 if 48 <= b <= 57 else 32 if b < 32 or b == 127 else b for b in 
 # Hexadecimal words and ids with at least one digit in the first group, as they look when folded.
 _HEX = re.compile(r"\b(?:0[xX][0a-fA-F]+|(?=[a-fA-F]{0,40}0)[0a-fA-F]{2,}(?:-[0a-fA-F]+)*)\b")
 _ENDS = "com|net|org|edu|gov|mil|info|biz|arpa|local|localdomain|internal|lan"
-_COUNTRIES = "ar|at|au|be|br|ca|ch|cl|cn|cz|de|dk|es|eu|fi|fr|gr|hk|hu|id|ie|il|in|ir|it|jp|kr|mx|my|nl|no|nz|pt|ro|ru|se|sg|th|tr|tw|ua|uk|us|vn|za"
+_COUNTRIES = (
+    "ar|at|au|be|br|ca|ch|cl|cn|cz|de|dk|es|eu|fi|fr|gr|hk|"
+    "hu|id|ie|il|in|ir|it|jp|kr|mx|my|nl|no|nz|pt|ro|ru|se|sg|th|tr|tw|ua|uk|us|vn|za"
+)
+# A sign without which the rule cannot match (most lines have few of them), the rule, and what it puts in place.
 _MASKS = tuple(
-    (re.compile(pattern), by)
-    for pattern, by in (
-        (r"\\0", '"'),  # a quote as some writers escape it
-        (r"(?<![\w+.-])[a-z][a-z0+.-]{0,20}://[^\s,;\"'<>()\[\]]+", WILD),  # addresses of any scheme
-        (r"(?<![\w.+-])[\w.+-]+@[\w-]+(?:\.[\w-]+)+", WILD),
+    (sign, re.compile(pattern), by)
+    for sign, pattern, by in (
+        ("\\0", r"\\0", '"'),  # a quote as some writers escape it
+        ("://", r"(?<![\w+.-])[a-z][a-z0+.-]{0,20}://[^\s,;\"'<>()\[\]]+", WILD),  # addresses of any scheme
+        ("@", r"(?<![\w.+-])[\w.+-]+@[\w-]+(?:\.[\w-]+)+", WILD),
         (
+            "",
             r"(?:(?<=[\s=:\"'(\[,<])|^)(?:/+|\./|\.\./|[A-Za-z]:\\)(?:[\w.$@~+%*:?&=-]+[/\\]+)*[\w.$@~+%*:?&=-]*[\w/\\*]",
             WILD,
         ),  # paths
-        (r"(?<![\w:.])(?:(?:0|[0a-fA-F]{2})[:-]){5}(?:0|[0a-fA-F]{2})(?![\w:])", "0"),  # hardware addresses
+        (":", r"(?<![\w:.])(?:(?:0|[0a-fA-F]{2}):){5}(?:0|[0a-fA-F]{2})(?![\w:])", "0"),  # hardware addresses
         (
+            ".",
             rf"(?<![\w.@/-])(?:(?:[\w-]{{1,63}}\.){{1,8}}(?:{_ENDS})|(?:[\w-]{{1,63}}\.){{2,8}}(?:{_COUNTRIES}))(?::0)?(?![\w@.(-])",
             WILD,
         ),  # hosts
-        (r"(?<![\w.@/-])(?:[\w-]{1,63}\.){2,8}[a-z]{2,20}:0(?![\w.:])", WILD),  # and others with a port
+        (":0", r"(?<![\w.@/-])(?:[\w-]{1,63}\.){2,8}[a-z]{2,20}:0(?![\w.:])", WILD),  # and others with a port
         (
+            '="',
             r"(?<=[a-z_]=)(?<!msg=)(?<!message=)(?<!text=)(?<!event=)(?<!err=)(?<!error=)(?<!reason=)\"[^\"]{0,60}\"",
             f'"{WILD}"',
         ),
-        (r"(?<==)\w{1,60}\{[^{}]{0,300}\}", WILD),  # an object as some languages print it
-        (r"\b0(?:\.0)?\s?(?:[kKMGTP]i?B|B)\b(?!/)", "0"),  # sizes, whose unit varies with them
-        (r"<0\s(?:s|ms|secs?|min)\b", "0"),
-        (r"(?<=[=:])(\s{0,3})(?:true|false|null)\b", rf"\1{WILD}"),
-        (r"\.{3,}", " ... "),
-        (r"\(\)", f"({WILD})"),  # nothing where sometimes something is
-        (r"\[\]", f"[{WILD}]"),
-        (r"(?<=\w=)(?=\s+[\w.]{1,40}=|\s*$)", WILD),
-        (r"(?<=\buser[ =])[\w.$-]+", WILD),
-        (r"\b(?:Mon|Tue|Wed|Thu|Fri|Sat|Sun)\b(?=[ ,])|\b(?:Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec)\b(?= +0)", WILD),
-        (r"\b([A-Za-z]{2,}_)[-+]?0[\w.$@-]*(?<![.-])", rf"\1{WILD}"),  # blk_123, attempt_1_0
-        (r"(?<![\w.$@-])\+?[\w.$@-]*?0(?:[\w.$@:-]|,(?=0))*(?<![.:-])", WILD),  # any other word with a digit
-        (r"(?<=\bfor )[\w.$-]+(?= from <\*>)", WILD),  # who, where it says from where
-        (r"(\b[A-Za-z]{2,40}_<\*>|(?<!\S)<\*>)(?:[ ,;]+\1(?![\w=]))+", r"\1"),  # lists, whose length varies
+        ("{", r"(?<==)\w{1,60}\{[^{}]{0,300}\}", WILD),  # an object as some languages print it
+        ("B", r"\b0(?:\.0)?\s?(?:[kKMGTP]i?B|B)\b(?!/)", "0"),  # sizes, whose unit varies with them
+        ("<0", r"<0\s(?:s|ms|secs?|min)\b", "0"),
+        ("", r"(?<=[=:])(\s{0,3})(?:true|false|null)\b", rf"\1{WILD}"),
+        ("..", r"\.{3,}", " ... "),
+        ("()", r"\(\)", f"({WILD})"),  # nothing where sometimes something is
+        ("[]", r"\[\]", f"[{WILD}]"),
+        ("=", r"(?<=\w=)(?=\s+[\w.]{1,40}=|\s*$)", WILD),
+        ("user ", r"(?<=\buser )[\w.$-]+", WILD),
+        (
+            "",
+            r"\b(?:Mon|Tue|Wed|Thu|Fri|Sat|Sun)\b(?=[ ,])|\b(?:Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec)\b(?= +0)",
+            WILD,
+        ),
+        ("_", r"\b([A-Za-z]{2,}_)[-+]?0[\w.$@-]*(?<![.-])", rf"\1{WILD}"),  # blk_123, attempt_1_0
+        ("0", r"(?<![\w.$@-])\+?[\w.$@-]*?0(?:[\w.$@:-]|,(?=0))*(?<![.:-])", WILD),  # any other word with a digit
+        (" from <", r"(?<=\bfor )[\w.$-]+(?= from <\*>)", WILD),  # who, where it says from where
+        ("<*>", r"(\b[A-Za-z]{2,40}_<\*>|(?<!\S)<\*>)(?:[ ,;]+\1(?![\w=]))+", r"\1"),  # lists, whose length varies
     )
 )
 _RUN = re.compile(rf"(?:{re.escape(WILD)}[\s,;:./+-]*){{2,}}")
@@ -80,8 +91,9 @@ def loose(key: bytes) -> tuple[str, bool]:
 
 def mask(text: str) -> str:
     """A folded message (`loose`) with what varies by nature replaced by `<*>`."""
-    for pattern, by in _MASKS:
-        text = pattern.sub(by, text)
+    for sign, pattern, by in _MASKS:
+        if sign in text:
+            text = pattern.sub(by, text)
     return text
 
 
