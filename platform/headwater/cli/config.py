@@ -10,11 +10,20 @@ import typer
 from headwater.cli import output
 from headwater.cli.session import Config, Json
 
+_HELP = """Settings: show, validate, write.
+
+Flags win over the environment (HEADWATER_SECTION_NAME), that over the file, that over the defaults.
+
+\b
+headwater config show
+headwater config init headwater.toml
+headwater config validate headwater.toml
+"""
 _TITLES = {
     "topics.NAME": "# [topics.logs]   # a topic, made at start",
     "sources[]": "# [[sources]]   # what the daemon follows",
 }
-group = typer.Typer(help="Settings: show, validate, write.", no_args_is_help=True, rich_markup_mode=None)
+group = typer.Typer(help=_HELP, no_args_is_help=True, rich_markup_mode=None)
 
 
 def add(app: typer.Typer) -> None:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from headwater.records import IndexInfo
 
 Name = Annotated[str, typer.Argument(metavar="TOPIC")]
-group = typer.Typer(help="The index of each topic: model, size, state.", invoke_without_command=True, rich_markup_mode=None)
+group = typer.Typer(invoke_without_command=True, rich_markup_mode=None)
 _HEADS = ("TOPIC", "STATE", "MODEL", "DIM", "METRIC", "KIND", "PASSAGES", "VECTORS", "TAIL", "SEGMENTS")
 _CSV = (
     "topic", "state", "model", "dimension", "metric", "passages", "count_passages", "count_vectors", "tail", "segments",
@@ -29,7 +29,9 @@ def add(app: typer.Typer) -> None:
 def _list_by_default(
     context: typer.Context, json: Json = False, jsonl: Jsonl = False, csv: Csv = False, data: Data = None, url: Url = None
 ) -> None:
-    """The index of each topic; without a command, all of them.
+    """The index of each topic: model, size, state.
+
+    Without a command, all of them.
 
     \b
     headwater index

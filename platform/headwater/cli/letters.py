@@ -18,7 +18,7 @@ Ids = Annotated[list[int] | None, typer.Argument(metavar="ID...")]
 All = Annotated[bool, typer.Option("--all", help="Every dead letter, or every one of --topic.")]
 TopicOption = Annotated[str | None, typer.Option("--topic", "-t", help="Only of this topic.")]
 Limit = Annotated[int, typer.Option("--limit", "-n", min=1, max=10_000, help="At most so many.")]
-group = typer.Typer(help="Dead letters: what could not be processed.", invoke_without_command=True, rich_markup_mode=None)
+group = typer.Typer(invoke_without_command=True, rich_markup_mode=None)
 _CSV = ("id", "topic", "stage", "reason", "address", "source", "payload", "created")
 _MOST = 10_000
 
@@ -38,7 +38,9 @@ def _list_by_default(
     data: Data = None,
     url: Url = None,
 ) -> None:
-    """What could not be processed, newest first. Nothing else waits for a dead letter.
+    """Dead letters: what could not be processed.
+
+    Without a command the newest. Nothing else waits for a dead letter.
 
     \b
     headwater dlq

@@ -30,13 +30,13 @@ class Tally:
     stored: int = 0
     known: int = 0  # was stored already by an earlier load
     faults: int = 0
-    shown: list[Fault] = field(default_factory=list)
+    shown: list[tuple[str, Fault]] = field(default_factory=list)  # with the file
     begun: float = field(default_factory=time.monotonic)
 
-    def refuse(self, fault: Fault) -> None:
+    def refuse(self, file: str, fault: Fault) -> None:
         self.faults += 1
         if len(self.shown) < _SHOWN_FAULTS:
-            self.shown.append(fault)
+            self.shown.append((file, fault))
 
 
 def check_name(topic: str) -> None:
@@ -51,12 +51,17 @@ class Load:
     def __init__(self, verbs: Verbs, topic: str, *, searchable: bool = False) -> None:
         self._verbs, self._topic, self._wait = verbs, topic, searchable
         self.tally = Tally()
+        self.file = "stdin"  # what is being read, for the faults found in it
         self.addresses: list[str] = []  # of the last piece
 
     async def store(self, drafts: Sequence[Draft], stream: str) -> None:
         """Store drafts of one stream. What the topic cannot take becomes a fault, and holds nothing else up."""
         for piece in pieces(drafts):
             await self._append(piece, stream)
+
+    def refuse(self, fault: Fault) -> None:
+        """Count a piece of the file being read that is no record."""
+        self.tally.refuse(self.file, fault)
 
     async def _append(self, piece: Sequence[Draft], stream: str) -> None:
         place = f"{stream}|{self._topic}|{piece[0].position}-{piece[-1].position}|{len(piece)}"
@@ -74,7 +79,7 @@ class Load:
                 await self._append(piece[: len(piece) // 2], stream)
                 await self._append(piece[len(piece) // 2 :], stream)
                 return
-            self.tally.refuse(Fault(piece[0].position or 0, str(error), piece[0].value[:200]))
+            self.refuse(Fault(piece[0].position or 0, str(error), piece[0].value[:200]))
             return
         known = sum(r.duplicate for r in reply.records)
         self.tally.known += known

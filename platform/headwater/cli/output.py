@@ -242,8 +242,10 @@ def show_all(form: Format, values: Sequence[Any], heads: Sequence[str], rows: It
 def coverage_line(coverage: Any) -> str:
     """What a reply says of itself, in one line."""
     parts = [f"searched {plural(coverage.searched, 'record')} in {', '.join(coverage.topics) or 'no topic'}"]
-    if coverage.since or coverage.until:
-        parts.append(f"from {when(coverage.since)} to {when(coverage.until)}")
+    if coverage.since:
+        parts.append(f"since {when(coverage.since)}")
+    if coverage.until:
+        parts.append(f"until {when(coverage.until)}")
     if coverage.omitted:
         parts.append(f"{coverage.omitted:,} more matched")
     if coverage.backlog:

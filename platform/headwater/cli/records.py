@@ -126,7 +126,7 @@ def _parsed(batch: Batch, load: Load) -> list[Draft]:
         try:
             found.append(json_draft(line.value, line.position or 0))
         except BadLine as error:
-            load.tally.refuse(Fault(line.position or 0, str(error), line.value[:200]))
+            load.refuse(Fault(line.position or 0, str(error), line.value[:200]))
     return found
 
 
@@ -221,13 +221,14 @@ async def _ingest_file(load: Load, path: str, kind: str | None, step: Step, befo
     import asyncio
 
     reading = await asyncio.to_thread(_open, path, kind)
+    load.file = path
     label = output.line_of(Path(path).name, 40)
     with reading:
         ahead = asyncio.create_task(asyncio.to_thread(_next, reading))
         while (batch := await ahead) is not None:
             ahead = asyncio.create_task(asyncio.to_thread(_next, reading))
             for fault in batch.faults:
-                load.tally.refuse(fault)
+                load.refuse(fault)
             await load.store(batch.drafts, f"{batch.stream}|{reading.kind}")
             step(before + reading.done_bytes, load.tally.stored + load.tally.known, label)
 
@@ -264,9 +265,9 @@ def _finish(tally: Tally, topic: str, json: bool) -> None:
     output.say(f"{output.plural(tally.stored, 'record')} stored in {topic}{known}, in {elapsed:.1f} s{rate}")
     if not tally.faults:
         return
-    for fault in tally.shown:
+    for file, fault in tally.shown:
         payload = f": {output.line_of(fault.payload, 80)}" if fault.payload else ""
-        output.say(f"  at byte {fault.position:,}: {output.line_of(fault.reason)}{payload}")
+        output.say(f"  {output.line_of(file)} at {fault.position:,}: {output.line_of(fault.reason)}{payload}")
     if tally.faults > len(tally.shown):
         output.say(f"  and {tally.faults - len(tally.shown):,} more")
     output.say(f"{output.plural(tally.faults, 'piece')} of input could not be read as records and were left out")

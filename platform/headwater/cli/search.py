@@ -17,7 +17,7 @@ TopK = Annotated[int, typer.Option("--top-k", "-k", min=1, max=1000, help="At mo
 Full = Annotated[bool, typer.Option("--full", help="Whole texts, however long.")]
 Cursor = Annotated[str | None, typer.Option(help="Go on where an earlier reply ended.")]
 _MODES = ("hybrid", "keyword", "semantic")
-_TEXT_CHARS = 600  # of a hit's text where stdout is no terminal; --full shows all
+_TEXT_CHARS = 300  # of a hit's text where stdout is no terminal; --full shows all
 _HIT_HEADS = (
     "score", "count", "address", "timestamp", "level", "key", "value", "passage", "first_seen", "last_seen", "attributes",
 )  # fmt: skip
@@ -139,14 +139,14 @@ def _hit_row(hit: Hit) -> list[Any]:
     ]  # fmt: skip
 
 
-def show_hit(hit: Hit, *, full: bool = False, explain: bool = False) -> None:
+def show_hit(hit: Hit, *, full: bool = False, explain: bool = False, most: int = _TEXT_CHARS) -> None:
     """score, xCOUNT, address, time, level, text; for a passage that occurred more than once also its first and last time."""
     level = str(hit.attributes.get("level") or "-")
     head = (
         f"{output.style(f'{hit.score:.2f}', 'bold')}  {f'x{hit.passage.count:,}':<7}  {output.style(hit.address, 'cyan')}  "
         f"{output.when(hit.timestamp)}  {output.style(level, *output.level_style(level))}"
     )
-    output.out(f"{head}  {_text(hit, full, len(hit.address) + len(level) + 41)}")
+    output.out(f"{head}  {_text(hit, full, len(hit.address) + len(level) + 41, most)}")
     if hit.passage.count > 1:
         template = f"  {output.line_of(hit.passage.text, None if full else 160)}" if hit.passage.text != hit.value else ""
         seen = output.span(hit.passage.first_seen, hit.passage.last_seen)
@@ -157,13 +157,13 @@ def show_hit(hit: Hit, *, full: bool = False, explain: bool = False) -> None:
         output.out(f"      {output.style(f'{scores}{distance}; passage {hit.passage.id}', 'dim')}")
 
 
-def _text(hit: Hit, full: bool, used: int) -> str:
+def _text(hit: Hit, full: bool, used: int, most: int) -> str:
     """What of the record shows why it was found: from the passage's place on where the record holds several."""
     text = hit.value
     if hit.span is not None and hit.span.start and not full:
         text = "…" + text[hit.span.start : hit.span.end]
     room = output.width()
-    return output.line_of(text, None if full else _TEXT_CHARS if room is None else max(2 * room - used, 60))
+    return output.line_of(text, None if full else most if room is None else max(2 * room - used, 60))
 
 
 def _show_explain(explain: Any, form: output.Format) -> None:
@@ -214,12 +214,12 @@ def patterns(
     output.show_coverage(form, reply.coverage)
 
 
-def show_patterns(reply: PatternsReply, *, full: bool = False) -> None:
+def show_patterns(reply: PatternsReply, *, full: bool = False, most: int = _TEXT_CHARS) -> None:
     """A table: count, first, last, level, NEW where it is, the template."""
     if not reply.patterns:
         output.say("no patterns here")
         return
-    cut = None if full else _TEXT_CHARS
+    cut = None if full else most
     rows = (
         [output.number(p.count), output.when(p.passage.first_seen), output.when(p.passage.last_seen), p.level or "-",
          "NEW" if p.new else "", output.line_of(p.passage.text, cut)]

@@ -24,7 +24,7 @@ Setting = Annotated[
     typer.Option("--set", metavar="NAME=VALUE", help="Any other setting of a topic (see `headwater config show`)."),
 ]
 
-group = typer.Typer(help="Topics with their counts and settings.", invoke_without_command=True, rich_markup_mode=None)
+group = typer.Typer(invoke_without_command=True, rich_markup_mode=None)
 _HEADS = ("TOPIC", "RECORDS", "PASSAGES", "PER PASSAGE", "RATE/S", "SIZE", "LAG", "NEWEST", "KIND")
 _CSV = ("name", "partitions", "records", "passages", "collapse", "bytes", "rate", "first", "last", "lag", "dead_letters")
 
@@ -37,7 +37,9 @@ def add(app: typer.Typer) -> None:
 def _list_by_default(
     context: typer.Context, json: Json = False, jsonl: Jsonl = False, csv: Csv = False, data: Data = None, url: Url = None
 ) -> None:
-    """Topics with counts, collapse ratio (records per passage), rate, size and index lag; without a command, all of them.
+    """Topics with their counts and settings.
+
+    Without a command all of them: records, passages, records per passage, rate, size, and how far the index lags.
 
     \b
     headwater topics

@@ -37,8 +37,9 @@ if TYPE_CHECKING:
 MACHINE, DOCS = "machine", "docs"
 CAUSES = ("Connection is not available", "Bank gateway authorize attempt", "Duplicate charge guard tripped")
 TOP_K = 5
-_QUESTIONS_IN_FULL = 3
-_STORY_STEP_S = 60.0  # of the story in one append of each topic
+_IN_FULL = (1, 2, 3)  # of the questions
+_HIT_CHARS, _PATTERN_CHARS = 220, 140
+_STORY_STEP_S = 120.0  # of the story in one append of each topic
 _LARGEST_LOG_BYTES, _ALL_LOGS_BYTES = 4 << 20, 16 << 20
 _START_S, _SEARCHABLE_S, _STOP_S = 60.0, 180.0, 15.0
 
@@ -165,6 +166,8 @@ def _own_logs(verbs: Headwater) -> tuple[str, ...]:
             names = ", ".join(path.name for path in paths[:6]) + (" ..." if len(paths) > 6 else "")
             output.say(f"loaded {output.plural(stored, 'record')} of {whose} ({names}) in {time.monotonic() - begun:.1f} s")
             filled.append(topic)
+        elif topic == MACHINE:
+            output.say("this machine has no logs that can be read in /var/log")
     return tuple(filled)
 
 
@@ -243,19 +246,20 @@ def _searches(verbs: Headwater, checks: Checks) -> None:
     by_word = 0
     for finding in incident.FINDINGS:
         begun = time.monotonic()
-        reply = verbs.search(finding.q, top_k=TOP_K)
+        reply = verbs.search(finding.q, topics=[finding.topic], top_k=TOP_K)
         elapsed_ms = (time.monotonic() - begun) * 1000
-        words = verbs.search(finding.q, top_k=TOP_K, mode="keyword")
+        words = verbs.search(finding.q, topics=[finding.topic], top_k=TOP_K, mode="keyword")
         place, place_by_word = _place(reply, finding), _place(words, finding)
         by_word += place_by_word is not None
-        output.out(output.style(f'$ headwater search "{finding.q}"', "dim") + f"   ({elapsed_ms:.0f} ms)")
+        command = f'$ headwater search "{finding.q}" --topics {finding.topic}'
+        output.out(output.style(command, "dim") + f"   ({elapsed_ms:.0f} ms)")
         found = checks.expect(place is not None, f'search "{finding.q}" finds "{finding.text}"')
         if place is not None:
-            show_hit(reply[place])
+            show_hit(reply[place], most=_HIT_CHARS)
         verdict = f"number {place + 1}" if found and place is not None else "NOT FOUND"
-        other = "not among the first five" if place_by_word is None else f"number {place_by_word + 1}"
-        seen = f"{len(words)} other hits, " if place_by_word is None and len(words) else ""
-        output.out(f"      by meaning and words: {verdict}; by keyword alone: {seen}{other}")
+        nothing = f"not among {len(words)} hits" if len(words) else "nothing"
+        other = nothing if place_by_word is None else f"number {place_by_word + 1}"
+        output.out(f"      by meaning and words: {verdict}; by keyword alone: {other}")
     count = len(incident.FINDINGS)
     output.out(f"By keyword alone {by_word} of {count} are found among the first {TOP_K}.")
     checks.expect(by_word < count, "keywords alone find less")
@@ -277,11 +281,11 @@ def _new_patterns(verbs: Headwater, start: datetime, checks: Checks) -> None:
     reply = verbs.patterns("logs", new_since=deploy, limit=12)
     every = verbs.patterns("logs", new_since=deploy, limit=500)
     elapsed_ms = (time.monotonic() - begun) * 1000
-    show_patterns(reply)
+    show_patterns(reply, most=_PATTERN_CHARS)
     total = verbs.topic("logs")
     output.out(
-        f"{len(every.patterns):,} of the {total.passages:,} patterns are new: {total.records:,} lines need not be read "
-        f"({elapsed_ms:.0f} ms)."
+        f"{len(every.patterns):,} of {total.passages:,} patterns are new: that is what to read, instead of {total.records:,} "
+        f"lines ({elapsed_ms:.0f} ms)."
     )
     for cause in CAUSES:
         checks.expect(_holds(every, cause), f'"{cause}" is among the patterns new since the deploy')
@@ -302,10 +306,10 @@ def _answers(verbs: Headwater, checks: Checks) -> None:
         citations += len(answer.citations)
         verified += sum(_stands(verbs, answer))
         answered += checks.expect(_is_right(answer, question), f'"{question.text}" is answered')
-        if number < _QUESTIONS_IN_FULL:
+        if number in _IN_FULL:
             output.out(output.style(f'$ headwater ask "{question.text}"', "dim") + f"   ({elapsed_ms:.0f} ms)")
-            for line in textwrap.wrap(output.line_of(answer.text), 110):
-                output.out(f"  {line}")
+            for line in answer.text.splitlines():
+                output.out(textwrap.fill(output.line_of(line), 116, initial_indent="  ", subsequent_indent="    "))
             show_grounds(answer)
             output.out()
     output.out(
@@ -339,7 +343,7 @@ def _own_searches(verbs: Headwater, topics: Sequence[str], checks: Checks) -> No
         command = f'$ headwater search "{queries[topic]}" --topics {topic}'
         output.out(output.style(command, "dim") + f"   ({elapsed_ms:.0f} ms)")
         for hit in reply:
-            show_hit(hit)
+            show_hit(hit, most=_HIT_CHARS)
         checks.expect(len(reply) > 0, f"a search in {topic} finds something")
 
 
