@@ -263,3 +263,33 @@ def test_long_prose_is_cut_into_chunks() -> None:
 def test_nothing_to_judge_is_exact() -> None:
     assert decide([]) == "exact"
     assert decide(["", " \n"]) == "exact"
+
+
+def test_a_stack_trace_is_known_by_its_first_line_and_its_exceptions() -> None:
+    reader = reader_of(Miner())
+    head = "2026-01-01 10:00:00 ERROR shop.Cart: request 7 failed\n"
+    trace = head + "java.lang.IllegalStateException: no slot 3\n" + "\tat a.b.C.run(C.java:7)\n" * 3
+    cause = "Caused by: java.net.SocketTimeoutException: Read timed out\n\t... 3 more\n"
+    known = "request <*> failed java.lang.IllegalStateException: no slot <*>"
+    assert reader.template(trace) == known
+    assert reader.template(trace + "\tat x.Y.z(Y.java:3)\n" + cause) == f"{known} {cause.partition(chr(10))[0]}"
+    assert reader.template("Traceback (most recent call last):\n  File 'x', line 3\nValueError: bad value 5\n") == (
+        "Traceback (most recent call last): ValueError: bad value <*>"
+    )
+    assert reader.template("2026-01-01 10:00:00 INFO a.B: plan is\n  step 1\n  step 2") == "plan is"
+
+
+@pytest.mark.parametrize(
+    ("message", "template"),
+    [
+        ("lease for ad:de:fb:00:1f:aa on wire", "lease for <*> on wire"),
+        ("mail.acme.org refused, www.shop.com.br:443 did not", "<*> refused, <*> did not"),
+        ("org.acme.Store opened app.py and lib.so", "org.acme.Store opened app.py and lib.so"),
+        ('hold tag="view lock" owner=null by Source', 'hold tag="<*>" owner=<*> by Source'),
+        ('failed msg="no such table"', 'failed msg="no such table"'),
+        ("login for mallory from 10.0.0.1", "login for <*> from <*>"),
+        ("cache grew to 5.2 KB in <1 sec", "cache grew to <*> in <*>"),
+    ],
+)
+def test_what_varies_by_nature_is_a_wildcard(message: str, template: str) -> None:
+    assert Miner().mine(message) == template

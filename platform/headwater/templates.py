@@ -16,7 +16,7 @@ import orjson
 
 from headwater.lines import LineReader
 from headwater.templates_decide import decide
-from headwater.templates_mask import WILD, embed_text, fold, loose, mask, text_of, tokens_of
+from headwater.templates_mask import WILD, condense, embed_text, fold, loose, mask, text_of, tokens_of
 
 __all__ = ["Changes", "Miner", "TemplateReader", "decide", "embed_text"]
 
@@ -239,8 +239,10 @@ class TemplateReader:
         self._message, self._mine = reader.message, miner.mine
 
     def template(self, text: str) -> str:
-        """The template of the text's message; empty where that is blank."""
-        return self._mine(self._message(text))
+        """The template of the text's message, of a message of many lines that of its first and of the exceptions it
+        names; empty where it is blank."""
+        message = self._message(text)
+        return self._mine(condense(message) if "\n" in message else message)
 
 
 def _variant(group: _Group, tokens: tuple[str, ...]) -> tuple[str, ...]:

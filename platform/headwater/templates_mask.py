@@ -13,6 +13,11 @@ from collections.abc import Sequence
 WILD = "<*>"
 MESSAGE_CHARS = 4000  # of a message that are mined
 _MOST_TOKENS = 240
+_MOST_LINES = 300  # of a message, looked through for exceptions
+_EXCEPTION = re.compile(
+    r"\s{0,8}(?:Caused by: |panic: )?(?:[A-Za-z_][\w$]{0,80}\.){0,12}"
+    r"[A-Z][\w$]{0,80}?(?:Error|Exception|Failure|Fault|Interrupt|Timeout)(?=:\s|\s*$)"
+)
 
 # Digits are one sign, and control characters are blanks.
 _FOLD = bytes(48 if 48 <= b <= 57 else 32 if b < 32 or b == 127 else b for b in range(256))
@@ -69,6 +74,15 @@ _MASKS = tuple(
 )
 _RUN = re.compile(rf"(?:{re.escape(WILD)}[\s,;:./+-]*){{2,}}")
 _TOKEN = re.compile(rf"{re.escape(WILD)}|[\w.$@/\\+-]+|(?:(?!{re.escape(WILD)})[^\w\s])+|\s+")
+
+
+def condense(message: str) -> str:
+    """A message of many lines as the one line it is known by: its first that is not blank, and of the exceptions named
+    below it the first and the last, which is the root cause of a chain. Frames, dumps and continuations vary from one
+    occurrence to the next; they stay searchable as words of the record."""
+    lines = message.lstrip().split("\n", _MOST_LINES)[:_MOST_LINES]
+    named = [line.strip()[:400] for line in lines[1:] if _EXCEPTION.match(line)]
+    return " ".join(dict.fromkeys((lines[0].rstrip(), *named[:1], *named[-1:])))
 
 
 def fold(message: str) -> bytes:
