@@ -155,7 +155,6 @@ def test_what_is_not_there_exits_3_and_wrong_usage_2(cli: Callable[..., Result])
     assert cli("search", "x", "--json", "--csv").exit_code == 2
     assert cli("search", "x", "--mode", "psychic").exit_code == 2
     assert cli("frobnicate").exit_code == 2
-    assert cli("status", "--url", "http://127.0.0.1:9").exit_code == 3
     assert cli("append", "not a name!", "x").exit_code == 2
 
 
