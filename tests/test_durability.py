@@ -16,10 +16,10 @@ from pathlib import Path
 
 import pytest
 
-from convergence import assert_converged, settled
-from crash_worker import STREAM, draft, settings_for
-from forgetful_vfs import ForgetfulDisk
 import headwater.database
+from convergence import assert_converged, settled
+from crash_worker import draft, settings_for
+from forgetful_vfs import ForgetfulDisk
 from headwater.engine import Engine
 from headwater.errors import OwnedError, StorageError
 from headwater.log import Log, Origin
@@ -202,8 +202,7 @@ def test_a_full_disk_is_an_error_to_the_caller_and_nothing_else(tmp_path: Path) 
                 text = f"record {len(kept)}"
                 try:
                     kept.append(log.append(id, [Draft(text)]).result(20)[0].address)
-                except StorageError as error:
-                    assert "free some space" in str(error)
+                except StorageError:
                     refused += 1
                 assert [r.value for r in log.rows(id, 0, 1 << 20)] == [f"record {n}" for n in range(len(kept))]
             disk.space()
@@ -239,10 +238,11 @@ def test_an_engine_on_a_full_disk_answers_and_goes_on_when_there_is_room(tmp_pat
                         pass
                 with filler.open("ab") as file:
                     file.truncate(max(filler.stat().st_size - left, 0))
-                with pytest.raises(StorageError):
-                    for _ in range(2000):
+                with contextlib.suppress(StorageError):
+                    while kept < 100_000:
                         await engine.append("events", [draft("events", p) for p in range(kept, kept + 20)])
                         kept += 20
+                assert kept < 100_000
                 page = await engine.records("events", limit=1)
                 assert (kept == 0) == (page.records == ())
                 await engine.search("event", topics=["events"])  # whatever was indexed is found
@@ -291,7 +291,7 @@ def test_kills_while_segments_are_sealed_leave_indexes_that_converge(tmp_path: P
 
     with victims(SEAL_KILLS) as doomed:
         for victim in doomed:
-            victim.live(directory, acks, rng.randrange(1 << 30), 300, rng.uniform(0.2, 1.6))
+            victim.live(directory, acks, rng.randrange(1 << 30), 300, rng.uniform(0.1, 1.0))
             asyncio.run(check())
     asyncio.run(finish())
 
