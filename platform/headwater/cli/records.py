@@ -158,6 +158,7 @@ def ingest(
     import asyncio
 
     from headwater.cli.load import check_name
+    from headwater.errors import StorageError, UnreachableError
 
     check_name(topic)
     if kind is not None and kind not in _KINDS:
@@ -179,7 +180,7 @@ def ingest(
 
     try:
         tally = asyncio.run(run())
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, UnreachableError, StorageError):
         output.say("stopped; what is stored stays, and the same command goes on from there")
         raise
     _finish(tally, topic, json)
