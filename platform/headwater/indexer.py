@@ -351,8 +351,8 @@ def _docs(topic: TopicIndex, rows: Sequence[Row], pieces: Sequence[Piece], passa
     by_id = {row.id: row for row in rows}
     id = topic.row.id
     docs = [_doc(id, by_id[p.record], p.n, passage, p.start, p.stop) for p, passage in zip(pieces, passages, strict=True)]
-    if len(docs) < len(rows):
-        bare = by_id.keys() - {p.record for p in pieces}
+    bare = by_id.keys() - {p.record for p in pieces}
+    if bare:
         docs.extend(_doc(id, by_id[record], 0, 0, None, None) for record in sorted(bare))
     return docs
 
