@@ -12,6 +12,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -69,10 +70,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     runs, records = (2, 1000) if args.small else (args.runs, args.records)
     before, metrics = machine(), dict[str, Any]()
+    script = Path(sys.executable).parent / "headwater"
     commands = {
         "python": [sys.executable, "-c", "pass"],
         "import": [sys.executable, "-c", "import headwater"],
-        "cli_help": [sys.executable, "-m", "headwater.cli", "--help"],
+        "cli_help": [str(script), "--help"] if script.exists() else [sys.executable, "-m", "headwater.cli", "--help"],
     }
     for name, command in commands.items():
         took = times_ms(command, runs)

@@ -1,0 +1,135 @@
+"""The benchmarks run, at their smallest, and print the metrics they promise. Their figures are never asserted."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
+
+# A folder laid out like the evaluation sets', with a score.py of the same names: six documents, two log systems.
+SCORE = """
+from dataclasses import dataclass
+
+LOG_SYSTEMS = ("Alpha", "Beta")
+TEXTS = ["The turbine was repaired in spring", "Bread needs flour, water and salt", "A comet passed close to the sun",
+         "The harbour froze in January", "Violins are tuned in fifths", "Taxes are due at the end of April"]
+QUESTIONS = {"q1": "when was the \\"turbine\\" mended", "q2": "what is bread made of", "q3": "how is a violin tuned"}
+GAINS = {"q1": {"d0": 1}, "q2": {"d1": 2}, "q3": {"d4": 1}}
+
+@dataclass
+class Doc:
+    id: str
+    title: str
+    text: str
+
+@dataclass
+class Query:
+    id: str
+    text: str
+
+@dataclass
+class Collection:
+    docs: list
+    queries: list
+    qrels: dict
+    unanswerable: tuple = ()
+    human: tuple = ()
+    human_qrels: tuple = ()
+
+@dataclass
+class Logs:
+    lines: list
+    template_ids: list
+
+def load_retrieval(name, root):
+    return Collection([Doc(f"d{i}", "", t) for i, t in enumerate(TEXTS)], [Query(*q) for q in QUESTIONS.items()], GAINS)
+
+def load_conversations(name, root):
+    made = load_retrieval(name, root)
+    made.unanswerable = [Query("q8", "who won the chess match")]
+    made.human, made.human_qrels = [Query("q9", "when are taxes due")], {"q9": {"d5": 1}}
+    return made
+
+def load_logs(system, root):
+    stamp = "2026-01-01 00:00:{:02d},000 INFO worker: "
+    lines = [stamp.format(i) + (f"opened file {i}" if i % 2 else f"closed socket {i} after {i * 3} ms") for i in range(30)]
+    return Logs(lines, [str(i % 2) for i in range(30)])
+
+def score_run(run, judged):
+    return {"ndcg@10": sum(bool(set(run[q][:10]) & set(g)) for q, g in judged.items()) / len(judged)}
+
+def auroc(truth, scores):
+    return 0.5
+
+def grouping_accuracy(truth, found):
+    return sum(len({f for t, f in zip(truth, found) if t == x}) == 1 for x in truth) / len(truth)
+"""
+
+PROMISED = {
+    "ingest": (
+        "ingest_log_lines_per_s", "ingest_log_lines_per_s_20", "ingest_log_lines_per_s_1000", "ingest_speedup_vs_embed_each",
+        "ingest_prose_efficiency", "append_ack_p99_ms", "append_ack_over_fsync", "freshness_keyword_p99_ms",
+        "freshness_semantic_p99_ms",
+    ),
+    "search": (
+        "search_keyword_ms", "search_semantic_ms", "search_hybrid_ms", "search_filtered_ms", "chroma_ms", "brute_force_ms",
+        "recall_at_10_semantic", "open_s",
+    ),
+    "quality": (
+        "ndcg10_hybrid_cacm", "ndcg10_keyword_cranfield", "ndcg10_semantic_mtrag_un", "ndcg10_hybrid_mtrag_human",
+        "ndcg10_hybrid_mtrag", "ndcg10_hybrid_xquad", "relevant_at_5_hybrid", "relevant_at_5_keyword",
+        "answerability_auroc_hybrid",
+    ),
+    "templates": ("template_ga_mean", "template_ga_alpha", "template_ga_beta"),
+    "startup": ("cli_help_s", "import_s", "open_s", "daemon_ready_s"),
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, subprocess.Popen[str]]]:
+    """All benchmarks at once, each in a process of its own."""
+    data = tmp_path_factory.mktemp("evaluation")
+    (data / "score.py").write_text(SCORE, "utf-8")
+    started = {}
+    for name in PROMISED:
+        command = [sys.executable, str(BENCHMARKS / f"bench_{name}.py"), "--small", "--json"]
+        command += ["--data", str(data)] if name in ("quality", "templates") else []
+        started[name] = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    yield started
+    for process in started.values():
+        process.kill()
+        process.communicate()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", list(PROMISED))
+def test_a_small_benchmark_prints_one_json_object_with_its_metrics(name: str, runs: dict[str, subprocess.Popen[str]]) -> None:
+    out, said = runs[name].communicate(timeout=120)
+    assert runs[name].returncode == 0, said
+    printed: dict[str, Any] = json.loads(out)
+    assert {"cpu", "cores", "versions", "load_average"} <= printed["machine"].keys()
+    assert set(PROMISED[name]) <= printed["metrics"].keys()
+    assert said, "progress goes to stderr"
+
+
+def test_a_benchmark_without_the_evaluation_sets_says_what_is_missing(tmp_path: Path) -> None:
+    command = [sys.executable, str(BENCHMARKS / "bench_templates.py"), "--small", "--data", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1
+    assert "has no score.py" in done.stderr
+
+
+def test_percentiles_are_values_that_were_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    import common
+
+    assert common.percentiles([float(i) for i in range(1, 101)]) == {"p50": 50.0, "p90": 90.0, "p99": 99.0, "max": 100.0}
+    assert common.percentiles([3.0]) == {"p50": 3.0, "p90": 3.0, "p99": 3.0, "max": 3.0}
+    assert common.percentiles([]) == {}
