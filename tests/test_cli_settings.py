@@ -15,6 +15,7 @@ from headwater.cli.app import app
 from headwater.cli.config import template
 from headwater.cli.doctor import examine
 from headwater.config import EmbeddingSettings, Settings, load
+from headwater.ownership import Ownership
 
 
 @pytest.fixture
@@ -47,6 +48,16 @@ def test_doctor_sees_a_directory_that_is_a_file(tmp_path: Path) -> None:
     findings = {f.check: f for f in examine(settings)}
     assert not findings["data directory"].ok
     assert findings["data directory"].mend
+
+
+def test_doctor_names_the_process_that_holds_the_directory_and_does_not_answer(tmp_path: Path) -> None:
+    owner = Ownership(tmp_path)
+    try:
+        settings = Settings(data_dir=str(tmp_path), embedding=EmbeddingSettings(model="none"))
+        found = next(f for f in examine(settings) if f.check == "daemon")
+    finally:
+        owner.release()
+    assert (found.ok, found.mend) == (False, f"kill {os.getpid()}")
 
 
 def test_config_says_where_each_value_comes_from_and_masks_secrets(

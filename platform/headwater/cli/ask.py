@@ -73,7 +73,7 @@ def show_grounds(answer: Answer) -> None:
             f"verified {verified} of {output.plural(len(answer.citations), 'citation')} against the records; "
             f"confidence {answer.confidence:.2f}; {answer.model}"
         )
-    output.note(output.coverage_line(answer.coverage))
+    output.note(output.coverage_line(answer.coverage, pages=False))
 
 
 def _show_events(events: Iterable[AskEvent], form: output.Format) -> None:

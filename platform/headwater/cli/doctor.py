@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import tempfile
 import time
@@ -190,7 +191,8 @@ def _daemon(settings: Settings) -> tuple[str, str]:
         try:
             Ownership(settings.path).release()
         except OwnedError as error:
-            return str(error), "headwater status"
+            owner = re.search(r"process (\d+)", str(error))
+            return f"{error}; it answers no requests", f"kill {owner[1]}" if owner else "headwater status"
     host, port = settings.server.host, settings.server.port
     try:
         socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET).close()

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from headwater.errors import ConflictError, LimitError, UsageError
+from headwater.errors import ConflictError, LimitError, UsageError, WaitTimeout
 from headwater.records import TOPIC_NAME, Draft
 from headwater.sources import Fault
 
@@ -81,13 +81,15 @@ class Load:
                 return
             self.refuse(Fault(piece[0].position or 0, str(error), piece[0].value[:200]))
             return
+        if reply.timed_out:
+            raise WaitTimeout(f"the records are stored in {self._topic}, but not all are searchable yet")
         known = sum(r.duplicate for r in reply.records)
         self.tally.known += known
         self.tally.stored += len(reply.records) - known
         self.addresses = [r.address for r in reply.records]
 
     async def settle(self, timeout_s: float = 600.0) -> None:
-        """Wait until what was stored is found by every index the topic has."""
+        """Wait until what was stored is found by every index the topic has; WaitTimeout."""
         end = time.monotonic() + timeout_s
         mark = (await self._verbs.topic(self._topic)).watermark
         upto = mark.stored
@@ -98,6 +100,7 @@ class Load:
             if mark.keyword >= upto and (keyword_only or mark.semantic >= upto):
                 return
             await asyncio.sleep(0.1)
+        raise WaitTimeout(f"all is stored, but {self._topic} is not searchable as a whole after {timeout_s:g} s")
 
 
 def pieces(drafts: Sequence[Draft]) -> Iterator[Sequence[Draft]]:

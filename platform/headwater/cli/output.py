@@ -239,8 +239,8 @@ def show_all(form: Format, values: Sequence[Any], heads: Sequence[str], rows: It
 # ---------------------------------------------------------------------- coverage
 
 
-def coverage_line(coverage: Any) -> str:
-    """What a reply says of itself, in one line."""
+def coverage_line(coverage: Any, *, pages: bool = True) -> str:
+    """What a reply says of itself, in one line; `pages`: the command can be asked for the next page."""
     parts = [f"searched {plural(coverage.searched, 'record')} in {', '.join(coverage.topics) or 'no topic'}"]
     if coverage.since:
         parts.append(f"since {when(coverage.since)}")
@@ -250,15 +250,15 @@ def coverage_line(coverage: Any) -> str:
         parts.append(f"{coverage.omitted:,} more matched")
     if coverage.backlog:
         parts.append(f"{plural(coverage.backlog, 'record')} not yet searchable by meaning")
-    if coverage.next_cursor:
+    if coverage.next_cursor and pages:
         parts.append(f"next page: --cursor {coverage.next_cursor}")
     parts.extend(visible(text, newlines="mark") for text in coverage.notes)
     return "; ".join(parts)
 
 
-def show_coverage(form: Format, coverage: Any) -> None:
+def show_coverage(form: Format, coverage: Any, *, pages: bool = True) -> None:
     """The coverage line: behind text on stdout, beside data for programs on stderr (JSON carries it within)."""
     if form is Format.TEXT:
-        note(coverage_line(coverage))
+        note(coverage_line(coverage, pages=pages))
     elif form is not Format.JSON:
-        say(f"-- {coverage_line(coverage)}")
+        say(f"-- {coverage_line(coverage, pages=pages)}")

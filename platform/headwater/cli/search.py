@@ -104,7 +104,7 @@ def similar(
         raise typer.BadParameter("say which record: --offset N, or an address such as logs/0/42")
     with session(data, url) as verbs:
         reply = verbs.similar(topic, offset=offset, partition=partition, top_k=top_k, topics=names_of(topics))
-    _show_hits(reply, form, full)
+    _show_hits(reply, form, full, pages=False)
 
 
 def _mode(mode: str | None) -> Mode | None:
@@ -115,7 +115,7 @@ def _mode(mode: str | None) -> Mode | None:
     return cast("Mode | None", mode)
 
 
-def _show_hits(reply: SearchReply, form: output.Format, full: bool) -> None:
+def _show_hits(reply: SearchReply, form: output.Format, full: bool, *, pages: bool = True) -> None:
     if form is output.Format.JSON:
         output.show_json(reply)
         return
@@ -128,7 +128,7 @@ def _show_hits(reply: SearchReply, form: output.Format, full: bool) -> None:
         output.show_all(form, reply.hits, _HIT_HEADS, (_hit_row(hit) for hit in reply))
     if reply.explain is not None:
         _show_explain(reply.explain, form)
-    output.show_coverage(form, reply.coverage)
+    output.show_coverage(form, reply.coverage, pages=pages)
 
 
 def _hit_row(hit: Hit) -> list[Any]:
