@@ -158,7 +158,9 @@ def answerability(score: ModuleType, hw: headwater.Headwater, collection: Collec
     metrics = {}
     for mode in MODES:
         with_answer = [runs.lists[mode][q][0][1] if runs.lists[mode][q] else 0.0 for q in answerable]
-        replies = [hw.search(as_words(text), topics=[collection.name], top_k=1, mode=mode) for text in collection.unanswerable]
+        replies = [
+            hw.search(as_words(text), topics=[collection.name], top_k=DEPTH, mode=mode) for text in collection.unanswerable
+        ]
         without = [reply[0].score if len(reply) else 0.0 for reply in replies]
         truth = [1] * len(with_answer) + [0] * len(without)
         metrics[f"answerability_auroc_{mode}"] = round(score.auroc(truth, with_answer + without), 4)

@@ -152,7 +152,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     segments = 0 if args.small or args.seal_at > size else 1
     before, corpus = machine(), Corpus(size, queries, args.seed)
     metrics: dict[str, Any] = {"passages": size, "queries": queries, "seal_at": args.seal_at}
-    settings = {"embedding": {"model": "hash", "cache_enabled": False}, "index": {"seal_at": args.seal_at}}
+    settings: dict[str, Any] = {"embedding": {"model": "hash", "cache_enabled": False}, "index": {"seal_at": args.seal_at}}
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as directory:
         with headwater.open(f"{directory}/hw", **settings) as hw:
             corpus.embed(hw)
