@@ -316,6 +316,8 @@ class Engine:
     async def similar(
         self, topic: str, *, offset: int, partition: int = 0, top_k: int = 10, topics: Sequence[str] | None = None
     ) -> SearchReply:
+        if not 1 <= top_k <= MOST_HITS:
+            raise UsageError(f"top_k must be between 1 and {MOST_HITS}")
         home = self.stock.find(topic)
         if home.embedder is None:
             raise UsageError(f"{topic!r} is keyword-only; `headwater index create {topic}` adds meaning search")
@@ -446,17 +448,9 @@ class Engine:
         uptime_s, model = round(time.monotonic() - self._started, 1), self.settings.embedding.model
         sources = tuple(self.sources.values())
         return Status(
-            self._version,
-            True,
-            str(self.directory),
-            self.url,
-            os.getpid(),
-            uptime_s,
-            model,
-            tuple(topics),
-            sources,
+            self._version, True, str(self.directory), self.url, os.getpid(), uptime_s, model, tuple(topics), sources,
             tuple(problems),
-        )
+        )  # fmt: skip
 
     async def _warm(self) -> None:
         """Load the default model before the first question needs it, when it is a local one."""

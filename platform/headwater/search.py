@@ -261,7 +261,7 @@ class Searcher:
     def _page(self, plan: Plan, ranked: list[_Candidate]) -> tuple[list[_Candidate], int]:
         """The wanted stretch of the ranking and how many lie behind it. Documents count as records: one hit each."""
         if plan.min_score is not None:
-            ranked = [c for c in ranked if c.score >= plan.min_score]
+            ranked = [c for c in ranked if round(c.score, 6) >= plan.min_score]  # as hits show it
         seen: set[int] = set()
         distinct: list[_Candidate] = []
         for c in ranked:

@@ -189,6 +189,8 @@ class Stock:
         topic = self.find(name)
         if model is not None and model != "none":
             self.embedders.get(model, topic.config)
+            if topic.row.model == model and topic.embedder is not None:
+                return  # it has this index already
         settings = replace(topic.config, embedding_model=model or "none")
         with self._indexer.busy:
             row = self._log.topic(name)
