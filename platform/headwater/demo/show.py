@@ -28,6 +28,7 @@ from headwater.cli.search import show_hit, show_patterns
 from headwater.cli.topics import lag, show_topics
 from headwater.demo import incident
 from headwater.errors import HeadwaterError, WaitTimeout
+from headwater.launch import LOG
 
 if TYPE_CHECKING:
     from headwater.blocking import Headwater
@@ -100,12 +101,23 @@ def _daemon(keep: bool) -> Iterator[tuple[Runtime, Path]]:
         runtime = find_or_start(settings, timeout_s=_START_S)
         yield runtime, directory
         kept = keep
+    except HeadwaterError:
+        _show_log(directory)
+        raise
     finally:
         signal.signal(signal.SIGTERM, before)
         if not kept:
             if runtime is not None:
                 _stop(runtime.pid)
             shutil.rmtree(directory, ignore_errors=True)
+
+
+def _show_log(directory: Path, most: int = 30) -> None:
+    """The last lines the daemon wrote, before its directory goes."""
+    with contextlib.suppress(OSError):
+        lines = (directory / LOG).read_text("utf-8", "replace").splitlines()
+        for line in lines[-most:]:
+            output.say(f"daemon: {output.line_of(line)}")
 
 
 def _stop(pid: int) -> None:
