@@ -39,7 +39,9 @@ def at(year: int, month: int, day: int, hour: int = 0) -> int:
 
 def test_a_plain_line_keeps_its_text_and_gains_its_time_and_level() -> None:
     line = "2026-05-04 11:00:00,250 ERROR [main] store.Pool: no connection left"
-    assert one(line) == Draft(line, None, at(2026, 5, 4, 11) + 250, {"level": "error"})
+    assert one(line) == Draft(
+        line, None, at(2026, 5, 4, 11) + 250, {"level": "error"}, body=len(line) - len("no connection left")
+    )
 
 
 def test_the_short_way_of_plain_lines_gives_what_the_long_way_gives() -> None:
@@ -91,7 +93,7 @@ def test_a_surrogate_inside_a_json_line_is_replaced_in_its_attributes() -> None:
 
 
 def test_bytes_that_came_with_a_draft_are_kept() -> None:
-    assert one(Draft("caf\ufffd", raw=b"caf\xe9", position=7)) == Draft("caf\ufffd", raw=b"caf\xe9", position=7)
+    assert one(Draft("caf\ufffd", raw=b"caf\xe9", position=7)) == Draft("caf\ufffd", raw=b"caf\xe9", position=7, body=0)
 
 
 @pytest.mark.parametrize(("time_ms", "kept"), [(MIN_MS - 5, MIN_MS), (10**18, MAX_MS), (-1, -1)])

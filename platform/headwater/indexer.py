@@ -51,6 +51,7 @@ _NONE: Mapping[str, Any] = MappingProxyType({})
 _RETRY_S = 1.0  # between two tries while the disk refuses
 _MARK_S = 10.0  # most time between two saved keyword cursors while work goes on
 _PACE_S = 0.025  # shortest time between two steps that do not find the indexer behind
+_BEHIND_S = 2.0  # between two keyword commits while there is more to map: few large commits cost less than many small
 _SETTLE_S = 0.6  # how long `auto` waits for more than a handful of records before it decides
 
 
@@ -259,7 +260,8 @@ class Indexer:
                 topic.stored = stored.get(topic.row.id, topic.stored)
                 if topic.mapped < topic.stored and self._map_step(topic):
                     more |= topic.mapped < topic.stored
-            if self._uncommitted and time.monotonic() - self._committed >= self._settings.index.commit_interval_s:
+            pause_s = _BEHIND_S if more else self._settings.index.commit_interval_s
+            if self._uncommitted and time.monotonic() - self._committed >= pause_s:
                 self._commit_keyword()
         if self._unmarked and time.monotonic() - self._marked > _MARK_S:
             self.save_marks()

@@ -42,10 +42,10 @@ def drafts(
             found = read(entry)
             level, fields = found.level, found.attributes
             if fields:
-                attributes = _joined({}, fields, level, limits.max_attributes)
+                out.append(Draft(entry, None, found.time_ms, _joined({}, fields, level, limits.max_attributes)))
             else:
                 attributes = {} if level is None else {"level": level}
-            out.append(Draft(entry, None, found.time_ms, attributes))
+                out.append(Draft(entry, None, found.time_ms, attributes, body=found.start))
             continue
         try:
             out.append(_complete(_draft(entry, now_ms), config, reader, limits))
@@ -91,8 +91,10 @@ def _complete(draft: Draft, config: TopicConfig, reader: LineReader, limits: Ing
     if not value.isascii() and (clean := _clean(value)) is not value:
         raw, value = raw or value.encode("utf-8", "surrogatepass"), clean
     attributes = _flat(draft.attributes, limits.max_attributes) if draft.attributes else {}
+    body = None
     if config.passages != "chunks" and len(value) <= _READABLE_CHARS:
         found = reader.read(value)
+        body = None if found.attributes else found.start
         if time_ms is None:
             time_ms = found.time_ms
         if found.attributes or found.level is not None:
@@ -105,7 +107,7 @@ def _complete(draft: Draft, config: TopicConfig, reader: LineReader, limits: Ing
     elif vector is not None:
         raise UsageError("this topic makes its own vectors; create it with embedding_model=external to send yours")
     key = None if draft.key is None else _clean(draft.key)
-    return Draft(value, key, time_ms, attributes, draft.partition, draft.position, raw, vector)
+    return Draft(value, key, time_ms, attributes, draft.partition, draft.position, raw, vector, body)
 
 
 def _joined(given: dict[str, Scalar], found: Mapping[str, Scalar], level: str | None, most: int) -> dict[str, Scalar]:

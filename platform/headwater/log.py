@@ -23,11 +23,11 @@ from headwater.errors import ConflictError, NotFoundError, UsageError
 from headwater.records import DeadLetter, Draft, Receipt, Record, address, from_ms
 from headwater.schema import SEQ_BITS, SEQ_MASK, migrate
 
-_COLUMNS = "id, partition, offset, time_ms, appended_ms, key, value, attributes"
+_COLUMNS = "id, partition, offset, time_ms, appended_ms, key, value, attributes, body"
 
 
 class Row(NamedTuple):
-    """A stored record as read: `attributes` is JSON bytes or None."""
+    """A stored record as read: `attributes` is JSON bytes or None, `body` where its message begins (None: not known)."""
 
     id: int
     partition: int
@@ -37,6 +37,7 @@ class Row(NamedTuple):
     key: str | None
     value: str
     attributes: bytes | None
+    body: int | None = None
 
     @property
     def seq(self) -> int:
@@ -183,25 +184,11 @@ class Log:
             size += len(draft.value)
             vector = None if draft.vector is None else array.array("f", draft.vector).tobytes()
             time_ms, position = now if draft.time_ms is None else draft.time_ms, draft.position if stream is not None else None
-            rows.append(
-                (
-                    base | seq,
-                    partition,
-                    offset,
-                    time_ms,
-                    now,
-                    draft.key,
-                    draft.value,
-                    encoded,
-                    stream,
-                    position,
-                    draft.raw,
-                    vector,
-                )
-            )
+            place = (base | seq, partition, offset, time_ms, now)
+            rows.append((*place, draft.key, draft.value, encoded, stream, position, draft.raw, vector, draft.body))
             receipts.append(Receipt(name, partition, offset, seq))
             seq += 1
-        db.executemany("INSERT INTO record VALUES(?,?,?,?,?,?,?,?,?,?,?,?)", rows)
+        db.executemany("INSERT INTO record VALUES(?,?,?,?,?,?,?,?,?,?,?,?,?)", rows)
         if partitions > 1:
             db.executemany("INSERT INTO spread VALUES(?,?,?,?)", [(topic, r[1], r[2], r[0] & SEQ_MASK) for r in rows])
         db.executemany("INSERT OR REPLACE INTO head VALUES(?,?,?)", [(topic, p, o) for p, o in heads.items()])

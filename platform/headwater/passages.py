@@ -90,7 +90,8 @@ class Mapper:
         if len(text) > self._limits.max_value_bytes:
             text = text[: self._limits.max_value_bytes]
         if self._reader is not None:
-            template = self._reader.template(text)
+            known = self._whole and row.body is not None
+            template = self._reader.of_message(text[row.body :]) if known else self._reader.template(text)
             if template:
                 out.append(Piece(row.id, 0, template, row.time_ms, level))
             return

@@ -48,7 +48,8 @@ class Draft:
 
     `position` is the place in the source this draft came from (monotonic within one source; a second delivery of
     the same place is not stored twice). `raw` holds the original bytes where `value` is not their exact decoding.
-    `vector` is a bring-your-own embedding, `(d,)` floats.
+    `vector` is a bring-your-own embedding, `(d,)` floats. `body` is where the message begins behind a line's header, None
+    where nobody looked or a field has it.
     """
 
     value: str
@@ -59,6 +60,7 @@ class Draft:
     position: int | None = None
     raw: bytes | None = None
     vector: Sequence[float] | None = None
+    body: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,7 +29,7 @@ MIGRATIONS: tuple[str, ...] = (
     CREATE TABLE record(
         id INTEGER PRIMARY KEY, partition INTEGER NOT NULL, offset INTEGER NOT NULL, time_ms INTEGER NOT NULL,
         appended_ms INTEGER NOT NULL, key TEXT, value TEXT NOT NULL, attributes BLOB, stream INTEGER, position INTEGER,
-        raw BLOB, vector BLOB);
+        raw BLOB, vector BLOB, body INTEGER);
     CREATE UNIQUE INDEX record_position ON record(stream, position) WHERE stream IS NOT NULL;
     CREATE TABLE spread(topic INTEGER, partition INTEGER, offset INTEGER, seq INTEGER NOT NULL,
         PRIMARY KEY(topic, partition, offset)) WITHOUT ROWID;

@@ -241,7 +241,10 @@ class TemplateReader:
     def template(self, text: str) -> str:
         """The template of the text's message, of a message of many lines that of its first and of the exceptions it
         names; empty where it is blank."""
-        message = self._message(text)
+        return self.of_message(self._message(text))
+
+    def of_message(self, message: str) -> str:
+        """The same of a message whose header has been taken off."""
         return self._mine(condense(message) if "\n" in message else message)
 
 
