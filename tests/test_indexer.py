@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-import time
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +12,11 @@ import pytest
 
 from convergence import assert_converged, settled
 from fake_openai import FakeOpenAI
+from headwater import catalogue
 from headwater.engine import Engine
 from headwater.errors import ConfigError, EmbedError, UsageError, WaitTimeout
-from headwater.records import MAX_MS
+from headwater.log import Log
+from headwater.records import MAX_MS, Draft, from_ms
 from test_engine import BASE, fill, given, run, until, values
 
 
@@ -38,7 +39,7 @@ def test_auto_decides_from_the_first_records_and_says_so(tmp_path: Path) -> None
 
 def test_a_template_that_generalises_keeps_its_count_its_first_time_and_its_place(tmp_path: Path) -> None:
     async def main(engine: Engine) -> None:
-        names = "alice bob carol dave erin frank grace heidi ivan judy kevin laura mike nina oscar peggy quinn rosa sam tina".split()
+        names = [a + b for a in ("al", "bo", "ce", "du") for b in ("na", "rik", "ta", "lph", "mo")]
         await engine.create_topic("t", passages="template")
         for n, name in enumerate(names):
             record = {"value": f"shuttle reached {name} station before dawn", "timestamp": BASE / 1000 + n}
@@ -201,9 +202,6 @@ def test_a_crash_between_the_log_and_the_keyword_index_leaves_no_ghosts(tmp_path
         assert (await engine.search("record")).coverage.searched == 40
 
     run(tmp_path, first)
-    from headwater import catalogue
-    from headwater.log import Log
-
     with Log(tmp_path, clock_ms=lambda: 0) as log:
         id = log.topic("t").id
         log.write(lambda db: catalogue.release(db, id, [id << 40 | n for n in range(10)]))
@@ -302,16 +300,12 @@ def test_the_real_model_finds_what_shares_no_word(tmp_path: Path) -> None:
 
 def test_times_beyond_the_calendar_are_clamped_and_found(tmp_path: Path) -> None:
     async def main(engine: Engine) -> None:
-        from headwater.records import Draft
-
         await fill(engine, "t", [Draft("far future", time_ms=1 << 60), Draft("far past", time_ms=-(1 << 60)), "now"])
         assert [r.timestamp.year for r in (await engine.records("t")).records][:2] == [9999, 1]
         assert await values(engine, "", since="2300-01-01") == ["far future"]
-        assert MAX_MS // 1000 == int((await engine.read("t/0/0")).record.timestamp.timestamp())
-        began = time.monotonic()
+        assert (await engine.read("t/0/0")).record.timestamp == from_ms(MAX_MS)
         timeline = await engine.timeline(buckets=10)
         assert sum(b.count for b in timeline.buckets) == 3
         assert len(timeline.buckets) <= 12
-        assert time.monotonic() - began < 5
 
     run(tmp_path, main)

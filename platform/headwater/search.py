@@ -59,8 +59,8 @@ class Plan:
 
     @property
     def words(self) -> str:
-        """What is scored and embedded."""
-        return " ".join((self.query.text, *self.query.phrases)).strip()
+        """What is scored and embedded: the free words and the phrases as typed."""
+        return self.query.text
 
 
 @dataclass(slots=True)
