@@ -81,7 +81,7 @@ class FakeOpenAI:
         if not line.strip():
             return None
         headers: dict[str, str] = {}
-        while (header := (await reader.readline()).decode().strip()):
+        while header := (await reader.readline()).decode().strip():
             name, _, value = header.partition(":")
             headers[name.strip().lower()] = value.strip()
         body = await reader.readexactly(int(headers.get("content-length", "0")))

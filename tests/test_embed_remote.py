@@ -270,7 +270,9 @@ def test_a_name_that_resolves_to_a_link_local_address_is_refused() -> None:
     refuse_private("models.example", ["10.0.0.7", "127.0.0.1", "::1", "192.168.1.4"])
 
 
-@pytest.mark.parametrize("url", ["localhost:11434", "ftp://host/v1", "https://", "https://u:p@host/v1", "http://[::1", "http://h:x/"])
+@pytest.mark.parametrize(
+    "url", ["localhost:11434", "ftp://host/v1", "https://", "https://u:p@host/v1", "http://[::1", "http://h:x/"]
+)
 def test_what_is_not_a_plain_http_url_is_refused(url: str) -> None:
     with pytest.raises(ConfigError, match=r"embedding\.base_url"):
         check_endpoint(url, allow_private=False)

@@ -87,7 +87,7 @@ def test_tables_have_a_header_and_rows_over_several_lines(tmp_path: Path) -> Non
     path = write(
         tmp_path / "a.csv",
         'id,text,created_at,score,version\n1,"two\nlines, ""quoted""",2026-01-01,3,1.10\n'
-        '2,plain,,0.5,2\n\n3,too,many,cells,x,y\n4,last,,,\n',
+        "2,plain,,0.5,2\n\n3,too,many,cells,x,y\n4,last,,,\n",
     )
     (a, b, c), (fault,) = load(path)
     assert (a.key, a.value, a.time_ms) == ("1", 'two\nlines, "quoted"', 1767225600000)

@@ -39,19 +39,79 @@ _ABBREVIATIONS = frozenset(
         "mt", "ft", "resp", "viz", "a.m", "p.m", "jan", "feb", "mar", "apr", "jun", "jul", "aug", "sep", "sept", "oct",
         "nov", "dec", "bzw", "z.b", "u.a", "d.h", "usw",
     }
-)
+)  # fmt: skip
 _BEFORE_NUMBERS = frozenset(
     {
-        "no", "nos", "fig", "figs", "eq", "eqs", "sec", "ch", "vol", "pp", "p", "art", "ref", "nr", "tab", "op", "ver",
+        "no",
+        "nos",
+        "fig",
+        "figs",
+        "eq",
+        "eqs",
+        "sec",
+        "ch",
+        "vol",
+        "pp",
+        "p",
+        "art",
+        "ref",
+        "nr",
+        "tab",
+        "op",
+        "ver",
         "v",
     }
 )
 _STARTERS = frozenset(
     {
-        "The", "A", "An", "It", "Its", "In", "On", "At", "He", "She", "They", "We", "I", "You", "This", "That", "These",
-        "Those", "There", "If", "When", "While", "After", "Before", "As", "But", "And", "However", "For", "Since",
-        "Although", "Because", "So", "To", "By", "From", "With", "Our", "Their", "His", "Her", "What", "Why", "How",
-        "Where", "Who", "No", "Not",
+        "The",
+        "A",
+        "An",
+        "It",
+        "Its",
+        "In",
+        "On",
+        "At",
+        "He",
+        "She",
+        "They",
+        "We",
+        "I",
+        "You",
+        "This",
+        "That",
+        "These",
+        "Those",
+        "There",
+        "If",
+        "When",
+        "While",
+        "After",
+        "Before",
+        "As",
+        "But",
+        "And",
+        "However",
+        "For",
+        "Since",
+        "Although",
+        "Because",
+        "So",
+        "To",
+        "By",
+        "From",
+        "With",
+        "Our",
+        "Their",
+        "His",
+        "Her",
+        "What",
+        "Why",
+        "How",
+        "Where",
+        "Who",
+        "No",
+        "Not",
     }
 )
 
@@ -368,9 +428,7 @@ def _cluster_edge(text: str, start: int, limit: int) -> int:
     return limit
 
 
-def _overlap_start(
-    text: str, low: int, high: int, breaks: list[tuple[int, float]], places: list[int]
-) -> int | None:
+def _overlap_start(text: str, low: int, high: int, breaks: list[tuple[int, float]], places: list[int]) -> int | None:
     """The first sentence in `[low, high)`, else the first word of it; None inside code and where there is neither."""
     i = bisect_left(places, low)
     while i < len(places) and places[i] < high:

@@ -1,19 +1,19 @@
 """Every error Headwater raises on purpose, as one tree.
 
-    HeadwaterError                 what went wrong, which thing, how to mend it
-    ├── UsageError                 the request is wrong; nothing was changed            (HTTP 400/422, exit 2)
-    │   ├── QueryError             a query does not parse; carries the character position
-    │   ├── ConfigError            a setting is unknown or has an impossible value
-    │   └── ConflictError          the same idempotency key came with another body, or the thing exists (HTTP 409/422)
-    ├── NotFoundError              no such topic, record, group, watch ...               (HTTP 404, exit 3)
-    ├── UnreachableError           no daemon, or a provider that cannot be reached       (HTTP 502/503, exit 3)
-    │   └── EmbedError             an embedder failed after its retries, or answered nonsense
-    ├── OwnedError                 another process owns the data directory; carries its URL   (exit 1)
-    ├── AuthError                  no key, a wrong key, or a foreign Host or Origin      (HTTP 401/403/421)
-    ├── LimitError                 too large, too many, or too fast; carries retry_after_s    (HTTP 413/429)
-    ├── WaitTimeout                the thing waited for has not happened yet             (HTTP 202/504, exit 4)
-    ├── StorageError               the disk is full, or the log cannot be written        (HTTP 507)
-    └── DamageError                an index file is damaged; it is rebuilt from the log
+HeadwaterError                 what went wrong, which thing, how to mend it
+├── UsageError                 the request is wrong; nothing was changed            (HTTP 400/422, exit 2)
+│   ├── QueryError             a query does not parse; carries the character position
+│   ├── ConfigError            a setting is unknown or has an impossible value
+│   └── ConflictError          the same idempotency key came with another body, or the thing exists (HTTP 409/422)
+├── NotFoundError              no such topic, record, group, watch ...               (HTTP 404, exit 3)
+├── UnreachableError           no daemon, or a provider that cannot be reached       (HTTP 502/503, exit 3)
+│   └── EmbedError             an embedder failed after its retries, or answered nonsense
+├── OwnedError                 another process owns the data directory; carries its URL   (exit 1)
+├── AuthError                  no key, a wrong key, or a foreign Host or Origin      (HTTP 401/403/421)
+├── LimitError                 too large, too many, or too fast; carries retry_after_s    (HTTP 413/429)
+├── WaitTimeout                the thing waited for has not happened yet             (HTTP 202/504, exit 4)
+├── StorageError               the disk is full, or the log cannot be written        (HTTP 507)
+└── DamageError                an index file is damaged; it is rebuilt from the log
 """
 
 from __future__ import annotations

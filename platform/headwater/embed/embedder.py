@@ -97,9 +97,7 @@ class Embedder(ABC):
         return f"<{type(self).__name__} {self.name}>"
 
 
-def unit_rows(
-    rows: Any, count: int, *, dimension: int | None, who: str, positions: Sequence[int] | None = None
-) -> Vectors:
+def unit_rows(rows: Any, count: int, *, dimension: int | None, who: str, positions: Sequence[int] | None = None) -> Vectors:
     """`rows` as `(count, d)` float32 unit rows. EmbedError, naming `who` and the position of the text, for another count
     or dimension, for NaN and infinity, and for zero and constant rows (they have no direction to search by)."""
     import numpy as np

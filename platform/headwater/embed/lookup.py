@@ -67,9 +67,7 @@ STATIC = Weights(
 BGE_FLOOR, MINILM_FLOOR = 0.51, 0.08
 
 
-def load(
-    name: str, settings: EmbeddingSettings, *, cache: VectorCache | None = None, dimension: int | None = None
-) -> Embedder:
+def load(name: str, settings: EmbeddingSettings, *, cache: VectorCache | None = None, dimension: int | None = None) -> Embedder:
     """The embedder of a name: bge-small, minilm, static, hash, openai:NAME, onnx:PATH, external, or a plugin's.
 
     ConfigError for an unknown name (it names the nearest), EmbedError where weights are missing or damaged (it says
