@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import typer
@@ -39,6 +39,11 @@ REFERENCE = ROOT / "docs" / "reference"
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 _FENCED = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 _LINK = re.compile(r"\[[^\]\n]*\]\(([^)\s]+)\)")
+
+
+def _memory() -> Verbs:
+    """Verbs to describe surfaces with; none is called."""
+    return cast(Verbs, MemoryVerbs())
 
 
 def page(name: str) -> str:
@@ -200,10 +205,10 @@ def test_the_exit_codes_are_those_the_help_states() -> None:
 # ---------------------------------------------------------------------- HTTP, MCP, metrics
 
 
-def _operations() -> dict[str, dict[str, Any]]:
-    """`{"GET /v1/topics": operation}` of the API."""
-    described = routes(MemoryVerbs()).openapi()
-    return {f"{method.upper()} {path}": one for path, of in described["paths"].items() for method, one in of.items()}
+API = routes(_memory()).openapi()
+OPERATIONS: dict[str, dict[str, Any]] = {
+    f"{method.upper()} {path}": one for path, of in API["paths"].items() for method, one in of.items()
+}
 
 
 def _routes() -> dict[str, str]:
@@ -211,38 +216,36 @@ def _routes() -> dict[str, str]:
 
 
 def test_every_route_is_documented_and_no_other_is() -> None:
-    assert set(_routes()) == set(_operations())
+    assert set(_routes()) == set(OPERATIONS)
 
 
 def test_every_route_written_elsewhere_is_one() -> None:
-    known = _operations()
     for file in PAGES:
         for route in re.findall(r"`((?:GET|POST|PATCH|PUT|DELETE) /[^`\s]*)`", file.read_text("utf-8")):
-            assert route in known, f"{file.name}: {route}"
+            assert route in OPERATIONS, f"{file.name}: {route}"
 
 
-@pytest.mark.parametrize("route", _operations())
+@pytest.mark.parametrize("route", OPERATIONS)
 def test_every_parameter_of_a_route_is_named_in_its_row(route: str) -> None:
-    operation, row = _operations()[route], _routes()[route]
+    operation, row = OPERATIONS[route], _routes()[route]
     for parameter in operation.get("parameters", []):
         if parameter["in"] != "path":
             assert f"`{parameter['name']}`" in row, f"{route}: {parameter['name']}"
 
 
-@pytest.mark.parametrize("route", [r for r, one in _operations().items() if "requestBody" in one])
+@pytest.mark.parametrize("route", [r for r, one in OPERATIONS.items() if "requestBody" in one])
 def test_every_field_of_a_body_is_named_in_its_row(route: str) -> None:
-    document = routes(MemoryVerbs()).openapi()
-    operation, row = _operations()[route], _routes()[route]
+    operation, row = OPERATIONS[route], _routes()[route]
     schema = next(iter(operation["requestBody"]["content"].values()))["schema"]
     for option in [schema, *schema.get("anyOf", [])]:
         if "$ref" in option:
-            option = document["components"]["schemas"][option["$ref"].rsplit("/", 1)[1]]
+            option = API["components"]["schemas"][option["$ref"].rsplit("/", 1)[1]]
         for name in option.get("properties", {}):
             assert re.search(rf"\b{name}\b", row), f"{route}: {name}"
 
 
 def test_every_tool_is_documented_with_its_parameters_and_no_other_is() -> None:
-    served = {tool.name: set(tool.parameters["properties"]) for tool in tools(MemoryVerbs(), allow_write=True)}
+    served = {tool.name: set(tool.parameters["properties"]) for tool in tools(_memory(), allow_write=True)}
     said = {code(cells[0])[0]: set(code(cells[1])) for cells in rows(page("mcp")) if code(cells[0])}
     assert said == served
 
@@ -250,7 +253,7 @@ def test_every_tool_is_documented_with_its_parameters_and_no_other_is() -> None:
 def test_the_readme_names_the_tools_that_read() -> None:
     stated = re.search(r"Tools: `([^`]+)`", (ROOT / "README.md").read_text("utf-8"))
     assert stated is not None
-    assert set(stated[1].split()) == {tool.name for tool in tools(MemoryVerbs(), allow_write=False)}
+    assert set(stated[1].split()) == {tool.name for tool in tools(_memory(), allow_write=False)}
 
 
 def test_every_metric_is_documented_with_its_type_and_labels_and_no_other_is() -> None:
@@ -333,6 +336,13 @@ def test_every_query_written_in_the_language_page_parses() -> None:
     for q in queries:
         if q not in ("phrase",):
             query.parse(q, now_ms=0)
+
+
+def test_every_stage_of_a_dead_letter_is_documented_and_no_other_is() -> None:
+    source = "\n".join(file.read_text("utf-8") for file in (ROOT / "platform").rglob("*.py"))
+    stages = set(re.findall(r'(?:set_aside,? ?\(?|add_dead_letter\()[\w., ]*, "(\w+)"', source))
+    said = page("records").partition("## Dead letters")[2].partition("Nothing waits")[0]
+    assert set(code(said)) == stages
 
 
 def test_every_name_the_package_exports_that_docs_use_is_there() -> None:
