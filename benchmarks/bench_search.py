@@ -1,7 +1,7 @@
 """Search latency and recall, beside plain Chroma and a brute-force scan over the same vectors in the same run.
 
-Passages are short texts that never repeat, so that every record is one. Vectors are those of the `hash` model (deterministic,
-made of words): what is measured is searching, and embedding the query with the default model is reported by itself.
+Passages are short texts that never repeat, so that every record is one. Vectors are by default those of the `hash` model (made
+of words, quick): what is measured is searching, and embedding the query with the default model is reported by itself.
 """
 
 from __future__ import annotations
@@ -61,12 +61,12 @@ class Corpus:
         self.vectors = np.empty((0, 0), np.float32)
         self.query_vectors: dict[str, np.ndarray] = {}
 
-    def embed(self, hw: headwater.Headwater) -> None:
+    def embed(self, hw: headwater.Headwater, model: str) -> None:
         """The vectors that the engine itself will store."""
-        pieces = [hw.embed(self.texts[at : at + 1000], model="hash").vectors for at in range(0, len(self.texts), 1000)]
+        pieces = [hw.embed(self.texts[at : at + 1000], model=model).vectors for at in range(0, len(self.texts), 1000)]
         self.vectors = np.concatenate([np.asarray(p, np.float32) for p in pieces])
         for query in self.queries:
-            self.query_vectors[query] = np.asarray(hw.embed([query], model="hash").vectors[0], np.float32)
+            self.query_vectors[query] = np.asarray(hw.embed([query], model=model).vectors[0], np.float32)
 
     def scores(self, query: str) -> np.ndarray:
         found: np.ndarray = self.vectors @ self.query_vectors[query]
@@ -145,17 +145,18 @@ def plain_chroma(directory: str, corpus: Corpus, truth: Sequence[np.ndarray], me
 def main(argv: Sequence[str] | None = None) -> int:
     parser = options(__doc__)
     parser.add_argument("--passages", type=int, default=50_000, help="distinct texts")
+    parser.add_argument("--model", default="hash", help="whose vectors; `static` (an extra) has more natural neighbourhoods")
     parser.add_argument("--queries", type=int, default=300)
     parser.add_argument("--seal-at", type=int, default=40_000, help="vectors that make a segment; more than passages for none")
     args = parser.parse_args(argv)
     size, queries = (600, 20) if args.small else (args.passages, args.queries)
     segments = 0 if args.small or args.seal_at > size else 1
     before, corpus = machine(), Corpus(size, queries, args.seed)
-    metrics: dict[str, Any] = {"passages": size, "queries": queries, "seal_at": args.seal_at}
-    settings: dict[str, Any] = {"embedding": {"model": "hash", "cache_enabled": False}, "index": {"seal_at": args.seal_at}}
+    metrics: dict[str, Any] = {"model": args.model, "passages": size, "queries": queries, "seal_at": args.seal_at}
+    settings: dict[str, Any] = {"embedding": {"model": args.model, "cache_enabled": False}, "index": {"seal_at": args.seal_at}}
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as directory:
         with headwater.open(f"{directory}/hw", **settings) as hw:
-            corpus.embed(hw)
+            corpus.embed(hw, args.model)
             metrics["fill_s"] = round(fill(hw, corpus, segments), 1)
             say(f"{size} passages searchable in {metrics['fill_s']} s, segments: {len(hw.index(TOPIC).segments)}")
         started = time.perf_counter()
