@@ -180,9 +180,20 @@ def _written_commands() -> Iterator[tuple[str, str]]:
                 yield file.name, found[1]
 
 
-def test_every_command_line_in_the_docs_names_commands_and_options_there_are() -> None:
-    lines = list(_written_commands())
-    assert len(lines) > 10
+def _hinted_commands() -> Iterator[tuple[str, str]]:
+    """Every command line in a help text, an error message or a docstring."""
+    for path, command in COMMANDS.items():
+        for found in re.findall(r"^\s*headwater ([a-z].*)$", command.help or "", re.MULTILINE):
+            yield f"help of {' '.join(path)}", found
+    for folder in ("platform", "mcp_server"):
+        for file in (ROOT / folder).rglob("*.py"):
+            for found in re.findall(r"`headwater ([a-z][^`\n\"]*)`", file.read_text("utf-8")):
+                yield file.name, found
+
+
+def test_every_command_line_in_docs_helps_and_errors_names_commands_and_options_there_are() -> None:
+    lines = [*_written_commands(), *_hinted_commands()]
+    assert len(lines) > 60
     for file, line in lines:
         words = shlex.split(line.partition("|")[0].replace("...", ""))
         path: tuple[str, ...] = ()
