@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -112,11 +112,12 @@ class Searcher:
             trace.lap("semantic", candidates=len(found))
         if not words and not vectors:
             self._by_time(plan, wanted, found)
-        ranked = self._rank(plan, found.values(), by_time=not words and not vectors)
+        sighted = {t.row.id for t in plan.topics if any(e.name in vectors for e, _ in t.shelves())}
+        ranked = self._rank(plan, found.values(), sighted=sighted, by_time=not words and not vectors)
         if vectors and plan.mode != "keyword" and words and plan.mode != "semantic":
             self._complete_keyword(plan, words, ranked)
             self._complete_vectors(plan, vectors, ranked)
-            ranked = self._rank(plan, ranked, by_time=False)
+            ranked = self._rank(plan, ranked, sighted=sighted, by_time=False)
         trace.lap("fuse", passages=len(ranked))
         page, more = self._page(plan, ranked)
         hits = self._expand(plan, page)
@@ -216,11 +217,15 @@ class Searcher:
 
     # ------------------------------------------------------------------ fusion
 
-    def _rank(self, plan: Plan, candidates: Iterable[_Candidate], *, by_time: bool) -> list[_Candidate]:
+    def _rank(
+        self, plan: Plan, candidates: Iterable[_Candidate], *, sighted: Collection[int], by_time: bool
+    ) -> list[_Candidate]:
+        """Candidates by score, best first. A topic that is not `sighted`, for which no vector of the query could be had,
+        is judged by words alone."""
         ranked = list(candidates)
         for c in ranked:
             weight = {"keyword": 0.0, "semantic": 1.0}.get(plan.mode, c.topic.config.semantic_weight)
-            if plan.mode == "hybrid" and c.topic.embedder is None:
+            if plan.mode == "hybrid" and c.topic.row.id not in sighted:
                 weight = 0.0
             c.score = weight * c.vector + (1 - weight) * c.keyword
         if by_time:

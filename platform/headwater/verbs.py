@@ -116,7 +116,8 @@ class Verbs(Protocol):
         limit: int = 50,
         cursor: str | None = None,
     ) -> PatternsReply:
-        """The passages of a topic with counts in a window; with `new_since` only those first seen since then."""
+        """The passages of a topic with counts in a window; with `new_since` only those first seen since then. Words of `q`
+        must occur."""
 
     async def timeline(
         self,
@@ -127,7 +128,7 @@ class Verbs(Protocol):
         until: When | None = None,
         buckets: int = 60,
     ) -> Timeline:
-        """How many records match, by time."""
+        """How many records match, by time. Words of `q` must occur."""
 
     async def ask(
         self,

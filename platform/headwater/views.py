@@ -96,10 +96,11 @@ def index_view(topic: TopicIndex) -> IndexInfo:
 def patterns(
     log: Log, keyword: KeywordIndex, searcher: Searcher, plan: Plan, *, new_since_ms: int | None, limit: int
 ) -> PatternsReply:
-    """The passages of the plan's one topic with their counts in scope, most frequent first."""
+    """The passages of the plan's one topic with their counts in scope, most frequent first. Words must occur."""
     (topic,) = plan.topics
+    plan = _requiring_words(plan)
     end = plan.skip + limit
-    if is_narrow(plan) or plan.words:
+    if is_narrow(plan):
         counts = _counts(keyword, plan, topic)
         rows = [r for r in topic.catalogue.rows(counts).values() if new_since_ms is None or r.first_ms >= new_since_ms]
         ranked = sorted(rows, key=lambda r: (-counts[r.id], r.id))
@@ -112,12 +113,14 @@ def patterns(
     return PatternsReply(tuple(_pattern(log, topic, r, counts[r.id], new_since_ms) for r in ranked[plan.skip : end]), coverage)
 
 
+def _requiring_words(plan: Plan) -> Plan:
+    """The plan with its free words as conditions: where nothing is ranked, a word that need not occur says nothing."""
+    return replace(plan, scope=replace(plan.scope, phrases=plan.scope.phrases + tuple(plan.query.text.split())))
+
+
 def _counts(keyword: KeywordIndex, plan: Plan, topic: TopicIndex) -> dict[int, int]:
-    """Records in scope of each surviving passage; with words, of the passages that have one of them."""
+    """Records in scope of each surviving passage."""
     found = keyword.passages(plan.scope, limit=MOST_PASSAGES)
-    if plan.words:
-        matched = {m.passage for m in keyword.match(plan.words, plan.scope, limit=20_000)}
-        found = {p: n for p, n in found.items() if p in matched}
     counts: dict[int, int] = {}
     for passage, number in found.items():
         if passage:
@@ -139,8 +142,7 @@ def _pattern(log: Log, topic: TopicIndex, row: PassageRow, count: int, new_since
 
 def timeline(keyword: KeywordIndex, searcher: Searcher, plan: Plan, buckets: int) -> Timeline:
     """Records in scope by time, in at most `buckets` equal steps of a round length. Words of the query must occur."""
-    words = tuple(plan.query.text.split())
-    plan = replace(plan, scope=replace(plan.scope, phrases=plan.scope.phrases + words))
+    plan = _requiring_words(plan)
     coverage = searcher.coverage(plan, 0, 0)
     span = keyword.time_range(plan.scope)
     if span is None:
