@@ -9,7 +9,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 from headwater.errors import NotFoundError, UsageError
-from headwater.query import as_filters, canonical_level, parse, parse_time
+from headwater.levels import canonical_level
+from headwater.query import as_filters, parse, parse_time
 from headwater.records import (
     Answer,
     Appended,

@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 from headwater.errors import DamageError, StorageError, UsageError
 from headwater.keyword import Doc, KeywordIndex, Scope
 from headwater.keyword_words import MAX_TERMS, attainable
-from headwater.query import LEVELS, Filter, parse
+from headwater.levels import LEVELS
+from headwater.query import Filter, parse
 
 MINUTE = 60_000
 ALL = Scope((1, 2))

@@ -16,7 +16,7 @@ from datetime import datetime
 from functools import partial
 from typing import Any, Literal
 
-from headwater.query import LEVELS, canonical_level
+from headwater.levels import LEVELS, canonical_level
 from headwater.records import (
     Answer,
     Appended,

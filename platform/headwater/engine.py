@@ -2,8 +2,8 @@
 
     append -> intake (clean, read time and level) -> log (committed) -> indexer (passages, keywords, vectors) -> search
 
-Verbs are coroutines on one loop; what blocks (SQLite, tantivy, numpy) is crossed into threads here and in the indexer,
-nowhere else. `headwater.open()` wraps an engine for synchronous use, the daemon serves one over HTTP.
+Verbs are coroutines on one loop; what blocks (SQLite, tantivy, numpy) is taken to threads here and in the indexer.
+`headwater.open()` wraps an engine for synchronous use, the daemon serves one over HTTP.
 """
 
 from __future__ import annotations

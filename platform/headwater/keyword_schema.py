@@ -18,7 +18,8 @@ from typing import Any, NamedTuple
 import orjson
 import tantivy
 
-from headwater.query import KNOWN_FIELDS, canonical_level, number_of, text_of
+from headwater.levels import canonical_level
+from headwater.query import KNOWN_FIELDS, number_of, text_of
 from headwater.records import Scalar
 
 TEXT_CHARS = 1_000_000  # of one document; what is behind is not searchable by keyword

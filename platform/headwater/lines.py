@@ -22,11 +22,11 @@ from headwater.lines_fields import (
     level_of,
     logfmt_fields,
 )
-from headwater.lines_header import HEAD_CHARS, LEVELS, Layout, layout, level_in_message, settled_by
+from headwater.lines_header import HEAD_CHARS, Layout, layout, level_in_message, settled_by
 from headwater.lines_time import Instants
 from headwater.records import Scalar
 
-__all__ = ["LEVELS", "LineReader", "Reading"]
+__all__ = ["LineReader", "Reading"]
 
 _CACHED_LAYOUTS = 32_768
 _PREFIXES = (64, 112, HEAD_CHARS)  # characters of a line under which its layout is looked for

@@ -16,7 +16,7 @@ from typing import Any
 
 import orjson
 
-from headwater.lines_header import LEVELS
+from headwater.levels import WRITTEN
 from headwater.records import Scalar
 
 MESSAGE_KEYS = ("message", "msg", "log", "event", "body", "text", "short_message")
@@ -94,7 +94,7 @@ def flatten(fields: Mapping[str, Any], most: int) -> dict[str, Scalar]:
 def level_of(key: str, value: object) -> str | None:
     """The canonical level of a field: a word, a pino number 10..60, or a syslog number 0..7."""
     if isinstance(value, str):
-        if (found := LEVELS.get(value.strip().lower())) is not None:
+        if (found := WRITTEN.get(value.strip().lower())) is not None:
             return found
         value = int(value) if value.isascii() and value.isdigit() and len(value) < 4 else None
     if isinstance(value, bool) or not isinstance(value, int):

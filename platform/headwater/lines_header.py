@@ -11,19 +11,11 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from headwater.levels import WRITTEN
 from headwater.lines_time import TimeSpan, match_time
 
 HEAD_CHARS = 256  # how far into a line its header is looked for
 
-_SPELLINGS = {
-    "trace": ("trace", "verbose", "finest", "finer"),
-    "debug": ("debug", "fine", "dbg"),
-    "info": ("info", "information", "informational", "notice", "note", "log"),
-    "warn": ("warn", "warning"),
-    "error": ("error", "err", "severe", "failure"),
-    "fatal": ("fatal", "alert", "crit", "critical", "emerg", "emergency", "panic"),
-}
-LEVELS = {spelling: level for level, spellings in _SPELLINGS.items() for spelling in spellings}
 LETTERS = {"V": "trace", "D": "debug", "I": "info", "W": "warn", "E": "error", "F": "fatal"}
 
 _UPPER = (
@@ -71,7 +63,7 @@ _INLINE = re.compile(
     rf"(?<![\w.])(?:({_UPPER})\b(?!\s*=)|[\[<(]({_ANY})[\]>)]|(?:^|(?<=\s))({_ANY}):(?=\s)|\b[a-z]*level=\"?({_ANY})\b)"
 )
 
-_LEVEL_WORDS = frozenset(LEVELS)
+_LEVEL_WORDS = frozenset(WRITTEN)
 _WORDS_ONLY = {code: " " for code in range(128) if not chr(code).isalnum() and code != 95}
 
 
@@ -167,7 +159,7 @@ def _after_time(head: str, end: int, last: TimeSpan, first: int) -> tuple[str | 
         if sort == "bracket" and "component" in seen:
             break
         if sort == "level":
-            level = LEVELS[found["level"].strip("[]<>():").lower()]
+            level = WRITTEN[found["level"].strip("[]<>():").lower()]
         elif sort == "letter":
             level = LETTERS[found["letter"]]
         at = found.end()
@@ -182,14 +174,15 @@ def _after_time(head: str, end: int, last: TimeSpan, first: int) -> tuple[str | 
 
 def _is_host(head: str, end: int) -> bool:
     """Whether behind a full timestamp a host and a process with its id follow, as syslog writes them."""
-    return re.match(r"\s[\w.-]+\s[\w./-]+\[[0-9]+\]:\s", head[end:]) is not None
+    found = re.match(r"\s([\w.-]+)\s[\w./-]+\[[0-9]+\]:\s", head[end:])
+    return found is not None and found[1].lower() not in WRITTEN
 
 
 def _level_at(head: str, at: int) -> tuple[str | None, int]:
     found = _LEADING.match(head, at)
     if found is None or not head[found.end() :].strip() or found["d"]:
         return None, at
-    return LEVELS[(found["a"] or found["b"] or found["c"]).lower()], found.end() if found["a"] or found["c"] else at
+    return WRITTEN[(found["a"] or found["b"] or found["c"]).lower()], found.end() if found["a"] or found["c"] else at
 
 
 def _without_time(head: str, at: int, pri: tuple[int, int]) -> Layout:
@@ -200,7 +193,7 @@ def _without_time(head: str, at: int, pri: tuple[int, int]) -> Layout:
             tag = _ELEMENT.match(head, found.end())
             start = tag.end() if tag and tag.lastgroup == "component" else head.find(":", found.end()) + 1
             return Layout(None, LETTERS[found["d"]], _past_blanks(head, start), pri)
-        level = LEVELS[(found["a"] or found["b"] or found["c"]).lower()]
+        level = WRITTEN[(found["a"] or found["b"] or found["c"]).lower()]
         return Layout(None, level, _past_blanks(head, found.end()), pri)
     return Layout(None, None, _past_blanks(head, at) if at else 0, pri)
 
@@ -211,7 +204,7 @@ def level_in_message(text: str, start: int) -> str | None:
     if _LEVEL_WORDS.isdisjoint(window.lower().translate(_WORDS_ONLY).split()):
         return None
     found = _INLINE.search(text, start, start + 80)
-    return LEVELS[(found[1] or found[2] or found[3] or found[4]).lower()] if found else None
+    return WRITTEN[(found[1] or found[2] or found[3] or found[4]).lower()] if found else None
 
 
 def _past_blanks(head: str, at: int) -> int:

@@ -27,20 +27,15 @@ from datetime import UTC, date, datetime, time
 from typing import Any, Literal, cast, get_args
 
 from headwater.errors import QueryError, UsageError
+from headwater.levels import LEVELS, canonical_level
 from headwater.records import MAX_MS, MIN_MS, Mode, Scalar, from_ms, to_ms
 from headwater.verbs import When
 
 Op = Literal["=", "!=", ">", ">=", "<", "<=", "prefix", "!prefix"]
 COMPARISONS = (">=", "<=", ">", "<")
 KNOWN_FIELDS = ("key", "partition", "offset", "level", "topic", "time", "since", "until", "mode")
-LEVELS = ("trace", "debug", "info", "notice", "warn", "error", "critical", "alert", "fatal")  # least severe first
 VALUE_CHARS = 500
 
-_LEVEL_NAMES = {name: name for name in LEVELS} | {
-    "verbose": "trace", "finest": "trace", "finer": "trace", "dbg": "debug", "fine": "debug", "information": "info",
-    "informational": "info", "inf": "info", "warning": "warn", "wrn": "warn", "err": "error", "severe": "error",
-    "crit": "critical", "emerg": "fatal", "emergency": "fatal", "panic": "fatal",
-}  # fmt: skip
 _NAME = re.compile(r"([A-Za-z_@][\w.@-]*):")
 _NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?", re.ASCII)
 _OPERATOR = re.compile(r">=|<=|!=|>|<")
@@ -117,12 +112,6 @@ class Query:
 def parse(text: str, *, now_ms: int) -> Query:
     """The query `text` says; ages count back from `now_ms`. Raises QueryError and nothing else; linear in the length."""
     return _Reader(text, now_ms).read()
-
-
-def canonical_level(name: str) -> str:
-    """The name in LEVELS for a level as logs write it (`WARNING` -> `warn`); lower case where it is unknown."""
-    name = name.strip().lower()[:VALUE_CHARS]
-    return _LEVEL_NAMES.get(name, name)
 
 
 def number_of(value: Scalar) -> float | None:

@@ -79,7 +79,7 @@ class OnnxEmbedder(Embedder):
 
     async def aclose(self) -> None:
         for lane in (self._passages, self._queries):
-            await asyncio.to_thread(lane.shutdown, cancel_futures=True)
+            lane.shutdown(wait=False, cancel_futures=True)  # what runs ends by itself, and nobody waits for it
         self._graph = None
 
 

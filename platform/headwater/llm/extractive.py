@@ -20,6 +20,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, Literal
 
 from headwater.chunks import sentences
+from headwater.levels import canonical_level
 from headwater.records import Hit, Passage, Span
 
 if TYPE_CHECKING:
@@ -223,7 +224,7 @@ def _note_names_and_trouble(question: str, units: list[_Unit], evidence: Sequenc
     nothing_else = troubled and not set(content_words(_TROUBLE.sub(" ", question))) - _VAGUE
     for unit in units:
         item = evidence[unit.index]
-        trouble = troubled and item.level is not None and item.level.casefold() in _BAD_LEVELS
+        trouble = troubled and item.level is not None and canonical_level(item.level) in ("error", "fatal")
         unit.bonus = TROUBLE * trouble
         unit.named = nothing_else and trouble
         if names and not unit.named:
@@ -304,7 +305,6 @@ _TROUBLE = re.compile(
     r"\b(?:fail\w*|br[eo]ak\w*|broken?|error\w*|wrong|problem\w*|crash\w*|outage\w*|incident\w*|trouble|went down)\b",
     re.IGNORECASE,
 )
-_BAD_LEVELS = frozenset({"error", "err", "severe", "critical", "crit", "fatal", "alert", "emergency", "emerg", "panic"})
 _VAGUE = frozenset({"all", "any", "happen", "happened", "last", "latest", "log", "new", "now", "recent", "recently", "today"})
 _NAMED_THING = re.compile(r"\w[\w.:/-]{3,}\w")
 _ORDINARY = re.compile(r"\d+[a-z]{0,3}|\D+|[\d.:/-]{1,10}(?:T[\d:.]+Z?)?", re.IGNORECASE)

@@ -1,0 +1,22 @@
+"""The one scale of severities: six levels, and the spellings that mean them."""
+
+from __future__ import annotations
+
+LEVELS = ("trace", "debug", "info", "warn", "error", "fatal")  # least severe first
+
+_SPELLINGS = {
+    "trace": ("trace", "verbose", "finest", "finer"),
+    "debug": ("debug", "fine", "dbg"),
+    "info": ("info", "information", "informational", "notice", "note", "log"),
+    "warn": ("warn", "warning"),
+    "error": ("error", "err", "severe", "failure"),
+    "fatal": ("fatal", "alert", "crit", "critical", "emerg", "emergency", "panic"),
+}
+WRITTEN = {spelling: level for level, spellings in _SPELLINGS.items() for spelling in spellings}  # as headers spell them
+_ABBREVIATED = {"inf": "info", "wrn": "warn"}
+
+
+def canonical_level(name: str) -> str:
+    """The name in LEVELS for a level as logs write it (`WARNING` -> `warn`); lower case where it is unknown."""
+    name = name.strip().lower()
+    return WRITTEN.get(name) or _ABBREVIATED.get(name, name)
