@@ -14,6 +14,7 @@ from typing import NamedTuple
 import apsw
 import numpy as np
 
+from headwater.database import insert_many
 from headwater.log import Log, in_list, set_cursor
 from headwater.schema import SEQ_BITS, SEQ_MASK
 from headwater.vectors import SegmentRow
@@ -107,7 +108,7 @@ def store_pieces(
                 tally[4] = piece.time_ms
         passages.append(passage)
         occurrences.append((piece.record, piece.n, passage, piece.start, piece.stop))
-    db.executemany("INSERT OR IGNORE INTO occurrence VALUES(?,?,?,?,?)", occurrences)
+    insert_many(db, "INSERT OR IGNORE INTO occurrence", occurrences)
     db.executemany(
         "UPDATE passage SET first_seq = iif(count, min(first_seq, ?2), ?2), last_seq = iif(count, max(last_seq, ?3), ?3),"
         " first_ms = iif(count, min(first_ms, ?4), ?4), last_ms = iif(count, max(last_ms, ?5), ?5), count = count + ?1"

@@ -13,7 +13,6 @@ import asyncio
 import json
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from dataclasses import asdict
 from datetime import datetime
 from typing import Any, Literal, Self, TypeVar
 from urllib.parse import quote, urlsplit
@@ -390,7 +389,7 @@ def _entry(entry: Entry) -> Any:
         return {"value": entry}
     if not isinstance(entry, Draft):
         return entry
-    record = {k: v for k, v in asdict(entry).items() if v is not None and k in ("value", "key", "partition", "vector")}
+    record = {k: v for k, v in entry._asdict().items() if v is not None and k in ("value", "key", "partition", "vector")}
     if entry.attributes:
         record["attributes"] = dict(entry.attributes)
     if entry.time_ms is not None:

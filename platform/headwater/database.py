@@ -8,6 +8,7 @@ acknowledged is on disk. Reads use connections of their own and never wait for w
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import queue
 import threading
@@ -23,7 +24,22 @@ from headwater.errors import StorageError
 T = TypeVar("T")
 _WAL_PAGES = 4000  # of 4 KiB, before the checkpointer moves them into the database
 _WAL_MOST_PAGES = 32_000  # where the writer itself does so: it never rests long enough for the WAL to start anew
+_VARIABLES = 32_000  # SQLite's limit on those of one statement is 32,766
+_ROWS_A_STATEMENT = 250
 _MOST_AT_ONCE = 20_000  # rows in one commit
+
+
+def insert_many(db: apsw.Connection, insert: str, rows: Sequence[tuple[Any, ...]]) -> None:
+    """Run `insert` ("INSERT INTO t") for all rows, many to a statement: every step of a statement lets go of the
+    interpreter, and with busy threads beside this one getting it back costs more than the row."""
+    if not rows:
+        return
+    width = len(rows[0])
+    most = min(_VARIABLES // width, _ROWS_A_STATEMENT)
+    one = f"({','.join('?' * width)})"
+    for at in range(0, len(rows), most):
+        part = rows[at : at + most]
+        db.execute(f"{insert} VALUES{','.join([one] * len(part))}", tuple(itertools.chain.from_iterable(part)))
 
 
 class _Request(NamedTuple):
@@ -85,6 +101,11 @@ class Database:
     def write(self, write: Callable[[apsw.Connection], T], *, rows: int = 1) -> T:
         """Run a write and wait until it is committed."""
         return self.submit(write, rows=rows).result()
+
+    @property
+    def crowded(self) -> bool:
+        """Whether so much waits for the writer that `submit` may soon hold its caller."""
+        return self._waiting * 2 >= self._most_waiting
 
     @contextlib.contextmanager
     def reading(self) -> Iterator[apsw.Connection]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import logging
 import os
 import shutil
@@ -17,6 +18,7 @@ import tempfile
 import time
 import uuid
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, ParamSpec, TypeVar
@@ -35,7 +37,6 @@ from headwater.errors import (
     HeadwaterError,
     NotFoundError,
     UsageError,
-    WaitTimeout,
 )
 from headwater.indexer import Indexer
 from headwater.intake import drafts as intake
@@ -65,7 +66,7 @@ from headwater.records import (
     Timeline,
     Topic,
 )
-from headwater.search import Plan, Searcher
+from headwater.search import Plan, Searcher, meaning_of
 from headwater.stock import Embedders, Stock, open_keyword
 from headwater.topicindex import TopicIndex
 from headwater.verbs import Entry, When
@@ -73,6 +74,8 @@ from headwater.verbs import Entry, When
 logger = logging.getLogger(__name__)
 P = ParamSpec("P")
 T = TypeVar("T")
+_COLLECT = 50_000  # allocations between two looks for cycles: records come by the thousand and have none (a fifth of the time)
+_FEW = 32  # records of an append that is prepared on the loop itself
 _MOST_TEXTS = 1000
 _MOST_PATTERNS = 1000
 _MOST_BUCKETS = 1000
@@ -96,6 +99,8 @@ class Engine:
         self._closed = True
 
     async def __aenter__(self) -> Engine:
+        self._collecting = gc.get_threshold()
+        gc.set_threshold(max(_COLLECT, self._collecting[0]), *self._collecting[1:])
         await _thread(self._open)
         self._closed = False
         self._appended = asyncio.Event()
@@ -164,7 +169,11 @@ class Engine:
         if wait not in ("stored", "searchable"):
             raise UsageError(f"wait must be stored or searchable, not {wait!r}")
         index = await self._home(topic)
-        receipts = await _thread(self._append, index, records, idempotency_key, origin)
+        # a few records take less time to prepare than the way to a thread and back does
+        if len(records) <= _FEW and index.config.oversize == "keep" and not self.log.crowded:
+            receipts = await asyncio.wrap_future(self._append(index, records, idempotency_key, origin))
+        else:
+            receipts = await _thread(lambda: self._append(index, records, idempotency_key, origin).result())
         if wait == "stored" or not receipts:
             return Appended(tuple(receipts))
         try:
@@ -183,7 +192,9 @@ class Engine:
                 await _thread(self.stock.create, name, {})
             return self.stock.find(name)
 
-    def _append(self, index: TopicIndex, records: Sequence[Entry], key: str | None, origin: Origin | None) -> list[Receipt]:
+    def _append(
+        self, index: TopicIndex, records: Sequence[Entry], key: str | None, origin: Origin | None
+    ) -> Future[list[Receipt]]:
         ready = intake(records, index.config, self._reader, self.settings.ingest, now_ms=now_ms())
         delivery = Delivery.of(key, records) if key else None
         if index.config.oversize == "dead-letter":
@@ -192,7 +203,7 @@ class Engine:
                 reason = f"the value has {len(draft.value)} characters, more than max_value_bytes ({most})"
                 self.stock.set_aside(index, "intake", reason, draft.value)
             ready = [d for d in ready if len(d.value) <= most]
-        return self.log.append(index.row.id, ready, origin=origin, delivery=delivery).result()
+        return self.log.append(index.row.id, ready, origin=origin, delivery=delivery)
 
     # ------------------------------------------------------------------ topics
 
@@ -321,7 +332,7 @@ class Engine:
         home = self.stock.find(topic)
         if home.embedder is None:
             raise UsageError(f"{topic!r} is keyword-only; `headwater index create {topic}` adds meaning search")
-        vector, own = await _thread(self._meaning_of, home, partition, offset)
+        vector, own = await _thread(meaning_of, self.log, home, partition, offset)
         others = [
             t.row.name for t in self.stock.choose(topics or [topic]) if t.embedder and t.embedder.name == home.embedder.name
         ]
@@ -329,16 +340,6 @@ class Engine:
         reply = await _thread(self.searcher.search, wanted, {home.embedder.name: vector})
         hits = [h for h in reply if h.passage.id not in own and (h.topic, h.partition, h.offset) != (topic, partition, offset)]
         return replace(reply, hits=tuple(hits[:top_k]))
-
-    def _meaning_of(self, home: TopicIndex, partition: int, offset: int) -> tuple[np.ndarray, set[int]]:
-        """A record's mean vector `(d,)` and its passages."""
-        row = self.log.find(self.log.topic(home.row.name), partition, offset)
-        own = {home.resolve(p.passage) for p in home.catalogue.places([row.id]).get(row.id, ())}
-        ids, found = home.catalogue.vectors([m for p in own for m in home.family(p)])
-        if not len(ids):
-            raise WaitTimeout(f"{home.row.name}/{partition}/{offset} is not embedded yet; try again in a moment")
-        vector = found.mean(axis=0)
-        return vector / (np.linalg.norm(vector) or 1.0), own
 
     async def patterns(
         self,
@@ -486,6 +487,7 @@ class Engine:
         await _thread(self.indexer.save_marks)
         await self.stock.aclose()
         await _thread(self._opened.close)
+        gc.set_threshold(*self._collecting)
 
 
 @contextlib.asynccontextmanager

@@ -11,19 +11,21 @@ import hashlib
 import zlib
 from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import apsw
 import orjson
 
-from headwater.database import Database
+from headwater.database import Database, insert_many
 from headwater.errors import ConflictError, NotFoundError, UsageError
 from headwater.records import DeadLetter, Draft, Receipt, Record, address, from_ms
 from headwater.schema import SEQ_BITS, SEQ_MASK, migrate
 
 _COLUMNS = "id, partition, offset, time_ms, appended_ms, key, value, attributes, body"
+_BLOCK = 500  # records read by one statement
+_MOST_CHARS = 32_000_000  # of text in one call of `rows`, beyond which it gives fewer records
 
 
 class Row(NamedTuple):
@@ -92,7 +94,9 @@ class Delivery:
     @classmethod
     def of(cls, key: str, body: Sequence[Any]) -> Delivery:
         """The delivery of these entries; the same entries give the same digest."""
-        plain = [asdict(entry) if isinstance(entry, Draft) else entry for entry in body]
+        plain = [
+            {**entry._asdict(), "attributes": dict(entry.attributes)} if isinstance(entry, Draft) else entry for entry in body
+        ]
         try:
             text = orjson.dumps(plain, option=orjson.OPT_SORT_KEYS | orjson.OPT_NON_STR_KEYS, default=str)
         except TypeError:  # lone surrogates and integers beyond 64 bits, for which the intake has rules
@@ -125,6 +129,11 @@ class Log:
         )
         self.submit, self.write, self.reading = self._database.submit, self._database.write, self._database.reading
         self.check, self.close = self._database.check, self._database.close
+
+    @property
+    def crowded(self) -> bool:
+        """Whether an append may have to wait for room."""
+        return self._database.crowded
 
     def on_append(self, listener: Callable[[Collection[int]], None]) -> None:
         """Call `listener(topic ids)` from the writer thread after each commit that stored records."""
@@ -188,7 +197,7 @@ class Log:
             rows.append((*place, draft.key, draft.value, encoded, stream, position, draft.raw, vector, draft.body))
             receipts.append(Receipt(name, partition, offset, seq))
             seq += 1
-        db.executemany("INSERT INTO record VALUES(?,?,?,?,?,?,?,?,?,?,?,?,?)", rows)
+        insert_many(db, "INSERT INTO record", rows)
         if partitions > 1:
             db.executemany("INSERT INTO spread VALUES(?,?,?,?)", [(topic, r[1], r[2], r[0] & SEQ_MASK) for r in rows])
         db.executemany("INSERT OR REPLACE INTO head VALUES(?,?,?)", [(topic, p, o) for p, o in heads.items()])
@@ -265,11 +274,19 @@ class Log:
     # ------------------------------------------------------------------ reading
 
     def rows(self, topic: int, start: int, limit: int, *, before: int | None = None) -> list[Row]:
-        """At most `limit` records with seq >= `start` (and < `before`), in seq order."""
-        end = (topic << SEQ_BITS) | (SEQ_MASK if before is None else max(before, 0))
-        query = f"SELECT {_COLUMNS} FROM record WHERE id >= ? AND id < ? ORDER BY id LIMIT ?"
+        """At most `limit` records with seq >= `start` (and < `before`), in seq order; fewer where they are large."""
+        first, end = topic << SEQ_BITS | start, (topic << SEQ_BITS) | (SEQ_MASK if before is None else max(before, 0))
+        out: list[Row] = []
+        size = 0
         with self.reading() as db:
-            return list(map(Row._make, db.execute(query, (topic << SEQ_BITS | start, end, limit))))
+            while len(out) < limit and size < _MOST_CHARS:
+                part = _block(db, first, end, min(limit - len(out), _BLOCK))
+                if not part:
+                    break
+                out += part
+                size += sum(len(row.value) for row in part)
+                first = part[-1].id + 1
+        return out
 
     def rows_before(self, topic: int, seq: int, limit: int) -> list[Row]:
         """The last `limit` records with seq < `seq`, in seq order."""
@@ -383,6 +400,18 @@ class Log:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _block(db: apsw.Connection, first: int, end: int, limit: int) -> list[Row]:
+    """The next records as one JSON text: a statement lets go of the interpreter at every step, and with busy threads
+    beside this one that costs more than the parsing."""
+    chosen = f"SELECT {_COLUMNS} FROM record WHERE id >= ? AND id < ? ORDER BY id LIMIT ?"
+    columns = _COLUMNS.replace("attributes", "CAST(attributes AS TEXT)")
+    try:
+        text = db.execute(f"SELECT json_group_array(json_array({columns})) FROM ({chosen})", (first, end, limit)).get
+    except (apsw.TooBigError, apsw.NoMemError):
+        return [Row._make(r) for r in db.execute(chosen, (first, end, 1))]
+    return [Row._make((*r[:7], None if r[7] is None else r[7].encode(), r[8])) for r in orjson.loads(text)]
 
 
 def in_list(values: Collection[int]) -> str:

@@ -11,7 +11,8 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any, Literal
+from types import MappingProxyType
+from typing import Any, Literal, NamedTuple
 
 Scalar = str | int | float | bool
 Mode = Literal["hybrid", "keyword", "semantic"]
@@ -42,8 +43,7 @@ def to_ms(when: datetime) -> int:
     return (delta.days * 86_400 + delta.seconds) * 1000 + delta.microseconds // 1000
 
 
-@dataclass(frozen=True, slots=True)
-class Draft:
+class Draft(NamedTuple):
     """A record before it is stored. `time_ms` None means: the time found in the text, else the time of the append.
 
     `position` is the place in the source this draft came from (monotonic within one source; a second delivery of
@@ -55,7 +55,7 @@ class Draft:
     value: str
     key: str | None = None
     time_ms: int | None = None
-    attributes: Mapping[str, Scalar] = field(default_factory=dict)
+    attributes: Mapping[str, Scalar] = MappingProxyType({})
     partition: int | None = None
     position: int | None = None
     raw: bytes | None = None

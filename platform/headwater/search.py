@@ -25,7 +25,7 @@ import numpy as np
 
 from headwater.catalogue import PassageRow, Place
 from headwater.embed import Embedder
-from headwater.errors import UsageError
+from headwater.errors import UsageError, WaitTimeout
 from headwater.keyword import KeywordIndex, Scope
 from headwater.keyword_words import SATURATION
 from headwater.log import Log, Row
@@ -406,6 +406,17 @@ def unit_score(topic: TopicIndex, embedder: Embedder, similarity: float) -> floa
     if topic.config.metric == "dot":
         return float(1 / (1 + np.exp(-similarity)))
     return float(1 / (1 + max(-similarity, 0.0)))
+
+
+def meaning_of(log: Log, topic: TopicIndex, partition: int, offset: int) -> tuple[np.ndarray, set[int]]:
+    """A record's mean vector `(d,)` and its passages; WaitTimeout while none of them is embedded."""
+    row = log.find(log.topic(topic.row.name), partition, offset)
+    own = {topic.resolve(p.passage) for p in topic.catalogue.places([row.id]).get(row.id, ())}
+    ids, found = topic.catalogue.vectors([m for p in own for m in topic.family(p)])
+    if not len(ids):
+        raise WaitTimeout(f"{topic.row.name}/{partition}/{offset} is not embedded yet; try again in a moment")
+    vector = found.mean(axis=0)
+    return vector / (np.linalg.norm(vector) or 1.0), own
 
 
 def is_narrow(plan: Plan) -> bool:

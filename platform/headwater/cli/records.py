@@ -101,7 +101,6 @@ async def _append_texts(load: Load, texts: Sequence[str], key: str | None, attri
 
 
 async def _append_stdin(load: Load, jsonl: bool, multiline: bool, key: str | None, attributes: dict[str, str]) -> None:
-    from dataclasses import replace
 
     from headwater.sources.stdin import Stdin
 
@@ -109,7 +108,7 @@ async def _append_stdin(load: Load, jsonl: bool, multiline: bool, key: str | Non
         drafts = _parsed(batch, load) if jsonl else list(batch.drafts)
         if key is not None or attributes:
             drafts = [
-                replace(d, key=d.key if d.key is not None else key, attributes={**attributes, **d.attributes}) for d in drafts
+                d._replace(key=d.key if d.key is not None else key, attributes={**attributes, **d.attributes}) for d in drafts
             ]
         await load.store(drafts, batch.stream)
 

@@ -24,7 +24,6 @@ import os
 import stat
 import zlib
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
@@ -207,7 +206,7 @@ class Reading(Iterator[Batch]):
             except BadLine as error:
                 yield Fault(line.start, str(error), text[:_PAYLOAD_CHARS]), line.end
             else:
-                yield (replace(draft, raw=raw) if raw is not None else draft), line.end
+                yield (draft._replace(raw=raw) if raw is not None else draft), line.end
 
     def _document(self) -> Batch:
         parts, size = [], 0
@@ -252,7 +251,7 @@ class Reading(Iterator[Batch]):
         except BadLine as error:
             return Fault(start, str(error), text[:_PAYLOAD_CHARS])
         attributes = {name: cell(v) if isinstance(v, str) else v for name, v in draft.attributes.items()}
-        return replace(draft, attributes=attributes)
+        return draft._replace(attributes=attributes)
 
 
 def _clean(text: str) -> str:
