@@ -120,6 +120,8 @@ class Searcher:
             ranked = self._rank(plan, ranked, sighted=sighted, by_time=False)
         trace.lap("fuse", passages=len(ranked))
         page, more = self._page(plan, ranked)
+        if not words and not vectors:
+            more = max(in_scope - plan.skip - len(page), 0)  # every record in scope matches
         hits = self._expand(plan, page)
         trace.lap("expand", hits=len(hits))
         return SearchReply(

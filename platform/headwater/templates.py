@@ -21,7 +21,7 @@ from headwater.templates_mask import WILD, condense, embed_text, fold, loose, ma
 __all__ = ["Changes", "Miner", "TemplateReader", "decide", "embed_text"]
 
 _SIMILARITY = 0.55  # share of a group's constant positions a message must have to join it
-_WORDS_KEPT = 4  # distinct plain words of a position that keep templates of their own
+_WORDS_KEPT = 8  # distinct plain words of a position that keep templates of their own
 _STATES_KEPT = 12  # the same for words in capitals, which name states
 _MARKS_KEPT = 2  # the same for values that look like names or ids (dots, slashes, capitals inside)
 _MOST_IN_LEAF = 120
@@ -257,4 +257,5 @@ def _kept(seen: Sequence[str]) -> int:
     """How many distinct values a position may have and keep them."""
     if all(t.isupper() for t in seen):
         return _STATES_KEPT
-    return _WORDS_KEPT if all(t.isalpha() and (t.islower() or t.istitle()) for t in seen) else _MARKS_KEPT
+    plain = all(t.replace("-", "").isalpha() and (t.islower() or t.istitle()) for t in seen)
+    return _WORDS_KEPT if plain else _MARKS_KEPT

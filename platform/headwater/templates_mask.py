@@ -67,7 +67,7 @@ _MASKS = tuple(
             WILD,
         ),
         ("_", r"\b([A-Za-z]{2,}_)[-+]?0[\w.$@-]*(?<![.-])", rf"\1{WILD}"),  # blk_123, attempt_1_0
-        ("0", r"(?<![\w.$@-])\+?[\w.$@-]*?0(?:[\w.$@:-]|,(?=0))*(?<![.:-])", WILD),  # any other word with a digit
+        ("0", r"(?<![\w.$@+~-])\+?[\w.$@+~-]*?0(?:[\w.$@:+~-]|,(?=0))*(?<![.:-])", WILD),  # any other word with a digit
         (" from <", r"(?<=\bfor )[\w.$-]+(?= from <\*>)", WILD),  # who, where it says from where
         ("<*>", r"(\b[A-Za-z]{2,40}_<\*>|(?<!\S)<\*>)(?:[ ,;]+\1(?![\w=]))+", r"\1"),  # lists, whose length varies
     )

@@ -6,7 +6,9 @@ import glob
 import os
 import sys
 import time
+from collections import deque
 from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -16,11 +18,14 @@ from headwater.cli import output
 from headwater.cli.session import Csv, Data, Json, Since, Url, opening, pairs_of, session
 
 if TYPE_CHECKING:
+    from headwater.blocking import Headwater
     from headwater.cli.load import Load, Tally
     from headwater.cli.progress import Step
     from headwater.records import Draft, Record
     from headwater.sources import Batch
     from headwater.sources.files import Reading
+
+_LOOK_BACK = 20_000  # stored records among which `tail --last` looks for those that match
 
 Topic = Annotated[str, typer.Argument(metavar="TOPIC")]
 Wait = Annotated[bool, typer.Option("--wait", help="Return when search finds the records.")]
@@ -305,17 +310,33 @@ def tail(
     with session(data, url) as verbs:
         if since is not None:
             query, from_start = f"{query} since:{since}".strip(), True
-        if not from_start and after is None and last:
-            found = verbs.topic(topic)
-            if found.partitions == 1 and (stored := found.watermark.stored):
-                from_start = stored <= last
-                after = None if from_start else f"{topic}/0/{stored - last - 1}"
         if form is output.Format.CSV:
             output.show_csv(_RECORD_HEADS, ())
-        for count, record in enumerate(verbs.tail(topic, query, after=after, from_start=from_start), 1):
+        history: list[Record] = []
+        if not from_start and after is None and last:
+            history, after = _newest(verbs, topic, query, last)
+        for count, record in enumerate(chain(history, verbs.tail(topic, query, after=after, from_start=from_start)), 1):
             _show_record(record, form, raw)
             if limit is not None and count >= limit:
                 return
+
+
+def _newest(verbs: Headwater, topic: str, query: str, most: int) -> tuple[list[Record], str | None]:
+    """The newest records that match among the last `_LOOK_BACK` stored, oldest first, and the address of the last one
+    looked at, behind which to follow."""
+    from headwater.matching import matches
+    from headwater.query import parse
+
+    wanted = parse(query, now_ms=time.time_ns() // 1_000_000)
+    found: deque[Record] = deque(maxlen=most)
+    seen: str | None = None
+    cursor: str | None = str(max(verbs.topic(topic).watermark.stored - _LOOK_BACK, 0))
+    while cursor is not None:
+        page = verbs.records(topic, limit=1000, cursor=cursor)
+        found.extend(record for record in page.records if matches(wanted, record))
+        seen = page.records[-1].address if page.records else seen
+        cursor = page.next_cursor
+    return list(found), seen
 
 
 def _show_record(record: Record, form: output.Format, raw: bool) -> None:
