@@ -30,14 +30,7 @@ from headwater import browse, views
 from headwater.config import Settings, TopicConfig
 from headwater.embed import Embedder
 from headwater.embed.cache import VectorCache
-from headwater.errors import (
-    ConfigError,
-    ConflictError,
-    EmbedError,
-    HeadwaterError,
-    NotFoundError,
-    UsageError,
-)
+from headwater.errors import ConfigError, ConflictError, EmbedError, HeadwaterError, NotFoundError, StorageError, UsageError
 from headwater.indexer import Indexer
 from headwater.intake import drafts as intake
 from headwater.lines import LineReader
@@ -484,7 +477,8 @@ class Engine:
             if isinstance(outcome, BaseException) and not isinstance(outcome, asyncio.CancelledError):
                 logger.error("a background task had failed", exc_info=outcome)
         self._wake_readers()
-        await _thread(self.indexer.save_marks)
+        with contextlib.suppress(StorageError):  # what cannot be written now is done again at the next start
+            await _thread(self.indexer.settle)
         await self.stock.aclose()
         await _thread(self._opened.close)
         gc.set_threshold(*self._collecting)

@@ -78,6 +78,7 @@ class Indexer:
         self._committed, self._unmarked = 0.0, False
         self._marked = time.monotonic()
         self._uncommitted: dict[int, int] = {}
+        self._settled = False
         self._lost: set[int] = set()  # topics whose keyword documents went with a failed commit
         self.problem: str | None = None
         self.busy = threading.Lock()  # held while a topic's indexes are fed; taken by whoever replaces them
@@ -253,6 +254,8 @@ class Indexer:
         stored = self._log.stored()
         more = False
         with self.busy:
+            if self._settled:
+                return False
             for id in self._lost & self.topics.keys():
                 self._feed_again(self.topics[id])
             self._lost.clear()
@@ -335,6 +338,15 @@ class Indexer:
                     topic.semantic = upto
         self._uncommitted.clear()
         self._unmarked = True
+
+    def settle(self) -> None:
+        """Map no more, commit what was handed to the keyword index and write its cursors: nothing is fed again at the next
+        start. A step that is still on its way in a thread, its task cancelled, finds the door closed."""
+        with self.busy:
+            self._settled = True
+            if self._uncommitted:
+                self._commit_keyword()
+            self.save_marks()
 
     def save_marks(self) -> None:
         """Write the keyword cursors to the log. They rest in memory while work goes on: they only save replaying."""
