@@ -386,3 +386,15 @@ def test_appends_of_many_callers_are_all_kept(tmp_path: Path) -> None:
         await assert_converged(engine, "t")
 
     run(tmp_path, main)
+
+
+def test_quotes_filter_a_query_and_are_emphasis_in_a_long_question(tmp_path: Path) -> None:
+    async def main(engine: Engine) -> None:
+        await fill(engine, "t", ["articles on time sharing in operating systems", "a note on sharing time"])
+        assert len(await engine.search('"time sharing"', mode="keyword")) == 1
+        asked = 'Which articles of ours describe anything at all about "sharing of time" in the systems we operate?'
+        reply = await engine.search(asked, mode="keyword")
+        assert reply[0].value.startswith("articles")
+        assert any("emphasis" in note for note in reply.coverage.notes)
+
+    run(tmp_path, main)

@@ -15,6 +15,7 @@ from headwater.stock import Stock
 from headwater.verbs import When
 
 MOST_HITS = 1000
+PROSE_WORDS = 8  # free words beyond which a query is a question in prose, whose quotes are emphasis
 _MODES = ("hybrid", "keyword", "semantic")
 
 
@@ -61,12 +62,16 @@ def plan(
         raise UsageError(f"mode must be one of {', '.join(_MODES)}, not {mode!r}")
     since_ms, until_ms = window(since, until)
     rest = tuple(f for f in query.filters if not (f.field == "topic" and f.op == "="))
+    prose = len(query.text.split()) > PROSE_WORDS
+    notes: tuple[str, ...] = ()
+    if prose and query.phrases:
+        notes = (f"quotes in a question of more than {PROSE_WORDS} words are emphasis; in a shorter query a phrase must occur",)
     scope = Scope(
         tuple(t.row.id for t in chosen),
         filters=rest + as_filters(filters or {}),
-        phrases=query.phrases,
+        phrases=() if prose else query.phrases,
         excluded=query.excluded,
         since_ms=query.since_ms if since_ms is None else since_ms,
         until_ms=query.until_ms if until_ms is None else until_ms,
     )
-    return Plan(query, chosen, scope, mode, top_k, skip_of(cursor), min_score, "vector" in include, explain)
+    return Plan(query, chosen, scope, mode, top_k, skip_of(cursor), min_score, "vector" in include, explain, notes)
