@@ -72,7 +72,7 @@ def test_numbers_ids_addresses_and_paths_are_wildcards() -> None:
 def test_few_values_stay_apart_and_many_become_a_wildcard() -> None:
     miner = Miner()
     assert miner.mine("service opened by the operator") != miner.mine("service closed by the operator")
-    names = ["alpha", "beta", "gamma", "delta", "epsilon", "zeta"]
+    names = ["alpha", "beta", "gamma", "delta", "epsilon", "zeta", "eta", "theta", "iota", "kappa"]
     first = miner.mine("job alpha has been accepted by the scheduler")
     assert first == "job alpha has been accepted by the scheduler"
     for name in names:
