@@ -25,6 +25,11 @@ from headwater.errors import ConfigError
 from headwater.records import PassageKind
 
 Metric = Literal["cosine", "euclidean", "dot"]
+IndexKind = Literal["hnsw", "flat", "ivf"]
+INDEX_SETTINGS = (
+    "index_kind", "metric", "hnsw_m", "hnsw_ef_construction", "hnsw_ef_search", "ivf_cells", "ivf_n_probe",
+)  # fmt: skip
+"""The settings of a topic that shape its vector index: they take effect in the background, and nothing is embedded again."""
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
@@ -78,8 +83,14 @@ class IngestSettings:
 class IndexSettings:
     seal_at: int = _set(100_000, "Passages in the tail before it is sealed into a segment.")
     max_segments: int = _set(4, "More segments than this are rewritten into one.")
+    keep_former_s: float = _set(604_800.0, "How long a replaced model's vectors are kept up to date, so that it can come back.")
     commit_interval_s: float = _set(0.1, "Shortest time between two keyword commits.")
     keyword_memory_bytes: int = _set(64_000_000, "Memory of the keyword writer.")
+
+
+@dataclass(frozen=True, slots=True)
+class SearchSettings:
+    record_queries: int = _set(200, "Latest distinct query texts kept for each topic, to judge another model by; 0 keeps none.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,9 +114,12 @@ class TopicConfig:
     metric: Metric = _set("cosine", "Distance between vectors.")
     dimension: int | None = _set(None, "Vector length; needed for `external`, else the model's own.")
     semantic_weight: float = _set(0.5, "Share of meaning in hybrid scores, 0 to 1.")
+    index_kind: IndexKind = _set("hnsw", "Segments as a graph (hnsw), scanned (flat), or in cells of which few are scanned (ivf).")
     hnsw_m: int = _set(16, "HNSW neighbours per vector (max_neighbors).")
     hnsw_ef_construction: int = _set(100, "HNSW candidates while building.")
     hnsw_ef_search: int = _set(100, "HNSW candidates while searching.")
+    ivf_cells: int = _set(0, "Cells of an ivf segment; 0 for a number that suits its size.")
+    ivf_n_probe: int = _set(16, "Cells of an ivf segment that a search scans.")
     chunk_chars: int = _set(1400, "Target length of a chunk, in characters.")
     chunk_overlap: int = _set(150, "Characters two neighbouring chunks share.")
     retention_s: float | None = _set(None, "Age, since the append, at which records go.")
@@ -123,6 +137,7 @@ class Settings:
     embedding: EmbeddingSettings = _made(EmbeddingSettings, "Embedding models.")
     ingest: IngestSettings = _made(IngestSettings, "Appending and indexing.")
     index: IndexSettings = _made(IndexSettings, "Keyword and vector indexes.")
+    search: SearchSettings = _made(SearchSettings, "Searching.")
     topics: Mapping[str, TopicConfig] = _made(dict, "Topics created at start: [topics.NAME].")
     sources: tuple[SourceSettings, ...] = _set((), "What the daemon follows: [[sources]].")
 
@@ -331,10 +346,12 @@ def _convert(value: Any, hint: Any, name: str) -> Any:
 
 
 def _check_topic(config: TopicConfig) -> None:
-    positive = ("partitions", "chunk_chars", "hnsw_m", "hnsw_ef_construction", "hnsw_ef_search")
+    positive = ("partitions", "chunk_chars", "hnsw_m", "hnsw_ef_construction", "hnsw_ef_search", "ivf_n_probe")
     for name in positive:
         if getattr(config, name) < 1:
             raise ConfigError(f"{name} must be at least 1")
+    if config.ivf_cells < 0:
+        raise ConfigError("ivf_cells must be at least 0")
     if config.partitions > 1024:
         raise ConfigError("partitions must be at most 1024")
     if not 0 <= config.semantic_weight <= 1:

@@ -63,6 +63,12 @@ MIGRATIONS: tuple[str, ...] = (
     CREATE TABLE segment(name TEXT PRIMARY KEY, topic INTEGER NOT NULL, model INTEGER NOT NULL, count INTEGER NOT NULL,
         min_id INTEGER NOT NULL, max_id INTEGER NOT NULL, manifest TEXT NOT NULL) WITHOUT ROWID;
     """,
+    """
+    CREATE TABLE shadow(topic INTEGER PRIMARY KEY, model INTEGER NOT NULL, state TEXT NOT NULL, config TEXT NOT NULL,
+        threshold REAL, next_passage INTEGER NOT NULL DEFAULT 0, started_ms INTEGER NOT NULL, changed_ms INTEGER NOT NULL,
+        report TEXT);
+    CREATE TABLE asked(topic INTEGER, text TEXT, at_ms INTEGER NOT NULL, PRIMARY KEY(topic, text)) WITHOUT ROWID;
+    """,
 )
 
 

@@ -74,10 +74,11 @@ def load(name: str, settings: EmbeddingSettings, *, cache: VectorCache | None = 
     where was looked, and the mending command). `dimension` is the vector length wanted, where a model leaves a choice.
     With a cache, and `settings.cache_enabled`, the result is Cached; what is cheaper to make than to find is not."""
     kind, _, rest = name.partition(":")
-    if name == "hash":
+    if name == "hash" or (kind == "hash" and rest.isdecimal() and 2 <= int(rest) <= 4096):
         from headwater.embed.hash import HashEmbedder
 
-        return HashEmbedder(dimension=dimension, batch_size=settings.batch_size)
+        made = HashEmbedder(dimension=int(rest) if rest else dimension, batch_size=settings.batch_size, name=name)
+        return _fits(made, dimension)
     if name == "external":
         from headwater.embed.external import ExternalEmbedder
 
