@@ -27,6 +27,7 @@ from headwater.verbs import Entry
 _KNOWN = {"value", "key", "timestamp", "attributes", "partition", "vector"}
 _READABLE_CHARS = 65_536  # a longer text is a document: its time and level come with it or not at all
 _NAME_CHARS = 200  # of an attribute's name
+_draft_of = Draft._make  # all nine fields in order: half the time of a call with names
 
 
 def drafts(
@@ -36,16 +37,20 @@ def drafts(
     out: list[Draft] = []
     plain = config.passages != "chunks" and config.embedding_model != "external"
     read = reader.read
+    levels: dict[str | None, Mapping[str, Scalar]] = {None: {}}  # the attributes of lines that have no others
+    attributes: Mapping[str, Scalar]
     for entry in entries:
         # Almost everything that comes in is a line of ASCII: its own short way.
         if plain and type(entry) is str and entry.isascii() and len(entry) <= _READABLE_CHARS:
-            found = read(entry)
-            level, fields = found.level, found.attributes
+            time_ms, level, start, fields, _ = read(entry)
+            body: int | None = start
             if fields:
-                out.append(Draft(entry, None, found.time_ms, _joined({}, fields, level, limits.max_attributes)))
+                attributes, body = _joined({}, fields, level, limits.max_attributes), None
+            elif (known := levels.get(level)) is not None:
+                attributes = known
             else:
-                attributes = {} if level is None else {"level": level}
-                out.append(Draft(entry, None, found.time_ms, attributes, body=found.start))
+                attributes = levels[level] = {"level": level or ""}
+            out.append(_draft_of((entry, None, time_ms, attributes, None, None, None, None, body)))
             continue
         try:
             out.append(_complete(_draft(entry, now_ms), config, reader, limits))

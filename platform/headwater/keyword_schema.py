@@ -26,6 +26,8 @@ TEXT_CHARS = 1_000_000  # of one document; what is behind is not searchable by k
 NUL = "\0"  # between a field's name and its value
 TOKEN_BYTES = 100  # longer ones are not words
 COLUMNS = ("topic", "seq", "n", "passage", "partition", "offset")  # unsigned; time is signed
+# Letters by case, digits as small ones, everything else apart: a text without "aA" and "AAa" in this has no camel case.
+_CASES = bytes(97 if 97 <= b <= 122 or 48 <= b <= 57 else 65 if 65 <= b <= 90 else 32 for b in range(256))
 _CAMEL = re.compile(r"\b(?:[a-z]++[A-Z]|[A-Z](?:[A-Z]++[a-z]|[a-z0-9]++[A-Z]))[A-Za-z0-9]*", re.ASCII)
 _HUMPS = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[0-9]+")
 _UNSPACED = re.compile(  # Han, kana, Thai, Lao, Khmer, Myanmar: words are not set apart by spaces
@@ -54,7 +56,7 @@ def schema() -> tantivy.Schema:
     """The one schema; an index made with another is damaged to us, and rebuilt."""
     builder = tantivy.SchemaBuilder()
     for name in COLUMNS:
-        builder.add_unsigned_field(name, indexed=name in ("topic", "passage"), fast=True)
+        builder.add_unsigned_field(name, indexed=name in ("topic", "seq", "passage"), fast=True)
     builder.add_integer_field("time", fast=True)
     builder.add_text_field("text", tokenizer_name="words", index_option="position")
     builder.add_text_field("field", tokenizer_name="raw", index_option="basic")
@@ -114,7 +116,8 @@ class Encoder:
         text: Any = doc.text
         if len(text) > TEXT_CHARS or not text.isascii():
             text = prepared(text)
-        if words := _CAMEL.findall(text):
+        cases = text.encode().translate(_CASES)
+        if (b"aA" in cases or b"AAa" in cases) and (words := _CAMEL.findall(text)):
             parts = {self._cached(self._humps, word, humps): None for word in words if len(word) <= TOKEN_BYTES}
             text = [text, " ".join(parts)]
         fields, numbers = self._fields(doc)
@@ -134,6 +137,9 @@ class Encoder:
         if doc.key is not None:
             fields.append("key\0" + text_of(doc.key))
         level = doc.level
+        if level is not None and len(doc.attributes) == 1 and doc.attributes.get("level") is level:  # the most common case
+            fields.append("level\0" + self._cached(self._levels, level[:100], canonical_level))
+            return fields, numbers
         for name, value in doc.attributes.items():
             if name in KNOWN_FIELDS:
                 if name == "level" and level is None:

@@ -28,6 +28,8 @@ from headwater.records import Scalar
 __all__ = ["LineReader", "Reading"]
 
 _CACHED_LAYOUTS = 32_768
+_CACHED_LEVELS = 32_768
+_LEVEL_CHARS = 80  # of a message in which a level is looked for
 _PREFIXES = (64, 112, HEAD_CHARS)  # characters of a line under which its layout is looked for
 _FOLD = bytes(48 if 48 <= byte <= 57 else byte for byte in range(256))
 _PRIORITIES = ("fatal", "fatal", "fatal", "error", "warn", "info", "info", "debug")
@@ -55,6 +57,7 @@ class LineReader:
         self._most = max_attributes
         self._instants = Instants(clock_ms)
         self._layouts: dict[bytes, Layout | None] = {}  # by as many characters as settle them
+        self._levels: dict[bytes, str | None] = {}  # by the begin of a message
 
     def read(self, text: str) -> Reading:
         """Everything the text says of itself."""
@@ -66,15 +69,17 @@ class LineReader:
             found = layout(text[:HEAD_CHARS])
         start, level, span = found.start, found.level, found.time
         if level is None:
-            level = level_in_message(text, start)
+            level = self._level_in_message(text, start)
             if level is None and found.pri[1]:
                 level = _PRIORITIES[int(text[found.pri[0] : found.pri[1]]) & 7]
         if span is None:
-            return Reading(None, level, start, _NONE, text[start:] if start else text)
-        fraction, behind = span.fraction, span.fraction_end
-        second = text[span.start : fraction] + text[behind : span.end]
-        time_ms = self._instants.instant(span.name, second, text[fraction:behind])
-        return Reading(time_ms, level, start, _NONE, text[start:])
+            return Reading._make((None, level, start, _NONE, text[start:] if start else text))
+        name, _, begin, end, fraction, behind = span
+        if fraction == behind:
+            time_ms = self._instants.instant(name, text[begin:end], "")
+        else:
+            time_ms = self._instants.instant(name, text[begin:fraction] + text[behind:end], text[fraction:behind])
+        return Reading._make((time_ms, level, start, _NONE, text[start:]))
 
     def message(self, text: str) -> str:
         """`read(text).message`, cheaper."""
@@ -85,6 +90,18 @@ class LineReader:
                 return self._message_of(fields)
             found = layout(text[:HEAD_CHARS])
         return text[found.start :] if found.start else text
+
+    def _level_in_message(self, text: str, start: int) -> str | None:
+        """`level_in_message`, which has no eye for digits, cached by what it reads with its digits folded."""
+        window = text[start - 1 : start + _LEVEL_CHARS] if start else "\n" + text[:_LEVEL_CHARS]  # with what stands before
+        key = window.encode("utf-8", "surrogatepass").translate(_FOLD)
+        try:
+            return self._levels[key]
+        except KeyError:
+            if len(self._levels) >= _CACHED_LEVELS:
+                self._levels.clear()
+            level = self._levels[key] = level_in_message(text, start, _LEVEL_CHARS)
+            return level
 
     def _layout(self, text: str) -> Layout | None:
         """The layout of a plain line; None for one that may be made of fields."""

@@ -9,7 +9,7 @@ the shape.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from headwater.levels import WRITTEN
 from headwater.lines_time import TimeSpan, match_time
@@ -67,8 +67,7 @@ _LEVEL_WORDS = frozenset(WRITTEN)
 _WORDS_ONLY = {code: " " for code in range(128) if not chr(code).isalnum() and code != 95}
 
 
-@dataclass(frozen=True, slots=True)
-class Layout:
+class Layout(NamedTuple):
     """The parts of a line of one shape. `level` is the header's; `pri` the span of a syslog priority, `(0, 0)` for none."""
 
     time: TimeSpan | None
@@ -198,12 +197,12 @@ def _without_time(head: str, at: int, pri: tuple[int, int]) -> Layout:
     return Layout(None, None, _past_blanks(head, at) if at else 0, pri)
 
 
-def level_in_message(text: str, start: int) -> str | None:
-    """The level that the first words of a message name, for lines whose header names none."""
-    window = text[start : start + 80]
+def level_in_message(text: str, start: int, chars: int) -> str | None:
+    """The level that the first `chars` characters of a message name, for lines whose header names none."""
+    window = text[start : start + chars]
     if _LEVEL_WORDS.isdisjoint(window.lower().translate(_WORDS_ONLY).split()):
         return None
-    found = _INLINE.search(text, start, start + 80)
+    found = _INLINE.search(text, start, start + chars)
     return WRITTEN[(found[1] or found[2] or found[3] or found[4]).lower()] if found else None
 
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from typing import NamedTuple
 
 from headwater.records import MAX_MS, MIN_MS, to_ms
 
@@ -83,8 +83,7 @@ _BY_NAME = {name: pattern for name, _, pattern in _DIGITS + _LETTERS}
 YEARLESS = frozenset({"yearless", "syslog", "glog"})
 
 
-@dataclass(frozen=True, slots=True)
-class TimeSpan:
+class TimeSpan(NamedTuple):
     """A timestamp's place: `[start, end)` whole, `[fraction, fraction_end)` its fraction (empty where there is none).
 
     What is left without the fraction names the second."""

@@ -70,11 +70,17 @@ class Mapper:
         pieces: list[Piece] = []
         poison: list[Poison] = []
         levels: dict[bytes | None, str | None] = {None: None}
+        most = self._limits.max_value_bytes
+        lines = self._reader.of_message if self._reader is not None and self._whole else None
         for row in rows:
-            attributes = row.attributes
+            id, _, _, time_ms, _, _, value, attributes, body = row
             try:
                 level = levels[attributes] if attributes in levels else levels.setdefault(attributes, _level(attributes))
-                self._cut(row, level, pieces)
+                if lines is not None and body is not None and len(value) <= most:  # a log line: its own short way
+                    if template := lines(value[body:]):
+                        pieces.append(Piece._make((id, 0, template, time_ms, level, None, None, None, None)))
+                else:
+                    self._cut(row, level, pieces)
             except _BAD as error:
                 poison.append(Poison(row, f"{type(error).__name__}: {error}"))
         if vectors:
