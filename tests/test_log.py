@@ -234,6 +234,8 @@ class Machine(RuleBasedStateMachine):
         self.id = topic(self.log, f"t{self.names}", self.partitions)
         self.kept: dict[int, tuple[str, str]] = {}  # seq -> (address, value)
         self.positions: dict[int, int] = {}  # position -> seq
+        self.places: dict[int, str] = {}  # seq -> address, of all there ever were
+        self.floor = -1
         self.keys: dict[str, tuple[bytes, list[str]]] = {}
         self.next_seq = 0
 
@@ -245,6 +247,7 @@ class Machine(RuleBasedStateMachine):
         for receipt, value in zip(receipts, values, strict=True):
             assert (receipt.seq, receipt.duplicate) == (self.next_seq, False)
             self.kept[receipt.seq] = (receipt.address, value)
+            self.places[receipt.seq] = receipt.address
             self.next_seq += 1
 
     @rule(positions=st.lists(st.integers(0, 12), max_size=6))
@@ -254,7 +257,9 @@ class Machine(RuleBasedStateMachine):
         for position, receipt in zip(positions, receipts, strict=True):
             if position in self.positions:
                 assert receipt.duplicate
-                assert (receipt.seq, receipt.address) == (self.positions[position], self.kept[receipt.seq][0])
+                assert (receipt.seq, receipt.address) == (self.positions[position], self.places[receipt.seq])
+            elif position <= self.floor:
+                assert (receipt.duplicate, receipt.seq, receipt.offset) == (True, -1, -1)
             else:
                 self.note([receipt], [f"p{position}"])
                 self.positions[position] = receipt.seq
@@ -282,7 +287,17 @@ class Machine(RuleBasedStateMachine):
         self.log.write(lambda db: catalogue.release(db, self.id, [self.id << 40 | s for s in gone]))
         for seq in gone:
             del self.kept[seq]
-        self.positions = {p: s for p, s in self.positions.items() if s in self.kept}
+        past = [p for p, s in self.positions.items() if s in gone]
+        self.floor = max([self.floor, *past])
+        self.positions = {p: s for p, s in self.positions.items() if p > self.floor or s in self.kept}
+
+    @rule(chosen=st.sets(st.integers(0, 12)))
+    def erase(self, chosen: set[int]) -> None:
+        gone = sorted(chosen & self.kept.keys())
+        ids = [self.id << 40 | s for s in gone]
+        assert self.log.write(lambda db: catalogue.release(db, self.id, ids, on_request=True))[0] == len(gone)
+        for seq in gone:
+            del self.kept[seq]
 
     @rule()
     def delete(self) -> None:

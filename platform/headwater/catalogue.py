@@ -14,6 +14,7 @@ from typing import NamedTuple
 import apsw
 import numpy as np
 
+from headwater import gone
 from headwater.database import insert_many
 from headwater.log import Log, in_list, set_cursor
 from headwater.schema import SEQ_BITS, SEQ_MASK
@@ -89,25 +90,26 @@ def store_pieces(
     passages: list[int] = []
     occurrences: list[tuple[int, int, int, int | None, int | None]] = []
     for piece in pieces:
-        name = piece.text if piece.vector is None else (piece.text, piece.vector)
+        record, n, text, time_ms, _, start, stop, _, vector = piece
+        name = text if vector is None else (text, vector)
         passage = ids.get(name)
         if passage is None:
-            passage = known.get(piece.text) if piece.vector is None else None
+            passage = known.get(text) if vector is None else None
             if passage is None:
                 passage = _passage(db, topic, piece)
             ids[name] = passage
-        seq = piece.record & SEQ_MASK
+        seq = record & SEQ_MASK
         if (tally := tallies.get(passage)) is None:
-            tallies[passage] = [1, seq, seq, piece.time_ms, piece.time_ms]
+            tallies[passage] = [1, seq, seq, time_ms, time_ms]
         else:
             tally[0] += 1
             tally[2] = seq
-            if piece.time_ms < tally[3]:
-                tally[3] = piece.time_ms
-            if piece.time_ms > tally[4]:
-                tally[4] = piece.time_ms
+            if time_ms < tally[3]:
+                tally[3] = time_ms
+            elif time_ms > tally[4]:
+                tally[4] = time_ms
         passages.append(passage)
-        occurrences.append((piece.record, piece.n, passage, piece.start, piece.stop))
+        occurrences.append((record, n, passage, start, stop))
     insert_many(db, "INSERT OR IGNORE INTO occurrence", occurrences)
     db.executemany(
         "UPDATE passage SET first_seq = iif(count, min(first_seq, ?2), ?2), last_seq = iif(count, max(last_seq, ?3), ?3),"
@@ -184,9 +186,11 @@ def drop_vectors(db: apsw.Connection, topic: int, model: int | None) -> None:
     db.execute("DELETE FROM vector WHERE topic = ?1 AND (?2 IS NULL OR model = ?2)", (topic, model))
 
 
-def release(db: apsw.Connection, topic: int, records: Collection[int]) -> list[int]:
-    """Delete records (by id) with their occurrences; gives the passages that no retained record refers to any more."""
+def release(db: apsw.Connection, topic: int, records: Collection[int], *, on_request: bool = False) -> tuple[int, list[int]]:
+    """Delete records (by id) with their occurrences; gives how many there were, and the passages that no retained record
+    refers to any more. What they leave in the keyword index is noted (headwater.gone)."""
     chosen = in_list(records)
+    gone.remember(db, topic, records, one_by_one=on_request)
     among = "(SELECT value FROM json_each(?1))"
     lost = list(
         db.execute(
@@ -214,13 +218,8 @@ def release(db: apsw.Connection, topic: int, records: Collection[int]) -> list[i
         db.execute("UPDATE topic SET first_seq = ? WHERE id = ?", (first & SEQ_MASK, topic))
     else:
         db.execute("UPDATE topic SET first_seq = next_seq WHERE id = ?", (topic,))
-    return [
-        id
-        for (id,) in db.execute(
-            "SELECT id FROM passage WHERE count = 0 AND id IN (SELECT value FROM json_each(?))",
-            (in_list([p for p, _ in lost]),),
-        )
-    ]
+    dead = "SELECT id FROM passage WHERE count = 0 AND id IN (SELECT value FROM json_each(?))"
+    return len(lengths), [id for (id,) in db.execute(dead, (in_list([p for p, _ in lost]),))]
 
 
 def forget_passages(db: apsw.Connection, ids: Collection[int]) -> None:
@@ -241,7 +240,7 @@ def delete_topic(db: apsw.Connection, topic: int) -> None:
 
 def sweep(db: apsw.Connection, *, limit: int = 5000) -> bool:
     """One bounded step of removing what deleted topics left; False when nothing is left."""
-    gone = "topic NOT IN (SELECT id FROM topic)"
+    past = "topic NOT IN (SELECT id FROM topic)"
     records = list(
         db.execute(f"SELECT r.id FROM record r WHERE (r.id >> {SEQ_BITS}) NOT IN (SELECT id FROM topic) LIMIT ?", (limit,))
     )
@@ -250,9 +249,12 @@ def sweep(db: apsw.Connection, *, limit: int = 5000) -> bool:
         db.execute("DELETE FROM occurrence WHERE record IN (SELECT value FROM json_each(?))", chosen)
         db.execute("DELETE FROM record WHERE id IN (SELECT value FROM json_each(?))", chosen)
         return True
-    db.execute(f"DELETE FROM alias WHERE old IN (SELECT id FROM passage WHERE {gone})")
-    for table in ("passage", "vector", "segment", "template", "cursor", "dead_letter", "delivery", "stream", "spread", "head"):
-        db.execute(f"DELETE FROM {table} WHERE {gone}")
+    db.execute(f"DELETE FROM alias WHERE old IN (SELECT id FROM passage WHERE {past})")
+    db.execute(f"DELETE FROM gone WHERE stream IN (SELECT id FROM stream WHERE {past})")
+    for table in (
+        "passage", "vector", "segment", "template", "cursor", "dead_letter", "delivery", "stream", "spread", "head", "unindexed",
+    ):  # fmt: skip
+        db.execute(f"DELETE FROM {table} WHERE {past}")
     return False
 
 

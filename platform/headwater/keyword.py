@@ -8,13 +8,10 @@ and never wait. A commit is durable: after a crash the index opens at the last o
 from __future__ import annotations
 
 import contextlib
-import json
 import queue
-import struct
 import threading
-import zlib
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +22,8 @@ import tantivy
 from tantivy import Occur, Order
 from tantivy import Query as TQuery
 
-from headwater.errors import DamageError, HeadwaterError, StorageError, UsageError
+from headwater.errors import HeadwaterError, StorageError, UsageError
+from headwater.keyword_files import reading, verify, writing
 from headwater.keyword_schema import NUL, Doc, Encoder, chunked, field_name, schema
 from headwater.keyword_scope import Clause, Scope, clauses, column_range, combined, ids, reads_text
 from headwater.keyword_words import WordReader, Words, attainable, scoring
@@ -68,10 +66,10 @@ class KeywordIndex:
         self._words = WordReader()
         self._path = path
         self._memory_bytes = max(memory_bytes, 15_000_000)  # tantivy's least
-        with _reading(path):
+        with reading(path):
             if path is not None:
                 path.mkdir(parents=True, exist_ok=True)
-                _verify(path)
+                verify(path)
             self._index = tantivy.Index(self._schema, None if path is None else str(path))
             self._index.register_tokenizer("words", self._words.analyzer)
             self._index.config_reader("manual")
@@ -113,7 +111,8 @@ class KeywordIndex:
 
     def delete_records(self, topic: int, seqs: Sequence[int]) -> None:
         """Delete the documents of these records."""
-        self._delete(topic, lambda: [column_range(self._schema, "seq", seq, seq + 1) for seq in dict.fromkeys(seqs)])
+        for start in range(0, len(seqs), _TERMS):
+            self._delete(topic, lambda start=start: [ids(self._schema, "seq", seqs[start : start + _TERMS])])  # type: ignore[misc]
 
     def delete_topic(self, topic: int) -> None:
         """Delete all documents of a topic."""
@@ -157,7 +156,7 @@ class KeywordIndex:
         """Run a step of writing unless one before it failed; the commit reports."""
         if self._failure is None:
             try:
-                with _writing(self._path):
+                with writing(self._path):
                     if self._writer is None:
                         self._writer = self._index.writer(self._memory_bytes, 1)
                     work(self._writer)
@@ -196,7 +195,7 @@ class KeywordIndex:
         self._topics |= self._view.topics
         if self._writer is not None:
             try:
-                with _writing(self._path):
+                with writing(self._path):
                     self._writer.rollback()
             except HeadwaterError:
                 self._writer = None  # beyond use; the next step makes a new one
@@ -217,7 +216,7 @@ class KeywordIndex:
         """The occurrences in scope that have at least one of `words`, by BM25, best first, equal ones by (topic, seq);
         empty where no word is known. `passages` restricts them to some, `exclude_passages` leaves some out."""
         view = self._view
-        with _reading(self._path):
+        with reading(self._path):
             read = self._read(words, view)
             if not read.terms or limit <= 0:
                 return []
@@ -231,14 +230,14 @@ class KeywordIndex:
     def words(self, words: str) -> Words:
         """What is scored of `words`, with document frequencies, and how many were dropped."""
         view = self._view
-        with _reading(self._path):
+        with reading(self._path):
             return self._read(words, view)
 
     def attainable(self, words: str) -> float:
         """The upper end of the BM25 that `words` reach in this index (`keyword_words.attainable`); 0 where none is known.
         min(1, score / attainable) compares between queries."""
         view = self._view
-        with _reading(self._path):
+        with reading(self._path):
             return attainable(self._read(words, view), view.searcher.num_docs)
 
     # ------------------------------------------------------------------ without scoring
@@ -251,7 +250,7 @@ class KeywordIndex:
     def count(self, scope: Scope, *, passages: Sequence[int] | None = None) -> int:
         """Records in scope."""
         view = self._view
-        with _reading(self._path):
+        with reading(self._path):
             query, distinct = self._records(scope, view, passages)
             if distinct:
                 return len(set(self._list(view, query, "topic", "seq")))
@@ -269,7 +268,7 @@ class KeywordIndex:
         """The newest (or oldest) records in scope, by arrival or by event time, each with one occurrence in scope."""
         view = self._view
         order, wanted = (Order.Asc if oldest else Order.Desc), limit
-        with _reading(self._path):
+        with reading(self._path):
             query, distinct = self._records(scope, view, passages)
             while limit > 0:
                 hits = view.searcher.search(query, wanted, count=False, order_by_field=by, order=order).hits
@@ -289,7 +288,7 @@ class KeywordIndex:
         if limit <= 0:
             return {}
         view = self._view
-        with _reading(self._path):
+        with reading(self._path):
             query = combined(self._clauses(scope, view, passages))
             size = min(limit, _BUCKETS)
             terms = {"field": "passage", "size": size, "segment_size": _BUCKETS}
@@ -306,7 +305,7 @@ class KeywordIndex:
     def time_range(self, scope: Scope) -> tuple[int, int] | None:
         """The first and last event time in scope, ms; None where nothing is."""
         view = self._view
-        with _reading(self._path):
+        with reading(self._path):
             query = combined(self._clauses(scope, view))
             reply = view.searcher.aggregate(query, {"a": {"min": {"field": "time"}}, "b": {"max": {"field": "time"}}})
         first, last = reply["a"]["value"], reply["b"]["value"]
@@ -321,7 +320,7 @@ class KeywordIndex:
             raise UsageError(f"a histogram's interval must be positive, not {interval_ms} ms")
         view = self._view
         base = 0 if start_ms is None else start_ms % interval_ms
-        with _reading(self._path):
+        with reading(self._path):
             query, distinct = self._records(scope, view, None)
             if start_ms is not None or end_ms is not None:
                 query = combined([(Occur.Must, query), (Occur.Must, column_range(self._schema, "time", start_ms, end_ms))])
@@ -343,7 +342,7 @@ class KeywordIndex:
         name. A field with more than 50,000 distinct values is counted over some of them."""
         view = self._view
         name = field_name(field) + NUL
-        with _reading(self._path):
+        with reading(self._path):
             query, _ = self._records(scope, view, None)
             found = view.searcher.terms_with_prefix("field", name, query, _VALUES)
         ranked = sorted(((term[len(name) :], number) for term, number in found if number), key=lambda t: (-t[1], t[0]))
@@ -386,54 +385,3 @@ class KeywordIndex:
         addresses = [address for _, address in hits]
         values: list[list[Any]] = [view.searcher.fast_field_values(name, addresses) for name in columns]
         return list(zip(*values, strict=True))
-
-
-def _verify(path: Path) -> None:
-    """Compare the files of the last commit with the checksums in their footers: DamageError. Left-over files of an
-    interrupted commit belong to no segment and are passed over."""
-    if not (path / "meta.json").exists():
-        return
-    for segment in json.loads((path / "meta.json").read_bytes())["segments"]:
-        deletes = segment.get("deletes") or {}
-        for file in path.glob(segment["segment_id"].replace("-", "") + ".*"):
-            if file.suffix == ".del" and f".{deletes.get('opstamp')}.del" not in file.name:
-                continue
-            if not _sound(file.read_bytes()):
-                raise DamageError(f"the keyword index file {file} is damaged")
-
-
-def _sound(content: bytes) -> bool:
-    """Whether a file is as tantivy wrote it: body, footer (JSON with the body's CRC-32), its length and a magic number."""
-    if len(content) < 8:
-        return False
-    length, magic = struct.unpack("<II", content[-8:])
-    if magic != 1337 or length > len(content) - 8:
-        return False
-    body = len(content) - 8 - length
-    return bool(zlib.crc32(memoryview(content)[:body]) == json.loads(content[body:-8])["crc"])
-
-
-@contextlib.contextmanager
-def _reading(path: Path | None) -> Iterator[None]:
-    """tantivy's errors while opening and searching, as ours."""
-    try:
-        yield
-    except (ValueError, OSError, KeyError) as error:
-        raise DamageError(f"the keyword index {path or 'in memory'} cannot be read: {error}") from error
-    except BaseException as error:  # a Rust panic is no Exception
-        if type(error).__name__ != "PanicException":
-            raise
-        raise DamageError(f"the keyword index {path or 'in memory'} is damaged: {error}") from error
-
-
-@contextlib.contextmanager
-def _writing(path: Path | None) -> Iterator[None]:
-    """tantivy's errors while writing, as ours."""
-    try:
-        yield
-    except (ValueError, OSError, TypeError, OverflowError) as error:
-        raise StorageError(f"the keyword index {path or 'in memory'} cannot be written: {error}") from error
-    except BaseException as error:  # a Rust panic is no Exception
-        if type(error).__name__ != "PanicException":
-            raise
-        raise StorageError(f"the keyword index {path or 'in memory'} cannot be written: {error}") from error

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 import apsw
 import orjson
 
+from headwater import gone
 from headwater.database import Database, insert_many
 from headwater.errors import ConflictError, NotFoundError, UsageError
 from headwater.records import DeadLetter, Draft, Receipt, Record, address, from_ms
@@ -156,7 +157,7 @@ class Log:
     ) -> Future[list[Receipt]]:
         """Store drafts (times set, see intake) and the source's state in one transaction. The future has a receipt each,
         in order. A (stream, position) or a delivery key seen before is not stored again."""
-        encoded = [orjson.dumps(d.attributes) if d.attributes else None for d in drafts] if attributes is None else attributes
+        encoded = _encoded(drafts) if attributes is None else attributes
         return self.submit(
             lambda db: self._append(db, topic, drafts, encoded, origin, delivery), rows=len(drafts) or 1, announce=topic
         )
@@ -182,19 +183,22 @@ class Log:
         rows: list[tuple[Any, ...]] = []
         receipts: list[Receipt] = []
         for draft, encoded in zip(drafts, attributes, strict=True):
-            if known is not None and draft.position is not None and (at := known.get(draft.position)) is not None:
+            value, key, time_ms, _, partition, position, raw, numbers, body = draft
+            if known is None:
+                position = None
+            elif position is not None and (at := known.get(position)) is not None:
                 receipts.append(Receipt(name, *at, duplicate=True))
                 continue
-            partition = _partition(draft, seq, partitions)
+            partition = _partition(draft, seq, partitions) if partition is not None or partitions > 1 else 0
             offset = heads.get(partition, 0)
             heads[partition] = offset + 1
-            if known is not None and draft.position is not None:
-                known[draft.position] = (partition, offset, seq)
-            size += len(draft.value)
-            vector = None if draft.vector is None else array.array("f", draft.vector).tobytes()
-            time_ms, position = now if draft.time_ms is None else draft.time_ms, draft.position if stream is not None else None
+            if known is not None and position is not None:
+                known[position] = (partition, offset, seq)
+            size += len(value)
+            vector = None if numbers is None else array.array("f", numbers).tobytes()
+            time_ms = now if time_ms is None else time_ms
             place = (base | seq, partition, offset, time_ms, now)
-            rows.append((*place, draft.key, draft.value, encoded, stream, position, draft.raw, vector, draft.body))
+            rows.append((*place, key, value, encoded, stream, position, raw, vector, body))
             receipts.append(Receipt(name, partition, offset, seq))
             seq += 1
         insert_many(db, "INSERT INTO record", rows)
@@ -236,7 +240,7 @@ class Log:
             return stream, {}
         places = "SELECT position, partition, offset, id FROM record WHERE stream = ? AND position IN"
         found = db.execute(f"{places} (SELECT value FROM json_each(?))", (stream, in_list(positions)))
-        return stream, {position: (p, o, id & SEQ_MASK) for position, p, o, id in found}
+        return stream, gone.positions(db, stream, positions) | {at: (p, o, id & SEQ_MASK) for at, p, o, id in found}
 
     # ------------------------------------------------------------------ topics
 
@@ -449,6 +453,23 @@ def set_columns(db: apsw.Connection, topic: int, values: Mapping[str, Any]) -> N
             raise UsageError(f"a topic has no column {column!r}")
         stored = orjson.dumps(dict(value)).decode() if column == "config" else value
         db.execute(f"UPDATE topic SET {column} = ? WHERE id = ?", (stored, topic))
+
+
+def _encoded(drafts: Sequence[Draft]) -> list[bytes | None]:
+    """The attributes of drafts as JSON. Most lines have a level and nothing else: each of those is encoded once."""
+    levels: dict[Any, bytes] = {}
+    out: list[bytes | None] = []
+    for draft in drafts:
+        attributes = draft[3]
+        if not attributes:
+            out.append(None)
+        elif len(attributes) == 1 and type(level := attributes.get("level")) is str:
+            if level not in levels:
+                levels[level] = orjson.dumps({"level": level})
+            out.append(levels[level])
+        else:
+            out.append(orjson.dumps(attributes))
+    return out
 
 
 def _partition(draft: Draft, seq: int, partitions: int) -> int:

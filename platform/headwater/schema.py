@@ -69,6 +69,12 @@ MIGRATIONS: tuple[str, ...] = (
         report TEXT);
     CREATE TABLE asked(topic INTEGER, text TEXT, at_ms INTEGER NOT NULL, PRIMARY KEY(topic, text)) WITHOUT ROWID;
     """,
+    """
+    ALTER TABLE stream ADD COLUMN floor INTEGER NOT NULL DEFAULT -1;
+    CREATE TABLE gone(stream INTEGER, position INTEGER, partition INTEGER NOT NULL, offset INTEGER NOT NULL,
+        seq INTEGER NOT NULL, PRIMARY KEY(stream, position)) WITHOUT ROWID;
+    CREATE TABLE unindexed(topic INTEGER, seq INTEGER, PRIMARY KEY(topic, seq)) WITHOUT ROWID;
+    """,
 )
 
 

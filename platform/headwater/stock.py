@@ -248,7 +248,7 @@ class Stock:
     def _release_before(self, topic: TopicIndex, seq: int) -> None:
         with self._indexer.busy:
             records = [r.id for r in self._log.rows(topic.row.id, 0, _RELEASE_STEP, before=seq)]
-            dead = self._log.write(lambda db: catalogue.release(db, topic.row.id, records), rows=len(records))
+            _, dead = self._log.write(lambda db: catalogue.release(db, topic.row.id, records), rows=len(records))
             self._keyword.delete_before(topic.row.id, seq)
             self._indexer.commit_keyword()
             if dead and topic.kind != "template":  # templates come back; texts of documents hardly do
