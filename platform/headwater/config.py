@@ -114,7 +114,7 @@ class TopicConfig:
     metric: Metric = _set("cosine", "Distance between vectors.")
     dimension: int | None = _set(None, "Vector length; needed for `external`, else the model's own.")
     semantic_weight: float = _set(0.5, "Share of meaning in hybrid scores, 0 to 1.")
-    index_kind: IndexKind = _set("hnsw", "Segments as a graph (hnsw), scanned (flat), or in cells of which few are scanned (ivf).")
+    index_kind: IndexKind = _set("hnsw", "Segments as a graph (hnsw), scanned whole (flat), or in cells, some scanned (ivf).")
     hnsw_m: int = _set(16, "HNSW neighbours per vector (max_neighbors).")
     hnsw_ef_construction: int = _set(100, "HNSW candidates while building.")
     hnsw_ef_search: int = _set(100, "HNSW candidates while searching.")

@@ -11,19 +11,21 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import anyio.to_thread
 import apsw
 import numpy as np
 
+from headwater import shadows
 from headwater.catalogue import SEMANTIC, Catalogue, PassageRow, drop_vectors, model_id, store_vectors
-from headwater.config import Settings
+from headwater.config import Settings, TopicConfig
 from headwater.embed import Embedder, Fallback
-from headwater.errors import EmbedError, HeadwaterError, UsageError
-from headwater.log import Log, add_dead_letter, set_cursor
+from headwater.errors import ConfigError, EmbedError, HeadwaterError, UsageError
+from headwater.log import Log, TopicRow, add_dead_letter, set_cursor
 from headwater.passages import embedding_text
-from headwater.topicindex import Standby, TopicIndex
+from headwater.topicindex import Shadow, Standby, TopicIndex
 from headwater.vectors import Clients, Hnsw, VectorIndex
 
 logger = logging.getLogger(__name__)
@@ -51,15 +53,21 @@ class Embedding:
     def open(self, topic: TopicIndex) -> None:
         """Open the topic's vector index from what the log holds, and its standby where the settings name one."""
         assert topic.embedder is not None
-        if topic.standby is None and (fallback := self._fallback_of(topic.embedder)) is not None:
+        fallback = self._fallback_of(topic.embedder)
+        second = shadows.read(self._log, topic.row.id)
+        if fallback is not None and second is not None and second.name == fallback.local.name:
+            fallback = None  # its vectors are the shadow's, which outlive the standby
+        if topic.standby is None and fallback is not None:
             topic.standby = self._open_standby(topic, fallback)
         dimension = topic.embedder.dimension or topic.catalogue.dimension()
-        if dimension is None:
-            return  # a remote model tells its dimension with the first vectors
-        config = topic.config
-        topic.vectors = VectorIndex(
-            self._directory / f"{topic.row.id}-{topic.row.generation}",
-            topic.catalogue,
+        if dimension is not None:  # else a remote model tells it with the first vectors
+            topic.vectors = self._opened(topic.row, topic.config, topic.catalogue, dimension)
+
+    def _opened(self, row: TopicRow, config: TopicConfig, catalogue: Catalogue, dimension: int) -> VectorIndex:
+        assert catalogue.model is not None
+        vectors = VectorIndex(
+            home_of(self._directory, row, catalogue.model),
+            catalogue,
             dimension=dimension,
             metric=config.metric,
             hnsw=Hnsw(config.hnsw_m, config.hnsw_ef_construction, config.hnsw_ef_search),
@@ -67,7 +75,8 @@ class Embedding:
             max_segments=self._settings.index.max_segments,
             clients=self._clients,
         )
-        topic.vectors.open()
+        vectors.open()
+        return vectors
 
     def _open_standby(self, topic: TopicIndex, fallback: Fallback) -> Standby:
         """The standby index lies in memory alone; its vectors are in the log like all others."""
@@ -159,13 +168,16 @@ class Embedding:
             try:
                 vectors = await self._embed(topic, [text])
             except UsageError as error:
-                reason, now = f"{topic.embedder.name}: {error}", self._clock_ms()
-                id, seq, payload = topic.row.id, row.first_seq, row.text[:4096]
-                write = _dead_passage(id, reason, payload, now, seq, row.id + 1)
-                await anyio.to_thread.run_sync(self._log.write, write)
-                topic.next_passage = row.id + 1
+                await anyio.to_thread.run_sync(self._set_aside, topic, row, f"{topic.embedder.name}: {error}")
             else:
                 await anyio.to_thread.run_sync(self._store_vectors, topic, [row.id], vectors, row.id + 1)
+
+    def _set_aside(self, topic: TopicIndex, row: PassageRow, reason: str) -> None:
+        write = _dead_passage(topic.row.id, reason, row.text[:4096], self._clock_ms(), row.first_seq, row.id + 1)
+        with self.storing:
+            if not topic.closed:
+                self._log.write(write)
+                topic.next_passage = row.id + 1
 
     def _store_vectors(self, topic: TopicIndex, ids: list[int], vectors: np.ndarray, upto: int) -> None:
         assert topic.catalogue.model is not None
@@ -179,7 +191,80 @@ class Embedding:
             elif vectors.size:
                 topic.vectors.add(np.asarray(ids, np.int64), _as_stored(vectors))
             topic.next_passage = upto
+        topic.pace.step(len(ids))
         self.measure(topic)
+
+    # ------------------------------------------------------------------ a second model
+
+    def open_shadow(self, topic: TopicIndex, embedder_of: Callable[[str, TopicConfig], Embedder]) -> None:
+        """Open the index of the topic's second model, where the log names one, to go on where it was."""
+        row = shadows.read(self._log, topic.row.id)
+        if row is None or row.state == "dropping":
+            return
+        catalogue = Catalogue(self._log, topic.row.id, row.model, topic.row.generation)
+        topic.shadow = shadow = Shadow(row, None, catalogue, next_passage=row.next_passage)
+        try:
+            shadow.embedder = embedder_of(row.name, replace(topic.config, dimension=row.config.get("dimension")))
+        except (ConfigError, EmbedError) as error:
+            shadow.error = str(error)
+            return
+        shadow.pace.step(0)
+        dimension = shadow.embedder.dimension or catalogue.dimension()
+        if dimension is not None:
+            shadow.vectors = self._opened(topic.row, topic.config, catalogue, dimension)
+
+    async def step_shadow(self, topic: TopicIndex) -> bool:
+        """Embed the next passages that have no vector of the second model; False when there is nothing to do or that model
+        is not answering. The live index goes on whatever happens here."""
+        shadow = topic.shadow
+        if shadow is None or shadow.embedder is None:
+            return False
+        upto = topic.mapped
+        rows = await anyio.to_thread.run_sync(shadow.catalogue.pending, shadow.next_passage, _STEP)
+        if not rows:
+            moved, shadow.upto = shadow.upto < upto, upto
+            return moved
+        texts = [embedding_text(topic.kind, r.text, r.context) for r in rows]
+        ids: list[int] = [r.id for r in rows]
+        try:
+            try:
+                vectors = await shadow.embedder.embed(texts, "passage")
+            except UsageError:  # one text of them is refused
+                ids, vectors = await self._acceptable(shadow, ids, texts)
+        except HeadwaterError as error:
+            wait_s = error.retry_after_s if isinstance(error, EmbedError) else None
+            shadow.error, shadow.retry_at = str(error), time.monotonic() + min(max(wait_s or 1.0, 0.2), 60.0)
+            return False
+        await anyio.to_thread.run_sync(self._store_shadow, topic, shadow, ids, vectors, rows[-1].id + 1)
+        shadow.error = None
+        return True
+
+    async def _acceptable(self, shadow: Shadow, ids: list[int], texts: Sequence[str]) -> tuple[list[int], np.ndarray]:
+        """Those passages that the second model embeds, one by one, and their vectors; the refused are counted."""
+        assert shadow.embedder is not None
+        kept: list[int] = []
+        made: list[np.ndarray] = []
+        for id, text in zip(ids, texts, strict=True):
+            try:
+                made.append(await shadow.embedder.embed([text], "passage"))
+            except UsageError:
+                shadow.refused += 1
+            else:
+                kept.append(id)
+        return kept, np.concatenate(made) if made else np.empty((0, 0), np.float32)
+
+    def _store_shadow(self, topic: TopicIndex, shadow: Shadow, ids: list[int], vectors: np.ndarray, upto: int) -> None:
+        model = shadow.row.model
+        with self.storing:
+            if topic.closed or topic.shadow is not shadow:
+                return  # given up, cut over, or opened anew, while the model was at work
+            self._log.write(lambda db: shadows.store(db, topic.row.id, model, ids, vectors, upto), rows=len(ids) or 1)
+            if shadow.vectors is None and vectors.size:
+                shadow.vectors = self._opened(topic.row, topic.config, shadow.catalogue, vectors.shape[1])
+            elif shadow.vectors is not None and vectors.size:
+                shadow.vectors.add(np.asarray(ids, np.int64), _as_stored(vectors))
+            shadow.next_passage = upto
+        shadow.pace.step(len(ids))
 
     def _take_external(self, topic: TopicIndex) -> bool:
         """Vectors that came with their records: read them back from the first record of each new passage."""
@@ -203,6 +288,11 @@ class Embedding:
             return
         waiting = topic.catalogue.pending(topic.next_passage, 1)
         topic.semantic = max(topic.semantic, min(waiting[0].first_seq if waiting else topic.mapped, topic.keyword))
+
+
+def home_of(directory: Path, row: TopicRow, model: int) -> Path:
+    """Where the segments of a topic's vectors of one model lie."""
+    return directory / f"{row.id}-{row.generation}-{model}"
 
 
 def _as_stored(vectors: np.ndarray) -> np.ndarray:

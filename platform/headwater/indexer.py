@@ -15,7 +15,7 @@ import asyncio
 import logging
 import threading
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -43,7 +43,7 @@ from headwater.keyword import Doc, KeywordIndex
 from headwater.log import Log, Row, TopicRow, add_dead_letter, set_cursor
 from headwater.passages import Batch, Mapper, choose
 from headwater.schema import SEQ_MASK
-from headwater.topicindex import TopicIndex
+from headwater.topicindex import Shadow, TopicIndex
 
 logger = logging.getLogger(__name__)
 _KNOWN_TEXTS = 200_000  # passage texts whose ids are remembered, per topic
@@ -109,6 +109,7 @@ class Indexer:
             self._uncommitted.pop(row.id)
         if embedder is not None:
             self._embedding.open(topic)
+        self._embedding.open_shadow(topic, self._embedder_of)
         self._embedding.measure(topic)
         earlier, self.topics[row.id] = self.topics.get(row.id), topic
         if earlier is not None:
@@ -122,6 +123,16 @@ class Indexer:
                 topic.closed = True
         if topic is not None:
             topic.close()
+
+    def exchange(self, topic: TopicIndex, heir: TopicIndex, write: Callable[[apsw.Connection], None]) -> None:
+        """Commit `write` and let `heir` take the place of `topic`, with which it shares what it holds: searches under way
+        end on what they began with. `busy` is held."""
+        with self._embedding.storing:
+            self._log.write(write)
+            topic.closed = True
+            self.topics[topic.row.id] = heir
+        self._embedding.measure(heir)
+        self.wake()
 
     def close_topic(self, id: int) -> None:
         """Take a topic out of care and let go of its vectors."""
@@ -149,7 +160,8 @@ class Indexer:
         places = topic.catalogue.places([r.id for r in rows])
         bare = Place(0, 0, 0, None, None)
         spans = [(r, p) for r in rows for p in places.get(r.id, [bare])]
-        self._keyword.add([_doc(topic.row.id, r, p.n, topic.resolve(p.passage), p.start, p.stop) for r, p in spans])
+        seen: dict[bytes | None, Mapping[str, Any]] = {None: _NONE}
+        self._keyword.add([_doc(topic.row.id, r, p.n, topic.resolve(p.passage), p.start, p.stop, seen) for r, p in spans])
 
     # ------------------------------------------------------------------ the loops
 
@@ -158,7 +170,6 @@ class Indexer:
         self._loop = asyncio.get_running_loop()
         self._log.on_append(self._appended)
         self._wake_map.set()
-        self._wake_embed.set()
         async with asyncio.TaskGroup() as group:
             group.create_task(self._map_loop())
             group.create_task(self._embed_loop())
@@ -168,7 +179,7 @@ class Indexer:
         """Look for work now (any thread)."""
         if self._loop is not None and not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self._wake_map.set)
-            self._loop.call_soon_threadsafe(self._wake_embed.set)
+            self._loop.call_soon_threadsafe(self._wake_embedders)
 
     async def wait(self, topic: TopicIndex, seq: int, *, semantic: bool = True) -> None:
         """Return once records below `seq` are searchable; the caller sets the time limit."""
@@ -178,6 +189,14 @@ class Indexer:
 
     def _appended(self, ids: Collection[int]) -> None:
         self.wake()
+
+    async def moved(self) -> None:
+        """Return when some index has come further."""
+        await self._progress.wait()
+
+    def _wake_embedders(self) -> None:
+        self._wake_embed.set()
+        self._wake_embed = asyncio.Event()
 
     def _report_progress(self) -> None:
         self._progress.set()
@@ -193,7 +212,7 @@ class Indexer:
                 await self._hold_up(error)
                 continue
             self.problem = None
-            self._wake_embed.set()
+            self._wake_embedders()
             self._report_progress()
             if more:
                 continue
@@ -217,31 +236,52 @@ class Indexer:
         await asyncio.sleep(_RETRY_S)
 
     async def _embed_loop(self) -> None:
+        """A worker for each model in use: a provider that is slow holds up the topics of its own model alone."""
+        workers: dict[Embedder, asyncio.Task[None]] = {}
+        async with asyncio.TaskGroup() as group:
+            while True:
+                bell = self._wake_embed
+                for embedder in [one for topic in list(self.topics.values()) for one in topic.embedders()]:
+                    if embedder not in workers:
+                        workers[embedder] = group.create_task(self._embed_with(embedder))
+                await bell.wait()
+
+    async def _embed_with(self, embedder: Embedder) -> None:
+        """Embed what waits for one model, topic by topic."""
         while True:
-            self._wake_embed.clear()
-            worked = False
+            bell, worked = self._wake_embed, False
+            waits: list[float] = []
             for topic in list(self.topics.values()):
-                if topic.wants_vectors and time.monotonic() >= topic.retry_at:
-                    try:
-                        worked |= await self._embedding.step(topic)
-                    except Exception as error:  # the top of a loop that nothing may end
-                        logger.warning("topic %s: its vectors are held up", topic.row.name, exc_info=error)
-                        topic.error, topic.retry_at = str(error) or type(error).__name__, time.monotonic() + _RETRY_S
+                if topic.embedder is embedder and topic.wants_vectors and time.monotonic() >= topic.retry_at:
+                    worked |= await self._embed_step(topic, topic, self._embedding.step)
+                shadow = topic.shadow
+                if shadow is not None and shadow.embedder is embedder:
+                    if topic.shadow_wants and time.monotonic() >= shadow.retry_at:
+                        worked |= await self._embed_step(topic, shadow, self._embedding.step_shadow)
+                    waits += [shadow.retry_at] if shadow.error is not None else []
+                waits += [topic.retry_at] if topic.error is not None and topic.embedder is embedder else []
             if worked:
                 self._report_progress()
-                continue
-            waits = [t.retry_at - time.monotonic() for t in self.topics.values() if t.error is not None]
-            await _wait(self._wake_embed, max(min(waits), 0.05) if waits else None)
+            else:
+                await _wait(bell, max(min(waits) - time.monotonic(), 0.05) if waits else None)
+
+    async def _embed_step(
+        self, topic: TopicIndex, shelf: TopicIndex | Shadow, step: Callable[[TopicIndex], Awaitable[bool]]
+    ) -> bool:
+        try:
+            return await step(topic)
+        except Exception as error:  # the top of a loop that nothing may end
+            logger.warning("topic %s: its vectors are held up", topic.row.name, exc_info=error)
+            shelf.error, shelf.retry_at = str(error) or type(error).__name__, time.monotonic() + _RETRY_S
+            return False
 
     async def _maintain_loop(self) -> None:
         while True:
             pause_s = 2.0
-            for topic in list(self.topics.values()):
-                if topic.vectors is None:
-                    continue
+            for topic, vectors in [(topic, one) for topic in list(self.topics.values()) for one in topic.indexes()]:
                 try:
                     # closing the index stops a build that is under way; nobody waits for its end
-                    await anyio.to_thread.run_sync(topic.vectors.maintain, abandon_on_cancel=True)
+                    await anyio.to_thread.run_sync(vectors.maintain, abandon_on_cancel=True)
                 except (DamageError, StorageError) as error:
                     logger.warning("topic %s: a segment could not be built: %s", topic.row.name, error)
                     pause_s = 60.0
@@ -364,30 +404,35 @@ def _docs(topic: TopicIndex, rows: Sequence[Row], pieces: Sequence[Piece], passa
     """Keyword documents of mapped records; a record without passages has one that names none (0)."""
     by_id = {row.id: row for row in rows}
     id = topic.row.id
-    docs = [_doc(id, by_id[p.record], p.n, passage, p.start, p.stop) for p, passage in zip(pieces, passages, strict=True)]
-    bare = by_id.keys() - {p.record for p in pieces}
-    if bare:
-        docs.extend(_doc(id, by_id[record], 0, 0, None, None) for record in sorted(bare))
+    seen: dict[bytes | None, Mapping[str, Any]] = {None: _NONE}
+    docs: list[Doc] = []
+    for (record, n, _, _, _, start, stop, _, _), passage in zip(pieces, passages, strict=True):
+        docs.append(_doc(id, by_id[record], n, passage, start, stop, seen))
+    if bare := by_id.keys() - {p.record for p in pieces}:
+        docs.extend(_doc(id, by_id[record], 0, 0, None, None, seen) for record in sorted(bare))
     return docs
 
 
-def _doc(topic: int, row: Row, n: int, passage: int, start: int | None, stop: int | None) -> Doc:
-    """One occurrence as the keyword index takes it: its own stretch of the text, the record's fields."""
-    attributes = orjson.loads(row.attributes) if row.attributes else _NONE
-    text = row.value if start is None else row.value[start:stop]
-    return Doc(
-        topic,
-        row.id & SEQ_MASK,
-        n,
-        passage,
-        row.partition,
-        row.offset,
-        row.time_ms,
-        row.key,
-        attributes.get("level"),
-        text,
-        attributes,
-    )
+def _doc(
+    topic: int,
+    row: Row,
+    n: int,
+    passage: int,
+    start: int | None,
+    stop: int | None,
+    seen: dict[bytes | None, Mapping[str, Any]],
+) -> Doc:
+    """One occurrence as the keyword index takes it: its own stretch of the text, the record's fields. `seen` are attributes
+    that were decoded before: most lines have a level and nothing else."""
+    id, partition, offset, time_ms, _, key, value, encoded, _ = row
+    attributes = seen.get(encoded)
+    if attributes is None:
+        attributes = orjson.loads(encoded) if encoded else _NONE
+        if len(attributes) == 1:
+            seen[encoded] = attributes
+    text = value if start is None else value[start:stop]
+    level = attributes.get("level")
+    return Doc._make((topic, id & SEQ_MASK, n, passage, partition, offset, time_ms, key, level, text, attributes))
 
 
 async def _wait(event: asyncio.Event, timeout_s: float | None) -> bool:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import time
+from collections import deque
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from headwater.catalogue import Catalogue
@@ -11,7 +13,30 @@ from headwater.embed import Embedder, Fallback
 from headwater.log import TopicRow
 from headwater.passages import Mapper
 from headwater.records import PassageForm, Watermark
+from headwater.shadows import ShadowRow
 from headwater.vectors import VectorIndex
+
+_PACE_S = 60.0
+
+
+class Pace:
+    """How many things a second were done over the last minute. Written by one thread at a time."""
+
+    def __init__(self) -> None:
+        self._steps: deque[tuple[float, int]] = deque(maxlen=4096)
+
+    def step(self, count: int) -> None:
+        """So many were done since the last step; `step(0)` begins to count."""
+        self._steps.append((time.monotonic(), count))
+
+    @property
+    def rate(self) -> float:
+        """Per second; 0.0 while nothing is known."""
+        now = time.monotonic()
+        steps = [step for step in tuple(self._steps) if now - step[0] <= _PACE_S]
+        if len(steps) < 2:
+            return 0.0
+        return round(sum(count for _, count in steps[1:]) / max(now - steps[0][0], 1e-3), 3)
 
 
 @dataclass(slots=True, eq=False)
@@ -25,6 +50,23 @@ class Standby:
 
 
 @dataclass(slots=True, eq=False)
+class Shadow:
+    """The index of a second model, made and kept up to date beside the live one; it answers no search. `upto` is the seq
+    below which every record's passages have been looked at; `refused` counts texts that the model would not embed."""
+
+    row: ShadowRow
+    embedder: Embedder | None
+    catalogue: Catalogue
+    vectors: VectorIndex | None = None
+    next_passage: int = 0
+    upto: int = -1
+    refused: int = 0
+    error: str | None = None
+    retry_at: float = 0.0
+    pace: Pace = field(default_factory=Pace)
+
+
+@dataclass(slots=True, eq=False)
 class TopicIndex:
     """One topic's indexes and how far they have come. Written by the indexer, read by search."""
 
@@ -34,6 +76,7 @@ class TopicIndex:
     embedder: Embedder | None
     vectors: VectorIndex | None = None
     standby: Standby | None = None
+    shadow: Shadow | None = None
     mapper: Mapper | None = None
     aliases: dict[int, int] = field(default_factory=dict)
     families: dict[int, list[int]] = field(default_factory=dict)
@@ -47,6 +90,7 @@ class TopicIndex:
     retry_at: float = 0.0
     waiting_since: float | None = None
     closed: bool = False
+    pace: Pace = field(default_factory=Pace)
 
     @property
     def kind(self) -> PassageForm:
@@ -71,12 +115,33 @@ class TopicIndex:
             return False
         return self.semantic < self.mapped or (self.standby is not None and bool(self.standby.vectors.counts.vectors))
 
+    @property
+    def shadow_wants(self) -> bool:
+        """Whether mapped records wait for vectors of the second model."""
+        shadow = self.shadow
+        return shadow is not None and shadow.embedder is not None and not self.closed and shadow.upto < self.mapped
+
+    def indexes(self) -> list[VectorIndex]:
+        """Every vector index of this topic that is open, the shadow's too."""
+        standby = None if self.standby is None else self.standby.vectors
+        shadow = None if self.shadow is None else self.shadow.vectors
+        return [index for index in (self.vectors, standby, shadow) if index is not None]
+
+    def embedders(self) -> list[Embedder]:
+        """The models whose vectors this topic waits for: its own, and the shadow's."""
+        second = None if self.shadow is None else self.shadow.embedder
+        return [embedder for embedder in (self.embedder, second) if embedder is not None]
+
+    def hide(self, passages: Iterable[int]) -> None:
+        """Let no search find these passages by meaning any more."""
+        gone = list(passages)
+        for index in self.indexes():
+            index.remove(gone)
+
     def close(self) -> None:
         """Let go of the vector indexes."""
-        if self.vectors is not None:
-            self.vectors.close()
-        if self.standby is not None:
-            self.standby.vectors.close()
+        for index in self.indexes():
+            index.close()
 
     def resolve(self, passage: int) -> int:
         """The surviving passage."""
