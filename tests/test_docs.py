@@ -351,7 +351,7 @@ def test_every_query_written_in_the_language_page_parses() -> None:
 
 def test_every_stage_of_a_dead_letter_is_documented_and_no_other_is() -> None:
     source = "\n".join(file.read_text("utf-8") for file in (ROOT / "platform").rglob("*.py"))
-    stages = set(re.findall(r'(?:set_aside,? ?\(?|add_dead_letter\()[\w., ]*, "(\w+)"', source))
+    stages = set(re.findall(r'(?:set_aside,? ?\(?|add_dead_letter\(|Letter\()[\w., ]*?(?:, )?"(\w+)"', source))
     said = page("records").partition("## Dead letters")[2].partition("Nothing waits")[0]
     assert set(code(said)) == stages
 

@@ -12,9 +12,10 @@ import pytest
 
 from convergence import assert_converged, settled
 from headwater.config import Settings, load
-from headwater.engine import Engine, temporary
+from headwater.engine import Engine
 from headwater.errors import ConfigError, ConflictError, NotFoundError, QueryError, UsageError
 from headwater.records import Draft, Record
+from headwater.temporary import temporary
 
 BASE = 1_770_000_000_000
 

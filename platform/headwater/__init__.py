@@ -111,7 +111,8 @@ def aopen(
     path: str | os.PathLike[str] | None = None, *, config: str | Path | None = None, **settings: Any
 ) -> AbstractAsyncContextManager[Engine]:
     """As `open`, for `async with`: gives an Engine, whose verbs are coroutines."""
-    from headwater.engine import Engine, temporary
+    from headwater.engine import Engine
+    from headwater.temporary import temporary
 
     given = _settings(None if path == MEMORY else path, config, settings)
     return temporary(given, version=_version()) if path == MEMORY else Engine(given, version=_version())

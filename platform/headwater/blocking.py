@@ -45,6 +45,7 @@ class Headwater:
         self._end.atexit = False  # by then it is too late to close a database; the loop looks for itself
 
     append = _blocking(Verbs.append)
+    deliver = _blocking(Verbs.deliver)
     topics = _blocking(Verbs.topics)
     topic = _blocking(Verbs.topic)
     delete_topic = _blocking(Verbs.delete_topic)

@@ -13,6 +13,7 @@ import asyncio
 import json
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from dataclasses import asdict
 from datetime import datetime
 from typing import Any, Literal, Self, TypeVar
 from urllib.parse import quote, urlsplit
@@ -21,6 +22,7 @@ import httpx
 import orjson
 
 from headwater import wire
+from headwater.batches import Delivered, Fault
 from headwater.composed import AskEvent
 from headwater.config import LOOPBACK
 from headwater.errors import ConfigError, HeadwaterError, LimitError, UnreachableError, UsageError, WaitTimeout
@@ -163,6 +165,21 @@ class Client:
             timeout_s=self._timeout_s + timeout_s,
         )
         return wire.decode_appended(topic, reply)
+
+    async def deliver(
+        self,
+        topic: str,
+        source: str,
+        records: Sequence[Draft] = (),
+        *,
+        stream: str = "",
+        state: Mapping[str, Any] | None = None,
+        faults: Sequence[Fault] = (),
+    ) -> Delivered:
+        drafts = [wire.draft(record) for record in records]
+        found = [asdict(fault) for fault in faults]
+        body: dict[str, Any] = {"source": source, "stream": stream, "state": state, "records": drafts, "faults": found}
+        return wire.decode(Delivered, await self._send("POST", f"{_topic(topic)}/deliveries", body=_json(body), again=True))
 
     async def records(
         self,

@@ -13,8 +13,6 @@ import contextlib
 import gc
 import logging
 import os
-import shutil
-import tempfile
 import time
 import uuid
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
@@ -26,7 +24,8 @@ from typing import Any, Literal, ParamSpec, TypeVar
 import anyio.to_thread
 import numpy as np
 
-from headwater import browse, views
+from headwater import browse, deliveries, views
+from headwater.batches import Delivered, Fault
 from headwater.config import Settings, TopicConfig
 from headwater.embed import Embedder
 from headwater.embed.cache import VectorCache
@@ -45,6 +44,7 @@ from headwater.records import (
     Answer,
     Appended,
     DeadLetter,
+    Draft,
     Embedded,
     IndexInfo,
     Mode,
@@ -161,7 +161,7 @@ class Engine:
     ) -> Appended:
         if wait not in ("stored", "searchable"):
             raise UsageError(f"wait must be stored or searchable, not {wait!r}")
-        index = await self._home(topic)
+        index = await self.home(topic)
         # a few records take less time to prepare than the way to a thread and back does
         if len(records) <= _FEW and index.config.oversize == "keep" and not self.log.crowded:
             receipts = await asyncio.wrap_future(self._append(index, records, idempotency_key, origin))
@@ -176,7 +176,7 @@ class Engine:
             return Appended(tuple(receipts), "stored", timed_out=True)
         return Appended(tuple(receipts), "searchable")
 
-    async def _home(self, name: str) -> TopicIndex:
+    async def home(self, name: str) -> TopicIndex:
         """The topic of that name, made when there is none."""
         try:
             return self.stock.find(name)
@@ -197,6 +197,17 @@ class Engine:
                 self.stock.set_aside(index, "intake", reason, draft.value)
             ready = [d for d in ready if len(d.value) <= most]
         return self.log.append(index.row.id, ready, origin=origin, delivery=delivery)
+
+    async def deliver(
+        self, topic: str, source: str, records: Sequence[Draft] = (), *, stream: str = "",
+        state: Mapping[str, Any] | None = None, faults: Sequence[Fault] = (),
+    ) -> Delivered:  # fmt: skip
+        index = await self.home(topic)
+
+        async def append(drafts: Sequence[Draft], origin: Origin) -> Appended:
+            return await self.append(topic, drafts, origin=origin)
+
+        return await deliveries.receive(append, self.log, index.row.id, source, records, stream, state, faults)
 
     # ------------------------------------------------------------------ topics
 
@@ -482,14 +493,3 @@ class Engine:
         await self.stock.aclose()
         await _thread(self._opened.close)
         gc.set_threshold(*self._collecting)
-
-
-@contextlib.asynccontextmanager
-async def temporary(settings: Settings, *, version: str = "") -> AsyncIterator[Engine]:
-    """An engine in a directory of its own that goes when it closes: `headwater.open(":memory:")`. Not durable."""
-    directory = Path(tempfile.mkdtemp(prefix="headwater-"))
-    try:
-        async with Engine(replace(settings, data_dir=str(directory)), durable=False, version=version) as engine:
-            yield engine
-    finally:
-        await anyio.to_thread.run_sync(lambda: shutil.rmtree(directory, ignore_errors=True))

@@ -13,10 +13,11 @@ from contextlib import aclosing
 
 import anyio.to_thread
 
+from headwater.deliveries import deliver
 from headwater.engine import Engine
-from headwater.errors import HeadwaterError, StorageError, UsageError
+from headwater.errors import HeadwaterError, StorageError
 from headwater.log import Origin
-from headwater.records import Draft, SourceInfo
+from headwater.records import Appended, Draft, SourceInfo
 from headwater.sources import Batch, Source
 
 logger = logging.getLogger(__name__)
@@ -108,27 +109,11 @@ class Feed:
         self._stored[source.name] = self._stored.get(source.name, 0) + len(batch.drafts)
 
     async def _append(self, source: Source, batch: Batch) -> None:
-        origin = Origin(batch.stream, source.name, batch.state)
-        try:
-            await self._engine.append(source.topic, batch.drafts, origin=origin)
-        except UsageError:
-            await self._append_each(source, batch, batch.drafts)
-            await self._engine.append(source.topic, [], origin=origin)
-        if batch.faults:
-            index = self._engine.stock.find(source.topic)
-            for fault in batch.faults:
-                await anyio.to_thread.run_sync(self._engine.stock.set_aside, index, "source", fault.reason, fault.payload)
+        engine, topic = self._engine, source.topic
 
-    async def _append_each(self, source: Source, batch: Batch, drafts: Sequence[Draft]) -> None:
-        """Store what can be; the drafts that cannot become dead letters. The state is not moved: that comes after all."""
-        try:
-            await self._engine.append(source.topic, drafts, origin=Origin(batch.stream))
-        except UsageError as error:
-            if len(drafts) > 1:
-                middle = len(drafts) // 2
-                await self._append_each(source, batch, drafts[:middle])
-                await self._append_each(source, batch, drafts[middle:])
-                return
-            index = self._engine.stock.find(source.topic)
-            for draft in drafts:
-                await anyio.to_thread.run_sync(self._engine.stock.set_aside, index, "intake", str(error), draft.value)
+        async def append(drafts: Sequence[Draft], origin: Origin) -> Appended:
+            return await engine.append(topic, drafts, origin=origin)
+
+        home = await engine.home(topic)
+        origin = Origin(batch.stream, source.name, batch.state)
+        await deliver(append, engine.log, home.row.id, batch.drafts, origin, batch.faults, source.name)

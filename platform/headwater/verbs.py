@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Literal, Protocol
 
+from headwater.batches import Delivered, Fault
 from headwater.records import (
     Answer,
     Appended,
@@ -46,6 +47,20 @@ class Verbs(Protocol):
         """Store records durably; the topic is created with defaults where there is none. An entry is text, a Draft or
         `{value, key?, timestamp?, attributes?, partition?, vector?}`; all are stored or none. The same
         `idempotency_key` again returns the first receipts; with another body ConflictError."""
+
+    async def deliver(
+        self,
+        topic: str,
+        source: str,
+        records: Sequence[Draft] = (),
+        *,
+        stream: str = "",
+        state: Mapping[str, Any] | None = None,
+        faults: Sequence[Fault] = (),
+    ) -> Delivered:
+        """Store a batch of the source of that name together with the state that resumes behind it. A (stream, position)
+        seen before is not stored again; `faults`, and records that cannot be stored, become dead letters. Without a
+        state none is kept; a call with nothing to deliver returns the one kept last."""
 
     async def topics(self) -> list[Topic]:
         """All topics, by name."""

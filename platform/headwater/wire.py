@@ -7,6 +7,7 @@ An error is problem details (RFC 9457) whose `type` names its class in headwater
 
 from __future__ import annotations
 
+import base64
 import dataclasses
 import functools
 import json
@@ -18,12 +19,17 @@ import orjson
 
 from headwater import errors
 from headwater.errors import EmbedError, HeadwaterError, LimitError, QueryError, UsageError
-from headwater.records import Appended, Hit, Receipt, Record, parse_address
+from headwater.records import Appended, Draft, Hit, Receipt, Record, parse_address
 
 T = TypeVar("T")
 JSON = "application/json"
 PROBLEM_JSON = "application/problem+json"
 NDJSON = "application/x-ndjson"
+_DRAFT = ("value", "key", "time_ms", "attributes", "partition", "position", "raw", "vector")
+_FORMS: Mapping[str, tuple[type, ...]] = {
+    "value": (str,), "key": (str,), "time_ms": (int,), "attributes": (dict,), "partition": (int,), "position": (int,),
+    "raw": (str,), "vector": (list,),
+}  # fmt: skip
 _OPTIONS = orjson.OPT_UTC_Z | orjson.OPT_NAIVE_UTC | orjson.OPT_PASSTHROUGH_DATACLASS | orjson.OPT_SERIALIZE_NUMPY
 _TYPE = "urn:headwater:problem:"
 
@@ -49,6 +55,39 @@ def decode_appended(topic: str, body: bytes) -> Appended:
     reply = orjson.loads(body)
     receipts = tuple(Receipt(topic, r["partition"], r["offset"], r["seq"], r["duplicate"]) for r in reply["records"])
     return Appended(receipts, reply["wait"], reply["timed_out"])
+
+
+def draft(record: Draft) -> dict[str, Any]:
+    """A draft as a delivery carries it: the fields it has, by their names; `raw` as base64."""
+    plain = {name: value for name, value in zip(_DRAFT, record, strict=False) if value is not None}
+    if record.attributes:
+        plain["attributes"] = dict(record.attributes)
+    else:
+        del plain["attributes"]
+    if record.raw is not None:
+        plain["raw"] = base64.b64encode(record.raw).decode()
+    return plain
+
+
+def draft_of(plain: Any) -> Draft:
+    """The draft that an entry of a delivery stands for; UsageError says what in it is not as it must be."""
+    if not isinstance(plain, dict):
+        raise UsageError("each record must be an object with 'value'")
+    for name, value in plain.items():
+        if name not in _FORMS:
+            raise UsageError(f"unknown field {name[:50]!r}; a delivered record has {', '.join(_FORMS)}")
+        if type(value) not in _FORMS[name]:
+            raise UsageError(f"{name} is not of its kind")
+        if type(value) is int and not (-(1 << 63) if name == "time_ms" else 0) <= value < 1 << 63:
+            raise UsageError(f"{name} is out of range")
+    if "value" not in plain:
+        raise UsageError("no 'value'")
+    if (raw := plain.get("raw")) is None:
+        return Draft(**plain)
+    try:
+        return Draft(**{**plain, "raw": base64.b64decode(raw, validate=True)})
+    except ValueError:
+        raise UsageError("raw is not base64") from None
 
 
 def parse_json(body: bytes | bytearray | memoryview) -> Any:

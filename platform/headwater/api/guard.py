@@ -23,7 +23,7 @@ from headwater.config import LOOPBACK, ServerSettings
 from headwater.errors import AuthError, LimitError
 
 _NO_BODY = frozenset({"GET", "HEAD", "OPTIONS"})
-_APPEND = re.compile(r"/v1/topics/[^/]+/records")
+_APPEND = re.compile(r"/v1/topics/[^/]+/(?:records|deliveries)")
 _MOST_CLIENTS = 4096
 _DRAIN = 8  # times the largest body that is still read, to be thrown away
 

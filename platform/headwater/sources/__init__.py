@@ -11,19 +11,11 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from headwater.batches import Fault
 from headwater.records import Draft
 
+__all__ = ["Batch", "Condition", "Fault", "Source", "State"]
 State = Mapping[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class Fault:
-    """A piece of input that is no record: where it stands in the batch's stream, why, and its text (cut at 2,000
-    characters). It never stops what follows."""
-
-    position: int
-    reason: str
-    payload: str = ""
 
 
 @dataclass(frozen=True, slots=True)
