@@ -5,6 +5,8 @@ Plain synchronous code. Whatever takes a topic's indexes away holds `indexer.bus
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import logging
 import shutil
 import time
@@ -15,8 +17,9 @@ from typing import Any
 
 import apsw
 
-from headwater import catalogue
+from headwater import catalogue, shadows
 from headwater.config import EmbeddingSettings, Settings, TopicConfig, topic_config
+from headwater.deletion import Deletion
 from headwater.embed import Embedder, Fallback
 from headwater.embed.cache import VectorCache
 from headwater.embed.lookup import load
@@ -29,7 +32,8 @@ from headwater.records import TOPIC_NAME
 from headwater.topicindex import TopicIndex
 
 logger = logging.getLogger(__name__)
-_FIXED = ("partitions", "passages", "field", "text_template", "metric", "dimension")
+_FIXED = ("partitions", "passages", "field", "text_template", "dimension")
+_LIGHT = {"semantic_weight", "retention_s", "retention_bytes", "retention_records", "oversize"}  # nothing is opened anew for them
 _RELEASE_STEP = 5000
 
 
@@ -37,7 +41,7 @@ class Embedders:
     """The embedders in use, each loaded once."""
 
     def __init__(self, settings: EmbeddingSettings, cache: VectorCache | None) -> None:
-        self._settings, self._cache = settings, cache
+        self._settings, self.cache = settings, cache
         self._held: dict[tuple[str, int | None], Embedder] = {}
         self._fallbacks: dict[str, Fallback] = {}
 
@@ -45,7 +49,7 @@ class Embedders:
         """The embedder of that name; ConfigError or EmbedError says how to mend it."""
         key = (name, config.dimension)
         if key not in self._held:
-            self._held[key] = load(name, self._settings, cache=self._cache, dimension=config.dimension)
+            self._held[key] = load(name, self._settings, cache=self.cache, dimension=config.dimension)
         return self._held[key]
 
     def fallback(self, primary: Embedder) -> Fallback | None:
@@ -56,6 +60,12 @@ class Embedders:
         if primary.name not in self._fallbacks:
             self._fallbacks[primary.name] = Fallback(primary, self.get(name, TopicConfig()))
         return self._fallbacks[primary.name]
+
+    async def warm(self, name: str) -> None:
+        """Load a local model before the first question needs it. What is wrong with it is said at its first use."""
+        with contextlib.suppress(ConfigError, EmbedError):
+            if name != "none" and (model := self.get(name, TopicConfig())).local:
+                await model.embed(["ready"], "query")
 
     async def aclose(self) -> None:
         for embedder in self._held.values():
@@ -72,6 +82,7 @@ class Stock:
         self._log, self._keyword, self._indexer, self._settings = log, keyword, indexer, settings
         self._vectors, self.embedders = vectors, embedders
         self.problems: dict[str, str] = {}
+        self.deletion = Deletion(log, keyword, indexer, embedders.cache)
 
     # ------------------------------------------------------------------ finding
 
@@ -96,7 +107,10 @@ class Stock:
             pass
         for row in self._log.topics():
             self._open(row)
-        known = {f"{row.id}-{row.generation}" for row in self._log.topics()}
+        self.deletion.settle()
+            while self._log.write(functools.partial(shadows.drop_step, topic=row.id)):
+                pass
+        known = {"-".join(map(str, home)) for home in shadows.homes(self._log)}
         for directory in self._vectors.glob("*") if self._vectors.is_dir() else ():
             if directory.name not in known:
                 shutil.rmtree(directory, ignore_errors=True)
@@ -128,7 +142,7 @@ class Stock:
             self.embedders.get(model, settings)  # an unknown model fails now, not at the first record
         with self._indexer.busy:
             try:
-                row = self._log.create_topic(name, _given(settings), None if model == "none" else model)
+                row = self._log.create_topic(name, given(settings), None if model == "none" else model)
             except ConflictError:
                 if topic_config(self._log.topic(name).config) == settings:
                     return
@@ -154,14 +168,29 @@ class Stock:
                 if getattr(settings, fixed) != getattr(topic.config, fixed):
                     raise UsageError(f"{fixed} of {name!r} is fixed once records exist; make a new topic and ingest again")
         if settings.embedding_model != topic.config.embedding_model:
-            raise UsageError(f"`headwater index create {name} --model {settings.embedding_model}` changes the model")
+            raise UsageError(f"`headwater index rebuild {name} --model {settings.embedding_model}` changes the model")
+        if settings.metric != topic.config.metric and topic.row.model == "external" and self._log.topic(name).next_seq:
+            raise UsageError(f"metric of {name!r} is fixed once records with vectors of their own exist; make a new topic")
         with self._indexer.busy:
+            topic = self.find(name)
+            changed = {key for key, value in asdict(settings).items() if getattr(topic.config, key) != value}
+            if changed <= _LIGHT:
+                self._log.update_topic(topic.row.id, config=given(settings))
+                topic.config = settings
+                return
+            row = self._log.topic(name)
             self._indexer.save_marks()
-            self._indexer.rest(topic.row.id)
+            self._indexer.rest(row.id)
             try:
-                self._log.update_topic(topic.row.id, config=_given(settings))
+                if "metric" in changed:  # segments are made for one: built anew, from the vectors in the log
+                    columns = {"config": given(settings), "generation": row.generation + 1}
+                    self._log.write(lambda db: _restart_vectors(db, row.id, columns))
+                else:
+                    self._log.update_topic(row.id, config=given(settings))
             finally:
                 self._reopen(name)
+        if "metric" in changed:
+            self._remove(row)
 
     def delete(self, name: str) -> None:
         """Delete a topic: gone for every reader at once, then its rows in steps."""
@@ -180,7 +209,7 @@ class Stock:
                 raise
             self._indexer.close_topic(id)
         self.problems.pop(name, None)
-        shutil.rmtree(self._vectors / f"{topic.row.id}-{topic.row.generation}", ignore_errors=True)
+        self._remove(topic.row)
         while self._log.write(catalogue.sweep):
             pass
 
@@ -195,7 +224,7 @@ class Stock:
         with self._indexer.busy:
             row = self._log.topic(name)
             columns = {
-                "config": _given(settings),
+                "config": given(settings),
                 "generation": row.generation + 1,
                 "model": None if model == "none" else model,
             }
@@ -205,7 +234,7 @@ class Stock:
                 self._log.write(lambda db: _forget_vectors(db, row.id, columns))
             finally:
                 self._reopen(name)
-        shutil.rmtree(self._vectors / f"{row.id}-{row.generation}", ignore_errors=True)
+        self._remove(row)
 
     def rebuild(self, name: str) -> None:
         """Build the keyword index and the vector index anew; nothing is embedded again."""
@@ -217,7 +246,12 @@ class Stock:
                 self._log.write(lambda db: _restart_indexes(db, row.id, row.generation + 1))
             finally:
                 self._reopen(name)
-        shutil.rmtree(self._vectors / f"{row.id}-{row.generation}", ignore_errors=True)
+        self._remove(row)
+
+    def _remove(self, row: TopicRow) -> None:
+        """Remove what lies on disk of a generation of a topic's vector indexes."""
+        for directory in self._vectors.glob(f"{row.id}-{row.generation}-*"):
+            shutil.rmtree(directory, ignore_errors=True)
 
     # ------------------------------------------------------------------ retention
 
@@ -226,6 +260,7 @@ class Stock:
         now_ms = time.time_ns() // 1_000_000
         horizon = now_ms - self._settings.ingest.idempotency_days * 86_400_000
         self._log.write(lambda db: db.execute("DELETE FROM delivery WHERE created_ms < ?", (horizon,)).get)
+        self.deletion.settle()
         for topic in self.choose(None):
             while (until := self._expired_until(topic, now_ms)) is not None:
                 self._release_before(topic, until)
@@ -247,15 +282,7 @@ class Stock:
 
     def _release_before(self, topic: TopicIndex, seq: int) -> None:
         with self._indexer.busy:
-            records = [r.id for r in self._log.rows(topic.row.id, 0, _RELEASE_STEP, before=seq)]
-            _, dead = self._log.write(lambda db: catalogue.release(db, topic.row.id, records), rows=len(records))
-            self._keyword.delete_before(topic.row.id, seq)
-            self._indexer.commit_keyword()
-            if dead and topic.kind != "template":  # templates come back; texts of documents hardly do
-                if topic.vectors is not None:
-                    topic.vectors.remove(dead)
-                topic.known.clear()
-                self._log.write(lambda db: catalogue.forget_passages(db, dead))
+            self.deletion.release(topic, [r.id for r in self._log.rows(topic.row.id, 0, _RELEASE_STEP, before=seq)])
 
     # ------------------------------------------------------------------ dead letters
 
@@ -292,7 +319,7 @@ class Stock:
         if batch.poison:
             self._indexer.feed(topic, rows)
             raise UsageError(f"it fails again: {batch.poison[0].reason}")
-        self._indexer.store(topic, rows, batch, upto=topic.mapped)
+        self._indexer.store(topic, rows, batch, upto=topic.mapped)()
 
     async def aclose(self) -> None:
         for id in list(self._indexer.topics):
@@ -313,7 +340,7 @@ def open_keyword(log: Log, path: Path, memory_bytes: int) -> KeywordIndex:
     return KeywordIndex(path, memory_bytes=memory_bytes)
 
 
-def _given(settings: TopicConfig) -> dict[str, Any]:
+def given(settings: TopicConfig) -> dict[str, Any]:
     """The settings that differ from the defaults, and the partitions always: the log reads them."""
     plain = TopicConfig()
     return {"partitions": settings.partitions, **{k: v for k, v in asdict(settings).items() if v != getattr(plain, k)}}
@@ -322,7 +349,14 @@ def _given(settings: TopicConfig) -> dict[str, Any]:
 def _forget_vectors(db: apsw.Connection, topic: int, columns: Mapping[str, Any]) -> None:
     db.execute("DELETE FROM vector WHERE topic = ?", (topic,))
     db.execute("DELETE FROM segment WHERE topic = ?", (topic,))
+    db.execute("DELETE FROM shadow WHERE topic = ?", (topic,))
     set_cursor(db, topic, catalogue.SEMANTIC, 0)
+    set_columns(db, topic, columns)
+
+
+def _restart_vectors(db: apsw.Connection, topic: int, columns: Mapping[str, Any]) -> None:
+    db.execute("UPDATE vector SET segment = NULL WHERE topic = ?", (topic,))
+    db.execute("DELETE FROM segment WHERE topic = ?", (topic,))
     set_columns(db, topic, columns)
 
 
