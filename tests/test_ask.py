@@ -7,6 +7,7 @@ import itertools
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from typing import cast
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from hypothesis import strategies as st
 
 from headwater.config import EmbeddingSettings
 from headwater.embed.lookup import load
-from headwater.errors import UsageError
+from headwater.errors import NotFoundError, UsageError
 from headwater.llm.extractive import (
     MOST_EMBEDDED,
     Embed,
@@ -26,8 +27,20 @@ from headwater.llm.extractive import (
     extract,
     identifiers,
 )
-from headwater.rag.chain import ask, code_span
-from headwater.records import Answer, Coverage, Hit, Passage, SearchReply, Span
+from headwater.rag.chain import ask
+from headwater.rag.say import code_span
+from headwater.records import (
+    Answer,
+    Coverage,
+    Hit,
+    Passage,
+    PassageForm,
+    PatternsReply,
+    RecordView,
+    SearchReply,
+    Span,
+    to_ms,
+)
 
 START = datetime(2026, 3, 1, 14, 5, 10, tzinfo=UTC)
 
@@ -67,15 +80,41 @@ def quotes(found: Extract, evidence: Sequence[Evidence] = TEAM) -> list[str]:
     return [evidence[s.index].value[s.start : s.end] for s in found.sentences]
 
 
+class Shelf:
+    """A Look that finds the same records whatever is searched for; the topic of each is the kind of its passages."""
+
+    def __init__(self, evidence: Sequence[Evidence], coverage: Coverage) -> None:
+        self.evidence, self.coverage = evidence, coverage
+
+    async def search(self, q: str, *, top_k: int = 10, **_: object) -> SearchReply:
+        hits = [
+            Hit(e.address, e.kind, 0, n, e.timestamp, e.key, e.value, e.attributes, e.score, {}, None, e.passage, e.span)
+            for n, e in enumerate(self.evidence[:top_k])
+        ]
+        return SearchReply(tuple(hits), self.coverage)
+
+    async def patterns(self, topic: str, **_: object) -> PatternsReply:
+        return PatternsReply((), self.coverage)
+
+    async def read(self, address: str, *, context: int = 0) -> RecordView:
+        raise NotFoundError(address)
+
+
 def answer(
     question: str, evidence: Sequence[Evidence] = TEAM, *, embed: Embed | None = None, coverage: Coverage | None = None
 ) -> Answer:
-    async def search(words: str, top_k: int) -> tuple[SearchReply, Sequence[Evidence]]:
-        return SearchReply((), coverage or Coverage(topics=("logs", "wiki"), searched=4321)), evidence[:top_k]
-
+    shelf = Shelf(evidence, coverage or Coverage(topics=("logs", "wiki"), searched=4321))
     ticks, ids = itertools.count(), itertools.count(1)
     return asyncio.run(
-        ask(question, search=search, embed=embed, clock=lambda: next(ticks) / 100, new_id=lambda: f"a{next(ids)}")
+        ask(
+            question,
+            look=shelf,
+            kind_of=lambda topic: cast(PassageForm, topic),
+            embed=embed,
+            clock=lambda: next(ticks) / 100,
+            now_ms=to_ms(START + timedelta(days=2)),
+            new_id=lambda: f"a{next(ids)}",
+        )
     )
 
 

@@ -22,7 +22,6 @@ from pathlib import Path
 from typing import Any, Literal, ParamSpec, TypeVar
 
 import anyio.to_thread
-import numpy as np
 
 from headwater import browse, deliveries, views
 from headwater.batches import Delivered, Fault
@@ -30,14 +29,14 @@ from headwater.config import Settings, TopicConfig
 from headwater.embed import Embedder
 from headwater.embed.cache import VectorCache
 from headwater.errors import ConfigError, ConflictError, EmbedError, HeadwaterError, NotFoundError, StorageError, UsageError
+from headwater.finding import Finding
 from headwater.indexer import Indexer
 from headwater.intake import drafts as intake
 from headwater.lines import LineReader
-from headwater.llm.extractive import Evidence
 from headwater.log import Delivery, Log, Origin
 from headwater.matching import matches
 from headwater.ownership import Ownership
-from headwater.planning import MOST_HITS, now_ms, plan, window
+from headwater.planning import now_ms, plan, window
 from headwater.query import parse, parse_time
 from headwater.rag.chain import ask as answer
 from headwater.records import (
@@ -59,7 +58,7 @@ from headwater.records import (
     Timeline,
     Topic,
 )
-from headwater.search import Plan, Searcher, meaning_of
+from headwater.search import Searcher
 from headwater.stock import Embedders, Stock, open_keyword
 from headwater.topicindex import TopicIndex
 from headwater.verbs import Entry, When
@@ -136,6 +135,7 @@ class Engine:
             )  # fmt: skip
             self.searcher = Searcher(self.log, self.keyword)
             self.stock = Stock(self.log, self.keyword, self.indexer, self.settings, vectors, embedders)
+            self.finding = Finding(self.log, self.stock, self.searcher)
             self.stock.open_all()
             self._opened = opened.pop_all()
 
@@ -301,49 +301,18 @@ class Engine:
             self.stock, q, topics=topics, top_k=top_k, mode=mode, since=since, until=until, filters=filters,
             min_score=min_score, explain=explain, include=include, cursor=cursor,
         )  # fmt: skip
-        return await self._run(wanted)
+        return await self.finding.run(wanted)
 
-    async def _run(self, wanted: Plan) -> SearchReply:
-        """Embed the plan's words where meaning counts, then search."""
-        if not wanted.topics:
-            return SearchReply((), self.searcher.coverage(wanted, 0, 0))
-        vectors: dict[str, np.ndarray] = {}
-        notes = list(wanted.notes)
-        if wanted.mode != "keyword" and wanted.words:
-            failed: list[EmbedError | UsageError] = []
-            for embedder in {e.name: e for t in wanted.topics for e, _ in t.shelves()}.values():
-                try:
-                    vectors[embedder.name] = (await self._embed_query(wanted, embedder))[0]
-                except (EmbedError, UsageError) as error:
-                    failed.append(error)
-                    notes.append(f"meaning not searched with {embedder.name}: {error}")
-            if failed and not vectors and wanted.mode == "semantic":
-                raise failed[0]
-        return await _thread(self.searcher.search, replace(wanted, notes=tuple(notes)), vectors)
+    async def search_batch(self, queries: Sequence[Mapping[str, Any]]) -> list[SearchReply | HeadwaterError]:
+        return await self.finding.batch(queries)
 
-    async def _embed_query(self, wanted: Plan, embedder: Embedder) -> np.ndarray:
-        """`(1, d)`; a model known to be down fails at once instead of holding the search up."""
-        for topic in wanted.topics:
-            if topic.standby is not None and embedder.name in topic.standby.fallback.names:
-                return await topic.standby.fallback.embed_as(embedder.name, [wanted.words], "query")
-        return await embedder.embed([wanted.words], "query")
+    async def search_vector(self, vector: Sequence[float], *, model: str | None = None, **scope: Any) -> SearchReply:
+        return await self.finding.by_vector(vector, model=model, **scope)
 
     async def similar(
         self, topic: str, *, offset: int, partition: int = 0, top_k: int = 10, topics: Sequence[str] | None = None
     ) -> SearchReply:
-        if not 1 <= top_k <= MOST_HITS:
-            raise UsageError(f"top_k must be between 1 and {MOST_HITS}")
-        home = self.stock.find(topic)
-        if home.embedder is None:
-            raise UsageError(f"{topic!r} is keyword-only; `headwater index create {topic}` adds meaning search")
-        vector, own = await _thread(meaning_of, self.log, home, partition, offset)
-        others = [
-            t.row.name for t in self.stock.choose(topics or [topic]) if t.embedder and t.embedder.name == home.embedder.name
-        ]
-        wanted = plan(self.stock, "", topics=others, top_k=min(top_k + len(own), MOST_HITS), mode="semantic")
-        reply = await _thread(self.searcher.search, wanted, {home.embedder.name: vector})
-        hits = [h for h in reply if h.passage.id not in own and (h.topic, h.partition, h.offset) != (topic, partition, offset)]
-        return replace(reply, hits=tuple(hits[:top_k]))
+        return await self.finding.similar(topic, partition, offset, top_k, topics)
 
     async def patterns(
         self,
@@ -385,20 +354,18 @@ class Engine:
         until: When | None = None,
         top_k: int = 12,
     ) -> Answer:
-        if not question.strip():
-            raise UsageError("ask a question")
-
-        async def find(words: str, limit: int) -> tuple[SearchReply, list[Evidence]]:
-            reply = await self.search(words, topics=topics, since=since, until=until, top_k=limit)
-            return reply, [Evidence.of(hit, self.stock.find(hit.topic).kind) for hit in reply]
-
-        name = self.settings.embedding.model
+        name, (since_ms, until_ms) = self.settings.embedding.model, window(since, until)
         reader = None if name in ("none", "external") else self.stock.embedders.get(name, TopicConfig())
         return await answer(
             question,
-            search=find,
+            look=self,
+            kind_of=lambda topic: self.stock.find(topic).kind,
+            topics=topics,
+            since_ms=since_ms,
+            until_ms=until_ms,
             embed=None if reader is None else reader.embed,
             clock=time.perf_counter,
+            now_ms=now_ms(),
             new_id=lambda: uuid.uuid4().hex,
             top_k=top_k,
             floor=0.0 if reader is None else reader.floor,

@@ -310,6 +310,11 @@ _NAMED_THING = re.compile(r"\w[\w.:/-]{3,}\w")
 _ORDINARY = re.compile(r"\d+[a-z]{0,3}|\D+|[\d.:/-]{1,10}(?:T[\d:.]+Z?)?", re.IGNORECASE)
 
 
+def tells_trouble(text: str) -> bool:
+    """Whether a text says that something went wrong."""
+    return bool(_TROUBLE.search(text))
+
+
 def identifiers(question: str) -> list[re.Pattern[str]]:
     """What a question names by an identifier (`blk_-7571492`, `node-69`, `10.250.14.38`), to be found as a whole word;
     numbers, dates and times of day are not identifiers."""

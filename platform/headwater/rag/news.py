@@ -1,0 +1,235 @@
+"""What is new since a moment, and who has seen it before: answered from patterns, not from whatever shares the words.
+
+What is new are the passages first seen since then in topics of logs, errors first, then the most frequent; each is shown by
+its first record. What resembles them is looked for by meaning in what people wrote and in documents: before that moment as
+what is known of it, since then as what is being said of it. A record that tells several of the new patterns counts more.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
+
+from headwater.chunks import sentences
+from headwater.levels import LEVELS, canonical_level
+from headwater.llm.extractive import LONGEST_SENTENCE, Embed, content_words, tells_trouble
+from headwater.rag.place import Placed, Scope, named_topics, when
+from headwater.rag.say import Page, bounds, how_often, quote
+from headwater.records import Hit, Mode, Pattern, Record, to_ms
+
+MOST_NEW = 8  # patterns shown
+MOST_SEEN = 3  # records shown that resemble them
+LIKE = 0.4  # similarity (0-1 above unrelated texts) from which a text tells of the same trouble; half that by words alone
+HINT = 0.3  # from which it counts as telling of one more of the patterns
+SAME = 0.9  # of two log lines, which are alike in form however different their matter
+_MOST_SEARCHED = 6  # patterns that are looked for elsewhere
+_MOST_PATTERNS = 200
+_MOST_QUERY = 300  # characters of a pattern that are searched for
+_WILDCARD = re.compile(r"<[^<>\s]{0,20}>")
+_REMEDY = re.compile(
+    r"\b(?:fix(?:ed)?|solved|resolved|mended|rolled? back|rolling back|root cause|worked around|workaround)\b", re.IGNORECASE
+)
+_NAME = re.compile(r"[\w.:-]{1,40}")
+_WARN = LEVELS.index("warn")
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A pattern that is new, by its first record."""
+
+    pattern: Pattern
+    record: Record
+    rank: int  # in LEVELS
+
+
+@dataclass(slots=True)
+class Known:
+    """A record that resembles new patterns: how much each (by their places)."""
+
+    hit: Hit
+    like: dict[int, float] = field(default_factory=dict)
+
+    @property
+    def weight(self) -> float:
+        return sum(max(0.0, score - HINT) for score in self.like.values())
+
+
+@dataclass(frozen=True, slots=True)
+class News:
+    """The answer as far as it got: nothing is new where `shown` is 0. `left_out` patterns are new and not shown."""
+
+    page: Page
+    shown: int
+    left_out: int
+    topics: tuple[str, ...]
+    notes: tuple[str, ...]
+
+
+async def whats_new(placed: Placed, page: Page, *, embed: Embed | None) -> News:
+    """Write what is new in the scope of a question, and what is known of it where that is asked too."""
+    asked, scope = placed.question, placed.scope
+    every = (await scope.within(None, None).search("", 1)).coverage.topics
+    named = named_topics(asked.subject, every)
+    topics = [t for t in (named or every) if scope.kind_of(t) == "template"] or list(named or every)
+    words = [w for w in asked.subject if w not in named and w.lower() not in {t.lower() for t in named}]
+    patterns, notes = await _new_patterns(scope, topics, " ".join(f'"{w}"' for w in words))
+    if words and not patterns:
+        notes.append(f"nothing new has the words {' '.join(words)!r}, so they are left out")
+        patterns, notes_2 = await _new_patterns(scope, topics, "")
+        notes += notes_2
+    ranked = sorted(patterns, key=lambda p: (-_rank(p), -p.count, p.topic, p.passage.id))
+    if asked.trouble:
+        ranked = [p for p in ranked if _rank(p) >= _WARN]
+    shown = [Found(p, await _first(scope, p), _rank(p)) for p in ranked[:MOST_NEW]]
+    if shown:
+        page.lines.append(
+            f"New {bounds(scope.since_ms, scope.until_ms)} in {', '.join(dict.fromkeys(f.pattern.topic for f in shown))}:"
+        )
+        page.lines += [_bullet(page, f) for f in shown]
+    if shown and asked.seen_before:
+        await _tell_known(placed, page, shown, embed)
+    left = len(ranked) - len(shown)
+    if left:
+        notes.append(f"patterns that are new and not shown: {left:,}; `patterns` with new_since lists all")
+    return News(page, len(shown), left, tuple(topics), tuple(notes))
+
+
+async def _new_patterns(scope: Scope, topics: Sequence[str], q: str) -> tuple[list[Pattern], list[str]]:
+    """The patterns of some topics first seen in scope; and which topics began in it, so that all of theirs are new."""
+    since, until = when(scope.since_ms), when(scope.until_ms)
+    within = since if scope.until_ms is not None or q else None  # without either all of a new pattern is in scope
+    replies = await asyncio.gather(
+        *(scope.look.patterns(t, q=q, since=within, until=until, new_since=since, limit=_MOST_PATTERNS) for t in topics)
+    )
+    patterns = [p for reply in replies for p in reply.patterns]
+    began = [t for t in dict.fromkeys(p.topic for p in patterns) if scope.since_ms is not None
+             and not (await scope.within(None, scope.since_ms).search("", 1, topics=[t])).coverage.searched]  # fmt: skip
+    return patterns, [f"{t} has no records from before, so all of it is new" for t in began]
+
+
+def _rank(pattern: Pattern) -> int:
+    """The place of its level among LEVELS; where it has none, by whether its words tell of trouble."""
+    level = canonical_level(pattern.level) if pattern.level else ""
+    if level in LEVELS:
+        return LEVELS.index(level)
+    return _WARN if tells_trouble(pattern.passage.text) else _WARN - 1
+
+
+async def _first(scope: Scope, pattern: Pattern) -> Record:
+    """The first record of a pattern in scope."""
+    first = pattern.passage.first_seen
+    low = to_ms(first)
+    for hit in await scope.within(low, low + 1).search("", 100, topics=[pattern.topic]):
+        if hit.passage.id == pattern.passage.id and hit.timestamp == first:
+            return (await scope.look.read(hit.address)).record
+    return (await scope.look.read(pattern.example)).record
+
+
+def _bullet(page: Page, found: Found) -> str:
+    """The first line of its first record, the cause at the bottom of a stack trace, level, count and time."""
+    record, passage = found.record, found.pattern.passage
+    marks, said = [], []
+    for start, end in _telling_lines(record.value):
+        said.append(quote(record.value, start, end))
+        marks.append(page.cite(record, start, end))
+    seen = how_often(passage, record.timestamp)
+    level = f"{canonical_level(found.pattern.level)}, " if found.pattern.level else ""
+    return f"- {' ... '.join(said)} ({level}{seen}) {''.join(marks)}"
+
+
+def _telling_lines(value: str) -> list[tuple[int, int]]:
+    lines = [_cut(value, *m.span()) for m in re.finditer(r"\S[^\n]*", value)]
+    causes = [span for span in lines[1:] if re.match(r"\s*Caused by\b", value[slice(*span)])]
+    return [*lines[:1], *causes[-1:]]
+
+
+def _cut(value: str, start: int, end: int) -> tuple[int, int]:
+    end = min(end, start + LONGEST_SENTENCE)
+    return start, start + len(value[start:end].rstrip())
+
+
+# ------------------------------------------------------------------------------------------------ seen before
+async def _tell_known(placed: Placed, page: Page, new: Sequence[Found], embed: Embed | None) -> None:
+    """Write what is known of the new patterns from before, which of them nobody told of, and what is said of them since."""
+    scope = placed.scope
+    mark = {i: f"[{_claim_of(page, f.record)}]" for i, f in enumerate(new)}
+    texts = [plain(f.pattern.passage.text) for f in new]
+    homes = {f.pattern.topic for f in new}
+    before = await known(scope.within(None, scope.since_ms), texts[:_MOST_SEARCHED], homes, by_meaning=embed is not None)
+    if before:
+        page.lines.append("Seen before:")
+        page.lines += [await _known_bullet(page, k, texts, mark, embed) for k in before]
+    told = {i for k in before for i, score in k.like.items() if score >= HINT}
+    rest = "".join(mark[i] for i in range(min(len(new), _MOST_SEARCHED)) if i not in told)
+    if not before:
+        page.lines.append(f"Nothing like it is known from before {rest}.")
+    elif rest:
+        page.lines.append(f"No earlier record resembles {rest}.")
+    since = await known(scope, texts[:_MOST_SEARCHED], homes, by_meaning=embed is not None)
+    since = [k for k in since if placed.event is None or k.hit.address != placed.event.address]
+    if since:
+        page.lines.append("Said of it since:")
+        page.lines += [await _known_bullet(page, k, texts, mark, embed) for k in since]
+
+
+def _claim_of(page: Page, record: Record) -> int:
+    return next(c.n for c in page.claims if c.address == record.address)
+
+
+async def known(scope: Scope, texts: Sequence[str], homes: set[str], *, by_meaning: bool) -> list[Known]:
+    """The records in scope that resemble some texts, those that resemble more of them first. Log lines count only where
+    they are nearly the same."""
+    least = LIKE if by_meaning else LIKE / 2
+    mode: Mode = "semantic" if by_meaning else "keyword"
+    replies = await asyncio.gather(*(scope.search(text, 40, mode=mode) for text in texts))
+    found: dict[str, Known] = {}
+    for i, reply in enumerate(replies):
+        for hit in reply:
+            lines = scope.kind_of(hit.topic) == "template"
+            if hit.score >= (SAME if lines else HINT * least / LIKE) and not (lines and hit.topic in homes):
+                found.setdefault(hit.address, Known(hit)).like[i] = hit.score
+    alike = [k for k in found.values() if max(k.like.values()) >= least]
+    return sorted(alike, key=lambda k: (-k.weight, -max(k.like.values()), k.hit.address))[:MOST_SEEN]
+
+
+def plain(text: str) -> str:
+    """A pattern's words without its wildcards and without what the query language would read as operators."""
+    words = re.findall(r"\w[\w.'/-]*", _WILDCARD.sub(" ", text))
+    return " ".join(words)[:_MOST_QUERY]
+
+
+async def _known_bullet(page: Page, item: Known, texts: Sequence[str], mark: Mapping[int, str], embed: Embed | None) -> str:
+    """Its most telling sentence, and how it was mended where it says so."""
+    hit = item.hit
+    best = max(item.like, key=lambda i: item.like[i])
+    spans = await _telling_sentences(hit, texts[best], embed)
+    said = " ... ".join(quote(hit.value, *span) for span in spans)
+    marks = "".join(page.cite(hit, *span) for span in spans)
+    whose = f"{hit.topic} {hit.key}" if hit.key and _NAME.fullmatch(hit.key) else hit.topic
+    like = "".join(mark[i] for i in sorted(item.like) if item.like[i] >= HINT or i == best)
+    return f"- {said} ({whose}, {hit.timestamp:%Y-%m-%d %H:%M} UTC) {marks}, like {like}"
+
+
+async def _telling_sentences(hit: Hit, text: str, embed: Embed | None) -> list[tuple[int, int]]:
+    low, high = (hit.span.start, hit.span.end) if hit.span else (0, len(hit.value))
+    spans = [_cut(hit.value, low + a, low + b) for a, b in sentences(hit.value[low:high])][:24] or [_cut(hit.value, low, high)]
+    if len(spans) == 1:
+        return spans
+    values = [hit.value[slice(*span)] for span in spans]
+    if embed is not None:
+        vectors = await embed([text, *values], "passage")
+        scores = (vectors[1:] @ vectors[0]).tolist()
+    else:
+        wanted = set(content_words(text))
+        scores = [len(wanted & set(content_words(value))) for value in values]
+    best = max(range(len(spans)), key=lambda i: (scores[i], -i))
+    remedy = next((i for i, value in enumerate(values) if _REMEDY.search(value)), best)
+    return [spans[i] for i in sorted({best, remedy})]
+
+
+def last_day(newest_ms: int) -> int:
+    """Since when things are new where a question names no time: a day before the newest record."""
+    return newest_ms - round(timedelta(days=1).total_seconds() * 1000)

@@ -1,0 +1,211 @@
+"""Where in the records a question looks: its times fixed to the calendar, its events to the records that tell of them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Protocol
+
+from headwater.rag.question import EVENTS, Event, Question, understand
+from headwater.rag.say import bounds
+from headwater.rag.times import AROUND_MS
+from headwater.records import Hit, Mode, PassageForm, PatternsReply, RecordView, SearchReply, from_ms, to_ms
+
+_DAY_MS = 86_400_000
+_MOST_EVENTS = 200  # newest records of a topic of events that are looked through
+_STEPS = 3  # back to older records, for a time whose day or year was left open
+
+
+class Look(Protocol):
+    """What the reader of a question may look at: three of the verbs (headwater.verbs.Verbs), which search nothing by
+    words that are blank and then give the newest first."""
+
+    async def search(
+        self, q: str, *, topics: Sequence[str] | None = None, top_k: int = 10, mode: Mode | None = None,
+        since: datetime | str | float | int | None = None, until: datetime | str | float | int | None = None,
+    ) -> SearchReply: ...  # fmt: skip
+
+    async def patterns(
+        self, topic: str, *, q: str = "", since: datetime | str | float | int | None = None,
+        until: datetime | str | float | int | None = None, new_since: datetime | str | float | int | None = None,
+        limit: int = 50,
+    ) -> PatternsReply: ...  # fmt: skip
+
+    async def read(self, address: str, *, context: int = 0) -> RecordView: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """The records that may be looked at. `kind_of` gives the form of a topic's passages."""
+
+    look: Look
+    kind_of: Callable[[str], PassageForm]
+    topics: Sequence[str] | None = None
+    since_ms: int | None = None
+    until_ms: int | None = None
+
+    async def search(self, q: str, top_k: int, *, mode: Mode | None = None, topics: Sequence[str] | None = None) -> SearchReply:
+        return await self.look.search(
+            q, topics=topics or self.topics, top_k=top_k, mode=mode, since=when(self.since_ms), until=when(self.until_ms)
+        )
+
+    def within(self, since_ms: int | None, until_ms: int | None) -> Scope:
+        """The same topics in another time."""
+        return replace(self, since_ms=since_ms, until_ms=until_ms)
+
+    async def counted(self) -> int:
+        """How many records are in scope."""
+        return (await self.search("", 1)).coverage.searched
+
+    async def newest(self) -> Hit | None:
+        """The newest record in scope."""
+        reply = await self.search("", 1)
+        return reply[0] if len(reply) else None
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """A question in its place. `scope` has its times (a time asked for as an argument stays); `reading` says how they were
+    read; `event` is the record taken for its event. `as_words`: its year names times older than all records, so its times
+    are words, which only documents can answer. `missing`: the event of which no record tells."""
+
+    question: Question
+    scope: Scope
+    reading: str = ""
+    event: Hit | None = None
+    as_words: bool = False
+    missing: str = ""
+
+
+async def place(text: str, scope: Scope, now_ms: int) -> Placed:
+    """The question with its times and its event found. Times said in arguments win over those in the text."""
+    question = understand(text, now_ms)
+    if scope.since_ms is not None or scope.until_ms is not None:
+        return Placed(question, scope)
+    if question.event is not None:
+        return await _at_event(question, question.event, scope, now_ms)
+    period = question.period
+    if period is None:
+        return Placed(question, scope)
+    if period.dated and not await _touches(scope, period.since_ms, period.until_ms):
+        return Placed(question, scope, as_words=True)
+    for _ in range(_STEPS if period.floats else 0):
+        if await scope.within(period.since_ms, period.until_ms).counted():
+            break
+        before = await scope.within(None, period.since_ms or period.until_ms).newest()
+        if before is None:
+            break
+        moved = understand(text, to_ms(before.timestamp))
+        if moved.period is None or moved.period == period:
+            break
+        question, period = moved, moved.period
+    if period.floats and not await scope.within(period.since_ms, period.until_ms).counted():
+        question = understand(text, now_ms)  # nothing is in any such time: it is the last one that is meant
+        assert question.period is not None
+        period = question.period
+    reading = f'I read "{period.phrase}" as {bounds(period.since_ms, period.until_ms)}'
+    return Placed(question, scope.within(period.since_ms, period.until_ms), reading)
+
+
+async def _touches(scope: Scope, since_ms: int | None, until_ms: int | None) -> bool:
+    """Whether a period shuts some records out and lets others in, or is younger than all of them."""
+    if until_ms is not None and not await scope.within(None, until_ms).counted():
+        return False
+    return since_ms is None or until_ms is not None or bool(await scope.within(None, since_ms).counted())
+
+
+# -------------------------------------------------------------------------------------------------------- events
+async def _at_event(question: Question, event: Event, scope: Scope, now_ms: int) -> Placed:
+    found = await find_event(event, scope, now_ms)
+    if found is not None:
+        at = to_ms(found.timestamp)
+        inside = scope.within(None, at) if event.before else scope.within(at, None)
+        return Placed(question, inside, f'I read "{event.phrase}" as', found)
+    if event.clock is None and event.day is None:
+        return Placed(question, scope, missing=event.phrase)
+    day = event.day
+    low = day.since_ms if day is not None and day.since_ms is not None else now_ms // _DAY_MS * _DAY_MS
+    if event.clock is not None:
+        low = low // _DAY_MS * _DAY_MS + event.clock[0]
+        low -= _DAY_MS * (low > now_ms)
+    inside = scope.within(None, low) if event.before else scope.within(low, None)
+    said = f'No record tells of {_named(event)}, so I read "{event.phrase}" as {bounds(inside.since_ms, inside.until_ms)}'
+    return Placed(question, inside, said)
+
+
+def _named(event: Event) -> str:
+    return "it" if not event.kind else f"such a {event.kind}"
+
+
+async def find_event(event: Event, scope: Scope, now_ms: int) -> Hit | None:
+    """The record that tells of an event: in topics named for its kind, else in what people wrote, else in logs. The newest
+    that fits, or where a time of day is said the one nearest to it."""
+    topics = (await scope.search("", 1)).coverage.topics
+    named = [t for t in topics if re.search(EVENTS[event.kind], t, re.IGNORECASE)]
+    written = [t for t in topics if t not in named and scope.kind_of(t) == "exact"]
+    logs = [t for t in topics if t not in named and scope.kind_of(t) == "template"]
+    inside = _around(event, scope)
+    for group, every in ((named, True), (written, False), (logs, False)):
+        if not group:
+            continue
+        words = "" if every else f"{' '.join(event.about)} {_SAID[event.kind]}".strip()
+        found = await inside.search(words, _MOST_EVENTS, mode="keyword" if words else None, topics=group)
+        fitting = [h for h in found if to_ms(h.timestamp) <= now_ms and _fits(event, h, in_its_topic=every)]
+        if fitting:
+            return min(fitting, key=lambda h: (_distance(event, h), -to_ms(h.timestamp), h.address))
+    return None
+
+
+_SAID = {
+    "deploy": "deploy deployed deployment release released rollout rolled",
+    "rollback": "rollback rolled reverted",
+    "restart": "restart restarted restarting reboot",
+    "upgrade": "upgrade upgraded update updated migration",
+    "incident": "incident outage crash crashed failover",
+}
+
+
+def _around(event: Event, scope: Scope) -> Scope:
+    day = event.day
+    if day is None:
+        return scope
+    low = None if day.since_ms is None else day.since_ms - (AROUND_MS if event.clock else 0)
+    high = None if day.until_ms is None else day.until_ms + (AROUND_MS if event.clock else 0)
+    return scope.within(low, high)
+
+
+def _fits(event: Event, hit: Hit, *, in_its_topic: bool) -> bool:
+    """Whether a record tells of the event: its kind (not another one's: a rollback is no deploy), its words, its hour."""
+    text = f"{hit.key or ''} {hit.value} {' '.join(map(str, hit.attributes.values()))}"
+    told = text if in_its_topic else hit.value
+    if not in_its_topic and not re.search(rf"\b(?:{EVENTS[event.kind]})", told, re.IGNORECASE):
+        return False
+    first = re.search(rf"\b(?:{EVENTS['rollback']})", hit.value, re.IGNORECASE)
+    if event.kind == "deploy" and first is not None and first.start() < 40:
+        return False
+    if not all(re.search(rf"(?<!\w){re.escape(word)}(?!\w)", text, re.IGNORECASE) for word in event.about):
+        return False
+    return event.clock is None or _distance(event, hit) <= AROUND_MS
+
+
+def _distance(event: Event, hit: Hit) -> int:
+    """Milliseconds between the hour said and the record's, past midnight too."""
+    if event.clock is None:
+        return 0
+    low, high = event.clock
+    at = to_ms(hit.timestamp) % _DAY_MS
+    apart = 0 if low <= at < high else min(abs(at - low), abs(at - high))
+    return min(apart, _DAY_MS - apart)
+
+
+def named_topics(words: Collection[str], topics: Sequence[str]) -> list[str]:
+    """The topics whose names are among some words."""
+    said = {w.lower() for w in words}
+    return [t for t in topics if t.lower() in said]
+
+
+def when(ms: int | None) -> datetime | None:
+    """A bound as the verbs take it."""
+    return None if ms is None else from_ms(ms)
