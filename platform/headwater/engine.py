@@ -17,7 +17,6 @@ import time
 import uuid
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, ParamSpec, TypeVar
 
@@ -26,7 +25,6 @@ import anyio.to_thread
 from headwater import browse, deliveries, views
 from headwater.batches import Delivered, Fault
 from headwater.config import Settings, TopicConfig
-from headwater.embed import Embedder
 from headwater.embed.cache import VectorCache
 from headwater.errors import ConfigError, ConflictError, EmbedError, HeadwaterError, NotFoundError, StorageError, UsageError
 from headwater.finding import Finding
