@@ -284,6 +284,12 @@ class Catalogue:
             found = db.execute(f"SELECT {_PASSAGE} FROM passage WHERE id IN (SELECT value FROM json_each(?))", (in_list(ids),))
             return {r[0]: PassageRow._make(r) for r in found}
 
+    def living(self, ids: Collection[int]) -> set[int]:
+        """Those of some passages that have records."""
+        query = "SELECT id FROM passage WHERE id IN (SELECT value FROM json_each(?)) AND count > 0"
+        with self._log.reading() as db:
+            return {id for (id,) in db.execute(query, (in_list(ids),))}
+
     def frequent(self, limit: int, *, new_since_ms: int | None = None) -> list[PassageRow]:
         """Live passages, most frequent first; with `new_since_ms` only those first seen then or later."""
         query = (
@@ -333,6 +339,15 @@ class Catalogue:
                 query = query.replace("IN (SELECT value FROM json_each(?))", "= ?")
                 return [Place._make(r) for r in db.execute(query, (next(iter(family)), limit))]
             return [Place._make(r) for r in db.execute(query, (in_list(family), limit))]
+
+    def newest(self, passages: Collection[int]) -> dict[int, int]:
+        """passage -> its newest record (by id), for those that have one; aliases not followed."""
+        query = (
+            "SELECT p.value, (SELECT max(record) FROM occurrence WHERE passage = p.value) AS last FROM json_each(?) p"
+            " WHERE last IS NOT NULL"
+        )
+        with self._log.reading() as db:
+            return dict(db.execute(query, (in_list(passages),)))
 
     # ---- vectors and segments (headwater.vectors.Catalogue)
 

@@ -10,7 +10,7 @@ from headwater.errors import UsageError
 from headwater.keyword import Scope
 from headwater.query import as_filters, parse, parse_time
 from headwater.records import Mode
-from headwater.search import Plan, skip_of
+from headwater.search import Plan, position_of
 from headwater.stock import Stock
 from headwater.verbs import When
 
@@ -74,4 +74,5 @@ def plan(
         since_ms=query.since_ms if since_ms is None else since_ms,
         until_ms=query.until_ms if until_ms is None else until_ms,
     )
-    return Plan(query, chosen, scope, mode, top_k, skip_of(cursor), min_score, "vector" in include, explain, notes)
+    skip, pool = position_of(cursor)
+    return Plan(query, chosen, scope, mode, top_k, skip, min_score, "vector" in include, explain, notes, pool)

@@ -11,35 +11,45 @@ so that a score means the same for every query:
 six rare ones, and by `rare` alone a short query could never be sure: their geometric mean ranks as well as scaling each
 query's list by its own best and worst does, while scores tell queries that have an answer from those that have none
 (AUROC .81 on MTRAG, .75 by `attainable` alone; docs/benchmarks.md). It grows with neither the corpus nor its idf.
+
+A request is answered from a pool of candidates: the best `pool` by words and the best `pool` by meaning, ranked together. When
+a page reaches beyond it, the pool is widened and what is new is ranked behind what was there: a later page neither repeats nor
+skips a hit of an earlier one, and its cursor carries the size of the first pool.
 """
 
 from __future__ import annotations
 
 import math
+import re
 import time
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from difflib import get_close_matches
 from typing import Any
 
 import numpy as np
 
-from headwater.catalogue import PassageRow, Place
+from headwater.candidates import Nearness
 from headwater.embed import Embedder
 from headwater.errors import UsageError, WaitTimeout
+from headwater.hits import Candidate, Expansion
 from headwater.keyword import KeywordIndex, Scope
 from headwater.keyword_words import SATURATION
-from headwater.log import Log, Row
+from headwater.log import Log
 from headwater.query import Query
-from headwater.records import Coverage, Hit, Mode, Passage, SearchReply, Span, from_ms
+from headwater.records import Coverage, Mode, SearchReply, from_ms
 from headwater.schema import SEQ_BITS
 from headwater.topicindex import TopicIndex
-from headwater.vectors import VectorIndex
 
-SELECTIVE_RECORDS = 20_000  # fewer records in scope than this: their passages are scanned exactly
 _OVERFETCH = 4
+_WIDER = 4  # times the pool before
+_MOST_POOL = 4096
+_BATCH = 50  # documents located at once while a page is cut
 _EVIDENCE = 1.2  # geometric means of evidence that make a keyword score of 1 - 1/e
 _ROUNDS = 8  # of fetching keyword hits while a few passages fill the list
 _MOST_MATCHES = 4000  # keyword hits in one of them
+_SAMPLED = 200  # newest records of a topic whose field names are proposed for a mistyped one
+_CURSOR = re.compile(r"([0-9]{1,6})(?:\.([0-9]{1,4}))?", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,25 +66,19 @@ class Plan:
     include_vector: bool = False
     explain: bool = False
     notes: tuple[str, ...] = ()
+    first_pool: int | None = None
 
     @property
     def words(self) -> str:
         """What is scored and embedded: the free words and the phrases as typed."""
         return self.query.text
 
-
-@dataclass(slots=True)
-class _Candidate:
-    """A passage on its way to becoming a hit. `record` and `n` name its best record once known."""
-
-    topic: TopicIndex
-    passage: int
-    keyword: float = 0.0
-    vector: float = 0.0
-    distance: float | None = None
-    record: int | None = None
-    n: int = 0
-    score: float = 0.0
+    @property
+    def pool(self) -> int:
+        """How many candidates are ranked at first, of each kind: that of the first page on every page. By meaning alone
+        the order does not change with it, unless several passages are one hit."""
+        plain = self.mode == "semantic" and all(t.kind != "chunks" for t in self.topics)
+        return self.first_pool or (self.top_k + 10 if plain else self.top_k * _OVERFETCH + 20)
 
 
 @dataclass(slots=True)
@@ -82,6 +86,7 @@ class _Trace:
     """Timings in ms and numbers of candidates, for `explain`."""
 
     steps: dict[str, Any] = field(default_factory=dict)
+    plans: list[dict[str, Any]] = field(default_factory=list)
     _at: float = field(default_factory=time.perf_counter)
 
     def lap(self, name: str, **numbers: Any) -> None:
@@ -95,293 +100,118 @@ class Searcher:
 
     def __init__(self, log: Log, keyword: KeywordIndex) -> None:
         self._log, self._keyword = log, keyword
+        self._nearness, self._expansion = Nearness(keyword), Expansion(log, keyword)
 
     def search(self, plan: Plan, vectors: Mapping[str, np.ndarray]) -> SearchReply:
         """The best passages of the plan. `vectors` has the query's `(d,)` unit vector for each embedding model in use."""
         trace = _Trace()
         in_scope = self._keyword.count(plan.scope)
         trace.lap("scope", records=in_scope)
-        found: dict[tuple[int, int], _Candidate] = {}
-        wanted = (plan.top_k + plan.skip) * _OVERFETCH + 20
-        words = plan.words
-        if plan.mode != "semantic" and words:
-            self._by_words(plan, words, wanted, found)
-            trace.lap("keyword", candidates=len(found))
-        if plan.mode != "keyword" and vectors:
-            self._by_meaning(plan, vectors, wanted, in_scope, found)
-            trace.lap("semantic", candidates=len(found))
-        if not words and not vectors:
-            self._by_time(plan, wanted, found)
-        sighted = {t.row.id for t in plan.topics if any(e.name in vectors for e, _ in t.shelves())}
-        ranked = self._rank(plan, found.values(), sighted=sighted, by_time=not words and not vectors)
-        if vectors and plan.mode != "keyword" and words and plan.mode != "semantic":
-            self._complete_keyword(plan, words, ranked)
-            self._complete_vectors(plan, vectors, ranked)
-            ranked = self._rank(plan, ranked, sighted=sighted, by_time=False)
-        trace.lap("fuse", passages=len(ranked))
-        page, more = self._page(plan, ranked)
-        if not words and not vectors:
-            more = max(in_scope - plan.skip - len(page), 0)  # every record in scope matches
-        hits = self._expand(plan, page)
+        if plan.words or vectors:
+            page, more = self._best(plan, vectors, trace)
+        else:
+            page, more = self._newest(plan), max(in_scope - plan.skip - plan.top_k, 0)
+        scope, parts = (plan.scope if is_narrow(plan) else None), _PARTS[plan.mode] if plan.words or vectors else ()
+        hits = self._expansion.hits(page, scope, parts=parts, vectors=plan.include_vector)
         trace.lap("expand", hits=len(hits))
-        return SearchReply(
-            hits, self.coverage(plan, in_scope, more), {"mode": plan.mode, "steps": trace.steps} if plan.explain else None
-        )
+        if not hits:
+            plan = replace(plan, notes=(*plan.notes, *self._why_empty(plan, in_scope)))
+        told = {"mode": plan.mode, "pool": plan.pool, "steps": trace.steps, "plans": trace.plans} if plan.explain else None
+        return SearchReply(hits, self.coverage(plan, in_scope, more), told)
 
-    # ------------------------------------------------------------------ candidates
-
-    def _by_words(self, plan: Plan, words: str, wanted: int, found: dict[tuple[int, int], _Candidate]) -> None:
-        """Keyword hits, collapsed to passages; passages that fill the list are shut out and the rest fetched again."""
-        unit = self._evidence(words)
+    def _newest(self, plan: Plan) -> list[Candidate]:
+        """Without words there is nothing to score: the newest records in scope, each a full match of what was asked."""
         by_id = {t.row.id: t for t in plan.topics}
-        full: list[int] = []
-        for round in range(_ROUNDS):
-            limit = min(wanted * 2 << round, _MOST_MATCHES)
-            matches = self._keyword.match(words, plan.scope, limit=limit, exclude_passages=full)
-            fresh = False
-            for match in matches:
-                topic = by_id[match.topic]
-                passage = topic.resolve(match.passage)
-                key = (match.topic, passage or -match.seq - 1)
-                candidate = found.get(key)
-                if candidate is None:
-                    fresh = True
-                    score = 1 - math.exp(-match.score / unit) if unit > 0 else 0.0
-                    found[key] = _Candidate(topic, passage, score, record=match.topic << SEQ_BITS | match.seq, n=match.n)
-            if len(matches) < limit or len(found) >= wanted or not fresh:
-                return
-            full = [id for c in found.values() if c.passage for id in c.topic.family(c.passage)]
-
-    def _by_meaning(
-        self,
-        plan: Plan,
-        vectors: Mapping[str, np.ndarray],
-        wanted: int,
-        in_scope: int,
-        found: dict[tuple[int, int], _Candidate],
-    ) -> None:
-        """Nearest passages of each topic that have a record in scope."""
-        narrow = is_narrow(plan)
-        for topic in plan.topics:
-            for embedder, index in topic.shelves():
-                if (vector := vectors.get(embedder.name)) is None:
-                    continue
-                for passage, score, distance in self._nearest(plan, topic, index, vector, wanted, in_scope if narrow else None):
-                    key = (topic.row.id, passage)
-                    if key not in found:
-                        found[key] = _Candidate(topic, passage)
-                    if found[key].distance is None:
-                        found[key].vector, found[key].distance = unit_score(topic, embedder, score), distance
-
-    def _nearest(
-        self, plan: Plan, topic: TopicIndex, index: VectorIndex, vector: np.ndarray, wanted: int, in_scope: int | None
-    ) -> list[tuple[int, float, float]]:
-        """(passage, similarity, distance), best first. `in_scope` None: every live passage of the topic is in scope."""
-        scope = replace(plan.scope, topics=(topic.row.id,))
-        if in_scope is not None and in_scope <= SELECTIVE_RECORDS:
-            among = {topic.resolve(p) for p in self._keyword.passages(scope, limit=SELECTIVE_RECORDS) if p}
-            ids = np.fromiter({m for p in among for m in topic.family(p)}, np.int64)
-            if not len(ids):
-                return []
-            near = index.search(vector, wanted, among=np.sort(ids))
-            return self._live(topic, near.ids, near.scores, near.distances, wanted)
-        size = wanted
-        while True:
-            near = index.search(vector, size)
-            live = self._live(topic, near.ids, near.scores, near.distances, size)
-            if in_scope is not None and live:
-                members = [m for p, _, _ in live for m in topic.family(p)]
-                inside = {topic.resolve(p) for p in self._keyword.passages(scope, limit=len(members), passages=members)}
-                live = [item for item in live if item[0] in inside]
-            if len(live) >= wanted or len(near.ids) < size:
-                return live[:wanted]
-            size *= 4
-
-    def _live(
-        self, topic: TopicIndex, ids: np.ndarray, scores: np.ndarray, distances: np.ndarray, limit: int
-    ) -> list[tuple[int, float, float]]:
-        """Surviving passages that still have records, each once with its best score."""
-        best: dict[int, tuple[int, float, float]] = {}
-        for id, score, distance in zip(ids.tolist(), scores.tolist(), distances.tolist(), strict=True):
-            passage = topic.resolve(id)
-            if passage not in best:
-                best[passage] = (passage, score, distance)
-        rows = topic.catalogue.rows(best)
-        return [item for p, item in best.items() if p in rows and rows[p].total > 0][:limit]
-
-    def _by_time(self, plan: Plan, wanted: int, found: dict[tuple[int, int], _Candidate]) -> None:
-        """Without words there is nothing to score: the newest records in scope."""
-        by_id = {t.row.id: t for t in plan.topics}
-        for match in self._keyword.latest(plan.scope, limit=wanted):
+        found = []
+        for match in self._keyword.latest(plan.scope, limit=plan.skip + plan.top_k)[plan.skip :]:
             topic = by_id[match.topic]
             record = match.topic << SEQ_BITS | match.seq
-            found[(match.topic, -match.seq - 1)] = _Candidate(topic, topic.resolve(match.passage), record=record, n=match.n)
+            found.append(Candidate(topic, topic.resolve(match.passage), record=record, n=match.n, score=1.0))
+        return found
 
-    # ------------------------------------------------------------------ fusion
+    def _best(self, plan: Plan, vectors: Mapping[str, np.ndarray], trace: _Trace) -> tuple[list[Candidate], int]:
+        """The wanted stretch of the ranking and how many more are known to match."""
+        ranking = _Ranking(plan, self._keyword, self._nearness, vectors, trace)
+        size, passed, end = plan.pool, -1, plan.skip + plan.top_k
+        while True:
+            complete = ranking.widen(size)
+            passing = self._passing(plan, ranking.ranked)
+            before, passed = passed, len(passing)
+            if complete or passed > end or passed == before or size >= _MOST_POOL:
+                return list(passing[plan.skip : end]), max(passed - end, 0)
+            size = min(size * _WIDER, _MOST_POOL)
 
-    def _rank(
-        self, plan: Plan, candidates: Iterable[_Candidate], *, sighted: Collection[int], by_time: bool
-    ) -> list[_Candidate]:
-        """Candidates by score, best first. A topic that is not `sighted`, for which no vector of the query could be had,
-        is judged by words alone."""
-        ranked = list(candidates)
-        for c in ranked:
-            weight = {"keyword": 0.0, "semantic": 1.0}.get(plan.mode, c.topic.config.semantic_weight)
-            if plan.mode == "hybrid" and c.topic.row.id not in sighted:
-                weight = 0.0
-            c.score = weight * c.vector + (1 - weight) * c.keyword
-        if by_time:
-            return ranked
-        ranked = [c for c in ranked if c.score > 0]  # no better than unrelated texts are
-        return sorted(ranked, key=lambda c: (-c.score, c.topic.row.name, c.passage))
-
-    def _complete_keyword(self, plan: Plan, words: str, ranked: Sequence[_Candidate]) -> None:
-        """Give passages found by meaning the keyword score of their best record."""
-        missing = {(c.topic.row.id, c.passage): c for c in ranked if c.record is None}
-        if not missing:
-            return
-        unit = self._evidence(words)
-        members = [m for c in missing.values() for m in c.topic.family(c.passage)]
-        by_id = {t.row.id: t for t in plan.topics}
-        for match in self._keyword.match(words, plan.scope, limit=len(members) * 4, passages=members):
-            candidate = missing.get((match.topic, by_id[match.topic].resolve(match.passage)))
-            if candidate is not None and candidate.record is None:
-                candidate.record, candidate.n = match.topic << SEQ_BITS | match.seq, match.n
-                candidate.keyword = 1 - math.exp(-match.score / unit) if unit > 0 else 0.0
-
-    def _evidence(self, words: str) -> float:
-        """The BM25 that makes a keyword score of 1 - 1/e for these words; 0 where none is known."""
-        rare = SATURATION * math.log(1 + (self._keyword.documents + 0.5) / 1.5)  # the idf of a word in one document
-        return _EVIDENCE * math.sqrt(self._keyword.attainable(words) * rare)
-
-    def _complete_vectors(self, plan: Plan, vectors: Mapping[str, np.ndarray], ranked: Sequence[_Candidate]) -> None:
-        """Give passages found by words their similarity."""
-        for topic in plan.topics:
-            for embedder, index in topic.shelves():
-                missing = {c.passage: c for c in ranked if c.topic is topic and c.distance is None and c.passage}
-                if not missing or (vector := vectors.get(embedder.name)) is None:
-                    continue
-                near = index.search(vector, len(missing), among=np.asarray(sorted(missing), np.int64))
-                for id, score, distance in zip(near.ids.tolist(), near.scores.tolist(), near.distances.tolist(), strict=True):
-                    missing[id].vector, missing[id].distance = unit_score(topic, embedder, score), distance
-
-    def _page(self, plan: Plan, ranked: list[_Candidate]) -> tuple[list[_Candidate], int]:
-        """The wanted stretch of the ranking and how many lie behind it. Documents count as records: one hit each."""
+    def _passing(self, plan: Plan, ranked: Sequence[Candidate]) -> Sequence[Candidate]:
+        """The ranking without what is below the floor asked for. Documents count as records: one hit each."""
         if plan.min_score is not None:
             ranked = [c for c in ranked if round(c.score, 6) >= plan.min_score]  # as hits show it
+        return self._distinct(plan, ranked) if any(t.kind == "chunks" for t in plan.topics) else ranked
+
+    def _distinct(self, plan: Plan, ranked: Sequence[Candidate]) -> list[Candidate]:
+        """The best passage of each document."""
+        scope = plan.scope if is_narrow(plan) else None
         seen: set[int] = set()
-        distinct: list[_Candidate] = []
-        for c in ranked:
-            if c.topic.kind == "chunks":
-                self._locate(plan, [c])
-                if c.record is None or c.record in seen:
-                    continue
-                seen.add(c.record)
-            distinct.append(c)
-            if len(distinct) > plan.skip + plan.top_k + 200:
-                break
-        end = plan.skip + plan.top_k
-        return distinct[plan.skip : end], max(len(distinct) - end, 0)
+        distinct: list[Candidate] = []
+        for start in range(0, len(ranked), _BATCH):
+            part = ranked[start : start + _BATCH]
+            self._expansion.locate([c for c in part if c.topic.kind == "chunks" and c.record is None], scope)
+            for c in part:
+                if c.topic.kind == "chunks":
+                    if c.record is None or c.record in seen:
+                        continue
+                    seen.add(c.record)
+                distinct.append(c)
+        return distinct
 
-    # ------------------------------------------------------------------ expansion
+    # ------------------------------------------------------------------ what is said
 
-    def _locate(self, plan: Plan, candidates: Sequence[_Candidate]) -> None:
-        """Find the newest record in scope of each passage that has none yet."""
-        narrow = is_narrow(plan)
-        for c in candidates:
-            if c.record is not None:
-                continue
-            if not narrow:
-                for place in c.topic.catalogue.latest(c.topic.family(c.passage)):
-                    c.record, c.n = place.record, place.n
-                continue
-            scope = replace(plan.scope, topics=(c.topic.row.id,))
-            for match in self._keyword.latest(scope, limit=1, passages=c.topic.family(c.passage)):
-                c.record, c.n = c.topic.row.id << SEQ_BITS | match.seq, match.n
-
-    def _expand(self, plan: Plan, page: Sequence[_Candidate]) -> tuple[Hit, ...]:
-        self._locate(plan, page)
-        rows = self._log.rows_of([c.record for c in page if c.record is not None])
-        hits = []
-        for topic in dict.fromkeys(c.topic for c in page):
-            mine = [c for c in page if c.topic is topic]
-            passages = topic.catalogue.rows([c.passage for c in mine])
-            places = topic.catalogue.places([c.record for c in mine if c.record is not None])
-            counts = self._counts(plan, topic, [c.passage for c in mine if c.passage])
-            for c in mine:
-                if c.record is not None and (row := rows.get(c.record)) is not None:
-                    hits.append(
-                        (page.index(c), self._hit(plan, c, row, passages.get(c.passage), places.get(c.record, ()), counts))
-                    )
-        return tuple(hit for _, hit in sorted(hits, key=lambda item: item[0]))
-
-    def _counts(self, plan: Plan, topic: TopicIndex, passages: Sequence[int]) -> dict[int, int] | None:
-        """Records in scope of each passage; None where every record of the topic is in scope."""
-        if not is_narrow(plan) or not passages:
-            return None
-        members = [m for p in passages for m in topic.family(p)]
-        counts: dict[int, int] = {}
-        scope = replace(plan.scope, topics=(topic.row.id,))
-        for member, count in self._keyword.passages(scope, limit=len(members), passages=members).items():
-            counts[topic.resolve(member)] = counts.get(topic.resolve(member), 0) + count
-        return counts
-
-    def _hit(
-        self,
-        plan: Plan,
-        c: _Candidate,
-        row: Row,
-        passage: PassageRow | None,
-        places: Sequence[Place],
-        counts: Mapping[int, int] | None,
-    ) -> Hit:
-        record = row.record(c.topic.row.name)
-        place = next((p for p in places if p.n == c.n), None)
-        if passage is None:
-            seen = Passage(0, "", 1, 1, record.timestamp, record.timestamp)
-        else:
-            count = passage.total if counts is None else counts.get(c.passage, 1)
-            seen = Passage(passage.id, passage.text, count, passage.total, from_ms(passage.first_ms), from_ms(passage.last_ms))
-        scores = {
-            name: round(v, 6)
-            for name, v in (("keyword", c.keyword), ("vector", c.vector))
-            if plan.mode in ("hybrid", _MODE_OF[name])
-        }
-        vector = None
-        if plan.include_vector and c.topic.vectors is not None and c.passage:
-            ids, found = c.topic.catalogue.vectors([c.passage])
-            vector = tuple(found[0].tolist()) if len(ids) else None
-        return Hit(
-            record.address,
-            record.topic,
-            record.partition,
-            record.offset,
-            record.timestamp,
-            record.key,
-            record.value,
-            record.attributes,
-            round(c.score, 6),
-            scores,
-            c.distance,
-            seen,
-            Span(place.start, place.stop) if place is not None and place.start is not None and place.stop is not None else None,
-            vector,
+    def _why_empty(self, plan: Plan, in_scope: int) -> list[str]:
+        """Notes on what may be the cause that nothing was found."""
+        if not in_scope:
+            return self._unknown_fields(plan)
+        if plan.mode != "semantic" or not (plan.words or plan.first_pool):
+            return []
+        blind = [
+            t.row.name for t in plan.topics if t.embedder is not None and not any(i.counts.vectors for _, i in t.shelves())
+        ]
+        return (
+            [
+                f"no passage of {', '.join(blind)} has a vector yet, so nothing can be found there by meaning alone; "
+                "mode hybrid or keyword finds words"
+            ]
+            if blind
+            else []
         )
 
+    def _unknown_fields(self, plan: Plan) -> list[str]:
+        """Names of fields that no record of the searched topics has, with the nearest that one has."""
+        asked = dict.fromkeys(f.field for f in plan.scope.filters if f.op not in ("!=", "!prefix"))
+        names = {"key", "level"}
+        for topic in plan.topics:
+            row = topic.row
+            for record in self._log.rows_before(row.id, topic.stored, _SAMPLED):
+                names.update(record.record(row.name).attributes)
+        notes = []
+        for name in asked:
+            if name in ("partition", "offset", "topic") or self._keyword.has_field(Scope(plan.scope.topics), name):
+                continue
+            near = get_close_matches(name, names - {name}, 1)
+            notes.append(f"no record has a field {name!r}" + (f"; nearest: {near[0]}" if near else ""))
+        return notes
+
     def coverage(self, plan: Plan, in_scope: int, more: int) -> Coverage:
-        """What this request covered, as of now."""
+        """What this request covered, as of now. `more`: how many match, or at least so many, that are not in the reply."""
         watermark = {t.row.name: t.watermark() for t in plan.topics}
         backlog = sum(max(w.stored - w.semantic, 0) for w in watermark.values())
         notes = [*plan.query.notes, *plan.notes]
         unread = sum(max(w.stored - w.keyword, 0) for w in watermark.values())
         if unread:
             notes.append(f"{unread} records are stored but not yet searchable")
-        if backlog > unread and plan.mode != "keyword":
-            notes.append(f"{backlog - unread} records are found by their words only, their meaning is still being read")
         if plan.mode != "keyword":
             notes.extend(f"meaning search of {t.row.name} is held up: {t.error}" for t in plan.topics if t.error)
-        if plan.mode != "keyword" and (plain := [t.row.name for t in plan.topics if t.embedder is None]):
-            notes.append(f"keyword search only in {', '.join(plain)}: no embedding model")
+            if plain := ", ".join(t.row.name for t in plan.topics if t.embedder is None):
+                told = "nothing is found by meaning" if plan.mode == "semantic" else "keyword search only"
+                notes.append(f"{told} in {plain}: no embedding model")
         since, until = plan.scope.since_ms, plan.scope.until_ms
         return Coverage(
             watermark,
@@ -392,12 +222,141 @@ class Searcher:
             in_scope,
             more,
             more > 0,
-            str(plan.skip + plan.top_k) if more else None,
+            f"{plan.skip + plan.top_k}.{plan.pool}" if more else None,
             tuple(notes),
         )
 
 
-_MODE_OF = {"keyword": "keyword", "vector": "semantic"}
+_PARTS: Mapping[str, tuple[str, ...]] = {"keyword": ("keyword",), "semantic": ("vector",), "hybrid": ("keyword", "vector")}
+
+
+class _Ranking:
+    """The candidates of one search, ranked pool by pool."""
+
+    def __init__(
+        self, plan: Plan, keyword: KeywordIndex, nearness: Nearness, vectors: Mapping[str, np.ndarray], trace: _Trace
+    ) -> None:
+        self._plan, self._keyword, self._nearness, self._trace = plan, keyword, nearness, trace
+        self._words = plan.words if plan.mode != "semantic" else ""
+        self._vectors = vectors if plan.mode != "keyword" else {}
+        self._narrow = is_narrow(plan)
+        self._unit = self._evidence() if self._words else 0.0
+        self._by_id = {t.row.id: t for t in plan.topics}
+        self._sighted = {t.row.id for t in plan.topics if any(e.name in self._vectors for e, _ in t.shelves())}
+        self._found: dict[tuple[int, int], Candidate] = {}
+        self.ranked: list[Candidate] = []
+
+    def widen(self, size: int) -> bool:
+        """Rank what the best `size` of each kind add, behind what is ranked already; True when there is nothing beyond."""
+        before, complete = len(self._found), True
+        again = "" if not before else f" {size}"
+        if self._words:
+            complete = self._by_words(size)
+            self._trace.lap("keyword" + again, candidates=len(self._found))
+        if self._vectors:
+            complete = self._by_meaning(size) and complete
+            self._trace.lap("semantic" + again, candidates=len(self._found))
+        fresh = self._rank(list(self._found.values())[before:])
+        if self._words and self._vectors:
+            self._complete_keyword(fresh)
+            self._complete_vectors(fresh)
+            fresh = self._rank(fresh)
+        self.ranked += fresh
+        self._trace.lap("fuse" + again, passages=len(self.ranked))
+        return complete
+
+    # ------------------------------------------------------------------ candidates
+
+    def _by_words(self, wanted: int) -> bool:
+        """Keyword hits, collapsed to passages; passages that fill the list are shut out and the rest fetched again. True
+        when no passage beyond has one of the words."""
+        seen: set[tuple[int, int]] = set()
+        full: list[int] = []
+        for round in range(_ROUNDS):
+            limit = min(wanted * 2 << round, max(_MOST_MATCHES, wanted))
+            matches = self._keyword.match(self._words, self._plan.scope, limit=limit, exclude_passages=full)
+            known = len(seen)
+            for match in matches:
+                topic = self._by_id[match.topic]
+                passage = topic.resolve(match.passage)
+                key = (match.topic, passage or -match.seq - 1)
+                seen.add(key)
+                if key not in self._found:
+                    record = match.topic << SEQ_BITS | match.seq
+                    self._found[key] = Candidate(topic, passage, self._keyword_score(match.score), record=record, n=match.n)
+            if len(matches) < limit:
+                return True
+            if len(seen) >= wanted or len(seen) == known:
+                return False
+            full = [m for topic, passage in seen if passage > 0 for m in self._by_id[topic].family(passage)]
+        return False
+
+    def _by_meaning(self, wanted: int) -> bool:
+        """The nearest passages of each topic that have a record in scope. True when there are no others."""
+        complete = True
+        for topic in self._plan.topics:
+            for embedder, index in topic.shelves():
+                if (vector := self._vectors.get(embedder.name)) is None:
+                    continue
+                near = self._nearness.nearest(
+                    topic, embedder.name, index, vector, wanted, self._plan.scope, narrow=self._narrow
+                )  # fmt: skip
+                complete = complete and near.complete
+                self._trace.plans.append(near.told.as_dict())
+                for passage, similarity, distance in near.found:
+                    candidate = self._found.setdefault((topic.row.id, passage), Candidate(topic, passage))
+                    if candidate.distance is None:
+                        candidate.vector, candidate.distance = unit_score(topic, embedder, similarity), distance
+        return complete
+
+    # ------------------------------------------------------------------ fusion
+
+    def _rank(self, candidates: Iterable[Candidate]) -> list[Candidate]:
+        """Candidates by score, best first. A topic that is not `sighted`, for which no vector of the query could be had,
+        is judged by words alone."""
+        mode, ranked = self._plan.mode, []
+        for c in candidates:
+            weight = {"keyword": 0.0, "semantic": 1.0}.get(mode, c.topic.config.semantic_weight)
+            if mode == "hybrid" and c.topic.row.id not in self._sighted:
+                weight = 0.0
+            c.score = weight * c.vector + (1 - weight) * c.keyword
+            if c.score > 0:  # else no better than unrelated texts are
+                ranked.append(c)
+        return sorted(ranked, key=lambda c: (-c.score, c.topic.row.name, c.passage))
+
+    def _evidence(self) -> float:
+        """The BM25 that makes a keyword score of 1 - 1/e for the words; 0 where none is known."""
+        rare = SATURATION * math.log(1 + (self._keyword.documents + 0.5) / 1.5)  # the idf of a word in one document
+        return _EVIDENCE * math.sqrt(self._keyword.attainable(self._words) * rare)
+
+    def _keyword_score(self, bm25: float) -> float:
+        return 1 - math.exp(-bm25 / self._unit) if self._unit > 0 else 0.0
+
+    def _complete_keyword(self, ranked: Sequence[Candidate]) -> None:
+        """Give passages found by meaning the keyword score of their best record."""
+        missing = {(c.topic.row.id, c.passage): c for c in ranked if c.record is None}
+        for _ in range(_ROUNDS):  # equal lines of a few passages may fill the list
+            members = [m for c in missing.values() for m in c.topic.family(c.passage)]
+            limit = len(members) * 4
+            matches = self._keyword.match(self._words, self._plan.scope, limit=limit, passages=members) if members else []
+            for match in matches:
+                candidate = missing.pop((match.topic, self._by_id[match.topic].resolve(match.passage)), None)
+                if candidate is not None:
+                    candidate.record, candidate.n = match.topic << SEQ_BITS | match.seq, match.n
+                    candidate.keyword = self._keyword_score(match.score)
+            if len(matches) < limit or not matches:
+                return
+
+    def _complete_vectors(self, ranked: Sequence[Candidate]) -> None:
+        """Give passages found by words their similarity."""
+        for topic in self._plan.topics:
+            for embedder, index in topic.shelves():
+                missing = {c.passage: c for c in ranked if c.topic is topic and c.distance is None and c.passage}
+                if not missing or (vector := self._vectors.get(embedder.name)) is None:
+                    continue
+                near = index.search(vector, len(missing), among=np.asarray(sorted(missing), np.int64))
+                for id, score, distance in zip(near.ids.tolist(), near.scores.tolist(), near.distances.tolist(), strict=True):
+                    missing[id].vector, missing[id].distance = unit_score(topic, embedder, score), distance
 
 
 def unit_score(topic: TopicIndex, embedder: Embedder, similarity: float) -> float:
@@ -427,10 +386,12 @@ def is_narrow(plan: Plan) -> bool:
     return bool(s.filters or s.phrases or s.excluded or s.since_ms is not None or s.until_ms is not None or s.before_seq)
 
 
-def skip_of(cursor: str | None) -> int:
-    """The number of hits before the page a cursor names."""
+def position_of(cursor: str | None) -> tuple[int, int | None]:
+    """The number of hits before the page a cursor names, and the size of the first pool where it was made by a search."""
     if cursor is None:
-        return 0
-    if not cursor.isdecimal() or len(cursor) > 6:
+        return 0, None
+    parts = _CURSOR.fullmatch(cursor)
+    pool = int(parts[2]) if parts is not None and parts[2] else None
+    if parts is None or (pool is not None and not 0 < pool <= _MOST_POOL):
         raise UsageError("this cursor was not made by a search; leave it out to start over")
-    return int(cursor)
+    return int(parts[1]), pool
