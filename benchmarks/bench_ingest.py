@@ -6,8 +6,10 @@ Floors are measured in the same run: embedding every line and adding it to plain
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import random
+import re
 import signal
 import statistics
 import sys
@@ -18,6 +20,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import headwater
 from common import machine, options, percentiles, report, say
@@ -141,12 +144,12 @@ def fsync_ms(directory: Path, n: int) -> list[float]:
 
 
 @asynccontextmanager
-async def daemon(directory: str) -> AsyncIterator[Callable[[], Client]]:
-    """A daemon in a process of its own, and how to make a client of it."""
+async def daemon(directory: str) -> AsyncIterator[tuple[Callable[[], Client], launch.Runtime]]:
+    """A daemon in a process of its own: how to make a client of it, and where it is."""
     settings = load(None, {"data_dir": directory, "server.port": 0, "server.requests_per_s": 0}).settings
     runtime = await asyncio.to_thread(launch.find_or_start, settings)
     try:
-        yield lambda: Client(runtime.url, runtime.token)
+        yield lambda: Client(runtime.url, runtime.token), runtime
     finally:
         os.kill(runtime.pid, signal.SIGTERM)
         for _ in range(200):
@@ -155,8 +158,12 @@ async def daemon(directory: str) -> AsyncIterator[Callable[[], Client]]:
             await asyncio.sleep(0.05)
 
 
-async def acknowledge(connect: Callable[[], Client], each: int) -> list[float]:
-    """ms from request to durable acknowledgement, CLIENTS at once, one record an append."""
+def _line(client: int, i: int) -> str:
+    return f"2026-01-01T00:00:00Z INFO client {client} wrote line {i} in {i * 7 % 13} ms"
+
+
+async def acknowledge_sdk(connect: Callable[[], Client], each: int) -> list[float]:
+    """ms from request to durable acknowledgement, CLIENTS of the SDK at once in this process, one record an append."""
 
     async def one(number: int) -> list[float]:
         async with connect() as hw:
@@ -164,9 +171,36 @@ async def acknowledge(connect: Callable[[], Client], each: int) -> list[float]:
             took = []
             for i in range(each):
                 started = time.perf_counter()
-                await hw.append("acks", [f"2026-01-01T00:00:00Z INFO client {number} wrote line {i} in {i * 7 % 13} ms"])
+                await hw.append("acks", [_line(number, i)])
                 took.append((time.perf_counter() - started) * 1000)
             return took
+
+    return [ms for part in await asyncio.gather(*(one(i) for i in range(CLIENTS))) for ms in part]
+
+
+async def acknowledge(runtime: launch.Runtime, each: int) -> list[float]:
+    """The same with a connection each and as little as possible around it: a client that takes longer than the server, as
+    those of HTTP libraries in one Python process do, would measure itself."""
+    url = urlsplit(runtime.url)
+    head = f"POST /v1/topics/acks/records HTTP/1.1\r\nHost: {url.netloc}\r\nContent-Type: application/json\r\n"
+    if runtime.token:
+        head += f"Authorization: Bearer {runtime.token}\r\n"
+
+    async def one(number: int) -> list[float]:
+        reader, writer = await asyncio.open_connection(url.hostname, url.port)
+        took = []
+        for i in range(each):
+            body = json.dumps({"records": [{"value": _line(number, i)}]}).encode()
+            started = time.perf_counter()
+            writer.write(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
+            answer = await reader.readuntil(b"\r\n\r\n")
+            found = re.search(rb"content-length: ([0-9]+)", answer, re.IGNORECASE)
+            if not answer.startswith(b"HTTP/1.1 201") or found is None:
+                raise SystemExit(f"an append was not acknowledged: {answer!r}")
+            await reader.readexactly(int(found[1]))
+            took.append((time.perf_counter() - started) * 1000)
+        writer.close()
+        return took
 
     return [ms for part in await asyncio.gather(*(one(i) for i in range(CLIENTS))) for ms in part]
 
@@ -202,19 +236,21 @@ async def freshness(connect: Callable[[], Client], mode: Mode, n: int, rng: rand
 async def over_http(args: Namespace, metrics: dict[str, Any]) -> None:
     """What a client sees: acknowledgements and freshness."""
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as directory:
-        async with daemon(f"{directory}/data") as connect:
+        async with daemon(f"{directory}/data") as (connect, runtime):
             async with connect() as hw:
                 await hw.create_topic("fresh", passages="exact")
                 await hw.create_topic("load", passages="exact")
                 await hw.append("fresh", ["the model is loaded before the clock starts"], wait="searchable", timeout_s=60)
             syncs = 20 if args.small else 400
             fsyncs = await asyncio.to_thread(fsync_ms, Path(directory), syncs)
-            acks = await acknowledge(connect, 10 if args.small else 400)
+            sdk = await acknowledge_sdk(connect, 10 if args.small else 200)
+            acks = await acknowledge(runtime, 10 if args.small else 400)
             fsyncs += await asyncio.to_thread(fsync_ms, Path(directory), syncs)
             metrics["append_ack_ms"], metrics["fsync_ms"] = percentiles(acks), percentiles(fsyncs, 3)
-            metrics["append_ack_p99_ms"] = percentiles(acks)["p99"]
+            metrics["append_ack_p99_ms"], metrics["append_ack_sdk_ms"] = percentiles(acks)["p99"], percentiles(sdk)
             metrics["append_ack_over_fsync"] = round(metrics["append_ack_p99_ms"] / percentiles(fsyncs, 6)["p99"], 2)
-            say(f"acknowledgements {metrics['append_ack_ms']}, fsync {metrics['fsync_ms']}")
+            say(f"acknowledgements {metrics['append_ack_ms']}, to the SDK {metrics['append_ack_sdk_ms']}")
+            say(f"fsync {metrics['fsync_ms']}")
             rng, modes = random.Random(args.seed), dict[str, Mode](keyword="keyword", semantic="semantic")
             for name, mode in modes.items():
                 took = await freshness(connect, mode, 3 if args.small else 150, rng)
