@@ -16,7 +16,8 @@ from headwater.topicindex import TopicIndex
 @dataclass(slots=True)
 class Candidate:
     """A passage on its way to becoming a hit. `record` names its best record once known, `n` the occurrence in it where it
-    was found by words, `count` its records in scope once counted."""
+    was found by words, `count` its records in scope once counted. `given`: its vector came with the record, so that nobody
+    knows how near unrelated ones are."""
 
     topic: TopicIndex
     passage: int
@@ -27,6 +28,7 @@ class Candidate:
     n: int | None = None
     count: int | None = None
     score: float = 0.0
+    given: bool = False
 
 
 class Expansion:

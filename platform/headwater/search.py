@@ -169,7 +169,7 @@ class Searcher:
         """Notes on what may be the cause that nothing was found."""
         if not in_scope:
             return self._unknown_fields(plan)
-        if plan.mode != "semantic" or not (plan.words or plan.first_pool):
+        if plan.mode != "semantic":
             return []
         blind = [
             t.row.name for t in plan.topics if t.embedder is not None and not any(i.counts.vectors for _, i in t.shelves())
@@ -207,6 +207,8 @@ class Searcher:
         unread = sum(max(w.stored - w.keyword, 0) for w in watermark.values())
         if unread:
             notes.append(f"{unread} records are stored but not yet searchable")
+        if backlog > unread and plan.mode != "keyword":
+            notes.append(f"{backlog - unread} records are found by their words only, their meaning is still being read")
         if plan.mode != "keyword":
             notes.extend(f"meaning search of {t.row.name} is held up: {t.error}" for t in plan.topics if t.error)
             if plain := ", ".join(t.row.name for t in plan.topics if t.embedder is None):
@@ -293,7 +295,7 @@ class _Ranking:
 
     def _by_meaning(self, wanted: int) -> bool:
         """The nearest passages of each topic that have a record in scope. True when there are no others."""
-        complete = True
+        complete, mode = True, self._plan.mode
         for topic in self._plan.topics:
             for embedder, index in topic.shelves():
                 if (vector := self._vectors.get(embedder.name)) is None:
@@ -307,6 +309,7 @@ class _Ranking:
                     candidate = self._found.setdefault((topic.row.id, passage), Candidate(topic, passage))
                     if candidate.distance is None:
                         candidate.vector, candidate.distance = unit_score(topic, embedder, similarity), distance
+                        candidate.given = mode == "semantic" and embedder.name == "external"
         return complete
 
     # ------------------------------------------------------------------ fusion
@@ -320,9 +323,9 @@ class _Ranking:
             if mode == "hybrid" and c.topic.row.id not in self._sighted:
                 weight = 0.0
             c.score = weight * c.vector + (1 - weight) * c.keyword
-            if c.score > 0:  # else no better than unrelated texts are
+            if c.score > 0 or c.given:  # else no better than unrelated texts are
                 ranked.append(c)
-        return sorted(ranked, key=lambda c: (-c.score, c.topic.row.name, c.passage))
+        return sorted(ranked, key=lambda c: (-c.score, (c.distance or 0.0) if c.given else 0.0, c.topic.row.name, c.passage))
 
     def _evidence(self) -> float:
         """The BM25 that makes a keyword score of 1 - 1/e for the words; 0 where none is known."""

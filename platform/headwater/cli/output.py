@@ -247,9 +247,7 @@ def coverage_line(coverage: Any, *, pages: bool = True) -> str:
     if coverage.until:
         parts.append(f"until {when(coverage.until)}")
     if coverage.omitted:
-        parts.append(f"{coverage.omitted:,} more matched")
-    if coverage.backlog:
-        parts.append(f"{plural(coverage.backlog, 'record')} not yet searchable by meaning")
+        parts.append(f"at least {coverage.omitted:,} more matched")
     if coverage.next_cursor and pages:
         parts.append(f"next page: --cursor {coverage.next_cursor}")
     parts.extend(visible(text, newlines="mark") for text in coverage.notes)
