@@ -15,9 +15,9 @@ from concurrent.futures import Future
 from contextlib import AbstractAsyncContextManager
 from typing import Any, Concatenate, Generic, Literal, ParamSpec, Self, TypeVar, overload
 
-from headwater.composed import AskEvent, ask_events, search_batch
+from headwater.composed import AskEvent, LiveEvent, ask_events
 from headwater.errors import UsageError
-from headwater.records import Answer, Record, SearchReply, Topic
+from headwater.records import Answer, IndexInfo, Mode, Record, Topic
 from headwater.verbs import Verbs, When
 
 P = ParamSpec("P")
@@ -49,16 +49,20 @@ class Headwater:
     topics = _blocking(Verbs.topics)
     topic = _blocking(Verbs.topic)
     delete_topic = _blocking(Verbs.delete_topic)
+    purge_topic = _blocking(Verbs.purge_topic)
+    delete_records = _blocking(Verbs.delete_records)
     records = _blocking(Verbs.records)
     read = _blocking(Verbs.read)
     search = _blocking(Verbs.search)
+    search_batch = _blocking(Verbs.search_batch)
+    search_vector = _blocking(Verbs.search_vector)
     similar = _blocking(Verbs.similar)
     patterns = _blocking(Verbs.patterns)
     timeline = _blocking(Verbs.timeline)
     indexes = _blocking(Verbs.indexes)
     index = _blocking(Verbs.index)
-    create_index = _blocking(Verbs.create_index)
-    rebuild_index = _blocking(Verbs.rebuild_index)
+    swap_index = _blocking(Verbs.swap_index)
+    shadow = _blocking(Verbs.shadow)
     delete_index = _blocking(Verbs.delete_index)
     embed = _blocking(Verbs.embed)
     dead_letters = _blocking(Verbs.dead_letters)
@@ -75,14 +79,30 @@ class Headwater:
         """Change settings; UsageError for those that are fixed once records exist."""
         return self._loop.run(self._loop.verbs.set_topic(name, **config))
 
+    def create_index(self, topic: str, model: str | None = None, **settings: Any) -> IndexInfo:
+        """Give a topic a vector index, or change its settings; as Verbs.create_index."""
+        return self._loop.run(self._loop.verbs.create_index(topic, model, **settings))
+
+    def rebuild_index(
+        self, topic: str, model: str | None = None, *, shadow: bool = False, threshold: float | None = None, **settings: Any
+    ) -> IndexInfo:
+        """Build the index of a topic anew, or that of another model beside it; as Verbs.rebuild_index."""
+        rebuild = self._loop.verbs.rebuild_index
+        return self._loop.run(rebuild(topic, model, shadow=shadow, threshold=threshold, **settings))
+
     def tail(self, topic: str, q: str = "", *, after: str | None = None, from_start: bool = False) -> Iterator[Record]:
         """Records as they are stored, filtered by `q`, endlessly: new ones only, all with `from_start`, or those behind
         the address `after`."""
         yield from self._loop.iterate(lambda verbs: verbs.tail(topic, q, after=after, from_start=from_start))
 
-    def search_batch(self, queries: Sequence[Mapping[str, Any]]) -> list[SearchReply]:
-        """A reply for each query (`{"q": ..., and the other parameters of search}`), in their order."""
-        return self._loop.run(search_batch(self._loop.verbs, queries))
+    def live(
+        self, q: str, *, topics: Sequence[str] | None = None, mode: Mode | None = None,
+        filters: Mapping[str, Any] | None = None, min_score: float | None = None, after: str | None = None,
+    ) -> Iterator[LiveEvent]:  # fmt: skip
+        """Records that match `q` as they arrive, endlessly, each once: by words where all occur, by meaning where the passage
+        scores `min_score`. `after`, the cursor of an earlier event, goes on behind it."""
+        scope: dict[str, Any] = {"topics": topics, "mode": mode, "filters": filters, "min_score": min_score, "after": after}
+        yield from self._loop.iterate(lambda verbs: verbs.live(q, **scope))
 
     @overload
     def ask(

@@ -10,10 +10,9 @@ breaks; an append carries an idempotency key, so that sending it again never sto
 from __future__ import annotations
 
 import asyncio
-import json
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import datetime
 from typing import Any, Literal, Self, TypeVar
 from urllib.parse import quote, urlsplit
@@ -23,10 +22,11 @@ import orjson
 
 from headwater import wire
 from headwater.batches import Delivered, Fault
-from headwater.composed import AskEvent
+from headwater.composed import AskEvent, LiveEvent
 from headwater.config import LOOPBACK
 from headwater.errors import ConfigError, HeadwaterError, LimitError, UnreachableError, UsageError, WaitTimeout
 from headwater.events import EventReader
+from headwater.index_records import Shadow, SwapStep
 from headwater.records import (
     Answer,
     Appended,
@@ -45,14 +45,16 @@ from headwater.records import (
     Status,
     Timeline,
     Topic,
-    from_ms,
     parse_address,
 )
+from headwater.removals import Deleted, Purged
 from headwater.verbs import Entry, When
 
 T = TypeVar("T")
 _PAUSES_S = (0.1, 0.3, 1.0)  # before the second, third and fourth time
 _MOST_WAIT_S = 30.0  # a Retry-After beyond this is the caller's to wait for
+_PURGE_S = 3600.0  # for files to be written anew
+_DELETED_AT_ONCE = 20_000  # records, by one request
 _SILENCE_S = 60.0  # a stream without even a heartbeat for so long is broken
 
 
@@ -140,7 +142,7 @@ class Client:
 
     async def _ask_for(self, kind: type[T], path: str, body: Mapping[str, Any]) -> T:
         """POST of something that only reads."""
-        return wire.decode(kind, await self._send("POST", path, body=_json(_given(body)), again=True))
+        return wire.decode(kind, await self._send("POST", path, body=wire.sent(_given(body)), again=True))
 
     # ------------------------------------------------------------------ records
 
@@ -154,7 +156,7 @@ class Client:
         timeout_s: float = 10.0,
     ) -> Appended:
         """As Verbs.append. `position` and `raw` of a Draft stay behind: they belong to sources inside the daemon."""
-        body = _json({"records": [_entry(r) for r in records]})
+        body = wire.sent({"records": [wire.entry(r) for r in records]})
         reply = await self._send(
             "POST",
             f"{_topic(topic)}/records",
@@ -179,7 +181,7 @@ class Client:
         drafts = [wire.draft(record) for record in records]
         found = [asdict(fault) for fault in faults]
         body: dict[str, Any] = {"source": source, "stream": stream, "state": state, "records": drafts, "faults": found}
-        return wire.decode(Delivered, await self._send("POST", f"{_topic(topic)}/deliveries", body=_json(body), again=True))
+        return wire.decode(Delivered, await self._send("POST", f"{_topic(topic)}/deliveries", body=wire.sent(body), again=True))
 
     async def records(
         self,
@@ -244,7 +246,7 @@ class Client:
                 async for chunk in reply.aiter_bytes():
                     for event in reader.feed(chunk):
                         if event.name == "error":
-                            raise _problem(event.data, 500)
+                            raise wire.problem_of(event.data, 500)
                         yield event
         except httpx.TransportError as broken:
             raise self._unreachable(broken) from broken
@@ -258,13 +260,35 @@ class Client:
         return await self._get(Topic, _topic(name))
 
     async def create_topic(self, name: str, **config: Any) -> Topic:
-        return wire.decode(Topic, await self._send("POST", "/v1/topics", body=_json({"name": name, **config})))
+        return wire.decode(Topic, await self._send("POST", "/v1/topics", body=wire.sent({"name": name, **config})))
 
     async def set_topic(self, name: str, **config: Any) -> Topic:
-        return wire.decode(Topic, await self._send("PATCH", _topic(name), body=_json(config), again=True))
+        return wire.decode(Topic, await self._send("PATCH", _topic(name), body=wire.sent(config), again=True))
 
     async def delete_topic(self, name: str) -> None:
         await self._send("DELETE", _topic(name))
+
+    async def purge_topic(self, name: str, *, markers: Sequence[str] = ()) -> Purged:
+        body = wire.sent({"markers": list(markers)})
+        return wire.decode(Purged, await self._send("POST", f"{_topic(name)}/purge", body=body, timeout_s=_PURGE_S))
+
+    async def delete_records(
+        self, topic: str, *, partition: int = 0, offset: int | None = None, key: str | None = None, q: str | None = None,
+        dry_run: bool = False, limit: int | None = None,
+    ) -> Deleted:  # fmt: skip
+        """As Verbs.delete_records; many are deleted by several requests, none of which takes long."""
+        path, most = f"{_topic(topic)}/records", limit
+        if offset is not None:
+            path, by_address = f"{path}/{partition}/{offset}", True
+        else:
+            by_address, most = False, limit or (None if dry_run else _DELETED_AT_ONCE)
+        number = 0
+        while True:
+            query = {"key": key, "q": q, "dry_run": "true" if dry_run else None, "limit": most}
+            done = wire.decode(Deleted, await self._send("DELETE", path, query=query, again=not by_address))
+            number += done.matched
+            if limit is not None or dry_run or not done.more:
+                return replace(done, matched=number, deleted=0 if dry_run else number)
 
     async def indexes(self) -> list[IndexInfo]:
         return (await self._get(dict[str, list[IndexInfo]], "/v1/indexes"))["indexes"]
@@ -272,12 +296,21 @@ class Client:
     async def index(self, topic: str) -> IndexInfo:
         return await self._get(IndexInfo, f"{_topic(topic)}/index")
 
-    async def create_index(self, topic: str, model: str | None = None) -> IndexInfo:
-        body = _json({"model": model})
+    async def create_index(self, topic: str, model: str | None = None, **settings: Any) -> IndexInfo:
+        body = wire.sent({"model": model, **settings})
         return wire.decode(IndexInfo, await self._send("POST", f"{_topic(topic)}/index", body=body))
 
-    async def rebuild_index(self, topic: str) -> IndexInfo:
-        return wire.decode(IndexInfo, await self._send("POST", f"{_topic(topic)}/index/rebuild"))
+    async def rebuild_index(
+        self, topic: str, model: str | None = None, *, shadow: bool = False, threshold: float | None = None, **settings: Any
+    ) -> IndexInfo:
+        body = wire.sent({"model": model, "shadow": shadow, "threshold": threshold, **settings})
+        return wire.decode(IndexInfo, await self._send("POST", f"{_topic(topic)}/index/rebuild", body=body))
+
+    async def swap_index(self, topic: str, step: SwapStep) -> IndexInfo:
+        return wire.decode(IndexInfo, await self._send("POST", f"{_topic(topic)}/index/swap", body=wire.sent({"step": step})))
+
+    async def shadow(self, topic: str) -> Shadow:
+        return await self._get(Shadow, f"{_topic(topic)}/index/shadow")
 
     async def delete_index(self, topic: str) -> IndexInfo:
         return wire.decode(IndexInfo, await self._send("DELETE", f"{_topic(topic)}/index", again=True))
@@ -305,11 +338,31 @@ class Client:
         }  # fmt: skip
         return await self._ask_for(SearchReply, "/v1/search", body)
 
-    async def search_batch(self, queries: Sequence[Mapping[str, Any]]) -> list[SearchReply]:
-        """A reply for each query (`{"q": ..., and the other parameters of search}`), in their order, in one request."""
-        return (await self._ask_for(dict[str, list[SearchReply]], "/v1/search/batch", {"queries": [dict(q) for q in queries]}))[
-            "replies"
-        ]
+    async def search_batch(self, queries: Sequence[Mapping[str, Any]]) -> list[SearchReply | HeadwaterError]:
+        plain = [_given(q) if isinstance(q, Mapping) else q for q in queries]
+        return wire.decode_batch(await self._send("POST", "/v1/search/batch", body=wire.sent({"queries": plain}), again=True))
+
+    async def search_vector(self, vector: Sequence[float], **scope: Any) -> SearchReply:
+        """As Verbs.search_vector."""
+        return await self._ask_for(SearchReply, "/v1/search/vector", {"vector": [float(v) for v in vector], **scope})
+
+    async def live(self, q: str, *, after: str | None = None, **scope: Any) -> AsyncIterator[LiveEvent]:
+        """As Verbs.live, over broken connections and restarts of the daemon: it goes on behind the last event seen."""
+        if (filters := scope.pop("filters", None)) is not None:
+            scope["filters"] = wire.sent(filters).decode()
+        place, tries, begun = after, 0, False
+        while True:
+            try:
+                async for event in self._events("GET", "/v1/search/live", query={"q": q, **scope}, place=place):
+                    place, tries = event.id or place, 0
+                    if event.data and not (begun and event.name == "ready"):
+                        begun = True
+                        yield wire.decode_live(event.name, event.id or "", event.data)
+            except UnreachableError:
+                if tries >= len(_PAUSES_S):
+                    raise
+            await self._pause(_PAUSES_S[min(tries, len(_PAUSES_S) - 1)])
+            tries += 1
 
     async def similar(
         self, topic: str, *, offset: int, partition: int = 0, top_k: int = 10, topics: Sequence[str] | None = None
@@ -357,7 +410,7 @@ class Client:
     async def ask_events(self, question: str, **scope: Any) -> AsyncIterator[AskEvent]:
         """The answer as events while it is made (see headwater.composed); `scope` is that of `ask`."""
         body = {"question": question, **scope, "stream": True}
-        async for event in self._events("POST", "/v1/ask", body=_json(_given(body))):
+        async for event in self._events("POST", "/v1/ask", body=wire.sent(_given(body))):
             if event.name == "token":
                 yield AskEvent("token", str(orjson.loads(event.data)["text"]))
             elif event.name == "retrieval":
@@ -400,41 +453,9 @@ def _given(values: Mapping[str, Any] | None) -> dict[str, Any]:
     return {k: v.isoformat() if isinstance(v, datetime) else v for k, v in plain.items()}
 
 
-def _entry(entry: Entry) -> Any:
-    """An entry as the wire has it: an object."""
-    if isinstance(entry, str):
-        return {"value": entry}
-    if not isinstance(entry, Draft):
-        return entry
-    record = {k: v for k, v in entry._asdict().items() if v is not None and k in ("value", "key", "partition", "vector")}
-    if entry.attributes:
-        record["attributes"] = dict(entry.attributes)
-    if entry.time_ms is not None:
-        record["timestamp"] = from_ms(entry.time_ms)
-    return record
-
-
-def _json(value: Any) -> bytes:
-    try:
-        return wire.encode(value)
-    except TypeError as strict:  # lone surrogates and integers beyond 64 bits; the intake knows what to do with them
-        try:
-            return json.dumps(value, default=str).encode()
-        except (TypeError, ValueError, RecursionError):
-            raise UsageError(f"this cannot be sent as JSON: {strict}") from strict
-
-
 def _error(reply: httpx.Response) -> HeadwaterError:
-    error = _problem(reply.content, reply.status_code)
+    error = wire.problem_of(reply.content, reply.status_code)
     if isinstance(error, LimitError) and error.retry_after_s is None and reply.status_code == 429:
         stated = reply.headers.get("retry-after", "")
         error.retry_after_s = float(stated) if stated.isdigit() else 1.0
     return error
-
-
-def _problem(body: bytes, status: int) -> HeadwaterError:
-    try:
-        problem = orjson.loads(body)
-    except orjson.JSONDecodeError:
-        problem = None
-    return wire.error_of(problem if isinstance(problem, dict) else {}, status)

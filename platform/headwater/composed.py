@@ -1,18 +1,17 @@
-"""What is made of verbs and so works over every implementation of them: many searches at once, an answer as events."""
+"""Replies that come as events: an answer while it is made, over every implementation of the verbs, and live searches."""
 
 from __future__ import annotations
 
-import asyncio
 import re
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
-from headwater.errors import HeadwaterError, UsageError
-from headwater.records import Answer, Citation, Coverage, SearchReply
-from headwater.verbs import Verbs
+from headwater.records import Answer, Citation, Coverage, Hit
 
-MOST_QUERIES = 100
+if TYPE_CHECKING:
+    from headwater.verbs import Verbs
+
 _PIECE = re.compile(r"\s*\S+\s*")
 
 
@@ -24,31 +23,23 @@ class AskEvent:
     data: Coverage | str | Citation | Answer
 
 
+@dataclass(frozen=True, slots=True)
+class LiveEvent:
+    """What a live search tells: `ready` (what is stored from now on is judged), a `hit`, `skipped` records of a topic that were
+    deleted or expired before they could be judged, `progress` of the cursor alone. `cursor` resumes behind it."""
+
+    event: Literal["ready", "hit", "skipped", "progress"]
+    cursor: str
+    hit: Hit | None = None
+    skipped: int = 0
+    topic: str | None = None
+
+
 @runtime_checkable
 class Remote(Protocol):
-    """Verbs that can have these done at the other end."""
-
-    async def search_batch(self, queries: Sequence[Mapping[str, Any]]) -> list[SearchReply]: ...
+    """Verbs that can have this done at the other end."""
 
     def ask_events(self, question: str, **scope: Any) -> AsyncIterator[AskEvent]: ...
-
-
-async def search_batch(verbs: Verbs, queries: Sequence[Mapping[str, Any]]) -> list[SearchReply]:
-    """A reply for each query (`{"q": ..., and the other parameters of search}`), in their order. The first query that
-    fails fails the batch, and its error says which it was."""
-    if isinstance(verbs, Remote):
-        return await verbs.search_batch(queries)
-    if len(queries) > MOST_QUERIES:
-        raise UsageError(f"at most {MOST_QUERIES} queries in one batch")
-    replies = await asyncio.gather(*(verbs.search(**query) for query in queries), return_exceptions=True)
-    done: list[SearchReply] = []
-    for number, reply in enumerate(replies):
-        if isinstance(reply, HeadwaterError):
-            reply.add_note(f"in query {number} of the batch")
-        if isinstance(reply, BaseException):
-            raise reply
-        done.append(reply)
-    return done
 
 
 async def ask_events(verbs: Verbs, question: str, **scope: Any) -> AsyncIterator[AskEvent]:

@@ -11,7 +11,9 @@ import contextlib
 import itertools
 import os
 import queue
+import shutil
 import threading
+import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import Future
 from pathlib import Path
@@ -24,6 +26,7 @@ from headwater.errors import StorageError
 T = TypeVar("T")
 _WAL_PAGES = 4000  # of 4 KiB, before the checkpointer moves them into the database
 _WAL_MOST_PAGES = 32_000  # where the writer itself does so: it never rests long enough for the WAL to start anew
+_COMPACT_S = 30.0  # readers may keep the WAL for so long
 _VARIABLES = 32_000  # SQLite's limit on those of one statement is 32,766
 _ROWS_A_STATEMENT = 250
 _MOST_AT_ONCE = 20_000  # rows in one commit
@@ -68,6 +71,7 @@ class Database:
         self._queue: queue.SimpleQueue[_Request | None] = queue.SimpleQueue()
         self._readers: queue.SimpleQueue[apsw.Connection] = queue.SimpleQueue()
         self._waiting, self._room = 0, threading.Condition()
+        self._alone = threading.Lock()  # held while a batch is written, and by what must have the file to itself
         self._wal_full, self._wal_pages, self._closed = threading.Event(), 0, False
         try:
             self._db = self._connect()
@@ -123,6 +127,28 @@ class Database:
             else:
                 self._readers.put(db)
 
+    def compact(self) -> tuple[int, int]:
+        """Write the whole file anew without what was deleted, and empty the WAL: (bytes before, bytes after). Writes wait
+        for it; it needs room for a second copy. Raises StorageError."""
+        wal = self.path.with_name(self.path.name + "-wal")
+        before = self.path.stat().st_size + (wal.stat().st_size if wal.exists() else 0)
+        if shutil.disk_usage(self.path.parent).free < 2 * before:
+            raise StorageError(f"{self.path} cannot be written anew: that takes {2 * before:,} bytes of free space")
+        with self._alone:
+            db = self._connect()
+            try:
+                db.execute("VACUUM")
+                end = time.monotonic() + _COMPACT_S
+                while db.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)[0] and time.monotonic() < end:
+                    time.sleep(0.05)
+            except apsw.Error as error:
+                raise StorageError(f"{self.path} could not be written anew: {error}") from error
+            finally:
+                _let_go(db)
+        if wal.exists() and wal.stat().st_size:
+            raise StorageError(f"{self.path}: readers kept the write-ahead log from being emptied; try again")
+        return before, self.path.stat().st_size
+
     def check(self) -> list[str]:
         """SQLite's own integrity check; empty when all is well."""
         with self.reading() as db:
@@ -161,7 +187,8 @@ class Database:
                     break
                 batch.append(more)
                 rows += more.rows
-            self._commit([request for request in batch if request.done.set_running_or_notify_cancel()])
+            with self._alone:
+                self._commit([request for request in batch if request.done.set_running_or_notify_cancel()])
             with self._room:
                 self._waiting -= rows
                 self._room.notify_all()

@@ -8,9 +8,13 @@ finished by asking for it again.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+import asyncio
+import contextlib
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import anyio.to_thread
 
 from headwater import catalogue, gone
 from headwater.embed.cache import VectorCache
@@ -22,13 +26,16 @@ from headwater.log import Log, Row, in_list
 from headwater.matching import matches
 from headwater.passages import embedding_text
 from headwater.query import Filter, Query, parse
+from headwater.removals import Deleted
 from headwater.schema import SEQ_BITS
 from headwater.topicindex import TopicIndex
 
 if TYPE_CHECKING:
     import apsw
 
+T = TypeVar("T")
 STEP = 5000  # records in one transaction
+_INDEXED_S = 10.0  # how long a deletion by query waits for the keyword index
 _SETTLE = 10_000  # of them taken out of the keyword index by one commit
 
 
@@ -61,6 +68,37 @@ def choice(topic: int, key: str | None, q: str | None, *, now_ms: int) -> Choice
     since_ms, until_ms = query.since_ms, query.until_ms
     scope = Scope((topic,), query.filters, phrases=needed, excluded=query.excluded, since_ms=since_ms, until_ms=until_ms)
     return Choice(None, query, scope)
+
+
+async def delete(
+    deletion: Deletion, indexer: Indexer, log: Log, topic: TopicIndex, *, partition: int, offset: int | None, key: str | None,
+    q: str | None, dry_run: bool, limit: int | None, now_ms: int,
+) -> Deleted:  # fmt: skip
+    """As `Verbs.delete_records`: step by step, so that indexing goes on in between."""
+    id, name = topic.row.id, topic.row.name
+    if limit is not None and limit < 1:
+        raise UsageError("limit must be at least 1")
+    row = await _thread(log.topic, name)
+    if offset is not None:
+        if key is not None or q is not None:
+            raise UsageError("say which records: an address, a key or a query, one of them")
+        record = (await _thread(log.find, row, partition, offset)).id
+        return Deleted(name, 1, 0 if dry_run else await _thread(deletion.remove_one, id, record), dry_run)
+    chosen = choice(id, key, q, now_ms=now_ms)
+    if chosen.key is None:  # what is not in the keyword index by then is compared word for word
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_INDEXED_S):
+                await indexer.wait(topic, row.next_seq, semantic=False)
+    number, before = 0, row.next_seq
+    while before > 0 and (limit is None or number < limit):
+        most = STEP if limit is None else limit - number
+        done, before = await _thread(lambda most=most, at=before: deletion.remove(id, chosen, at, limit=most, dry_run=dry_run))
+        number += done
+    return Deleted(name, number, 0 if dry_run else number, dry_run, before > 0)
+
+
+async def _thread(work: Callable[..., T], *args: Any) -> T:
+    return await anyio.to_thread.run_sync(work, *args)
 
 
 class Deletion:
@@ -165,9 +203,8 @@ class Deletion:
 
 def hide(topic: TopicIndex, dead: Sequence[int]) -> None:
     """Take passages that are no more out of a topic's vector indexes and its memory."""
-    for vectors in (topic.vectors, topic.standby.vectors if topic.standby is not None else None):
-        if vectors is not None:
-            vectors.remove(dead)
+    for vectors in topic.indexes():
+        vectors.remove(dead)
     topic.known.clear()
 
 

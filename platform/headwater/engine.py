@@ -24,17 +24,22 @@ import anyio.to_thread
 
 from headwater import browse, deliveries, views
 from headwater.batches import Delivered, Fault
+from headwater.composed import LiveEvent
 from headwater.config import Settings, TopicConfig
+from headwater.deletion import delete
 from headwater.embed.cache import VectorCache
-from headwater.errors import ConfigError, ConflictError, EmbedError, HeadwaterError, NotFoundError, StorageError, UsageError
+from headwater.errors import ConflictError, HeadwaterError, NotFoundError, StorageError, UsageError
 from headwater.finding import Finding
+from headwater.index_records import Shadow, SwapStep
 from headwater.indexer import Indexer
 from headwater.intake import drafts as intake
 from headwater.lines import LineReader
+from headwater.live import Live, wish
 from headwater.log import Delivery, Log, Origin
 from headwater.matching import matches
 from headwater.ownership import Ownership
 from headwater.planning import now_ms, plan, window
+from headwater.purging import Purge
 from headwater.query import parse, parse_time
 from headwater.rag.chain import ask as answer
 from headwater.records import (
@@ -56,8 +61,11 @@ from headwater.records import (
     Timeline,
     Topic,
 )
+from headwater.removals import Deleted, Purged
 from headwater.search import Searcher
+from headwater.shadows import Asked
 from headwater.stock import Embedders, Stock, open_keyword
+from headwater.swap import Swaps
 from headwater.topicindex import TopicIndex
 from headwater.verbs import Entry, When
 
@@ -104,7 +112,8 @@ class Engine:
             await self.aclose()
             raise
         self._tasks += [asyncio.create_task(self.indexer.run()), asyncio.create_task(self._housekeeping())]
-        self._tasks.append(asyncio.create_task(self._warm()))
+        background = (self.swaps.run(), self.stock.embedders.warm(self.settings.embedding.model))
+        self._tasks += [asyncio.create_task(work) for work in background]
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -133,7 +142,9 @@ class Engine:
             )  # fmt: skip
             self.searcher = Searcher(self.log, self.keyword)
             self.stock = Stock(self.log, self.keyword, self.indexer, self.settings, vectors, embedders)
-            self.finding = Finding(self.log, self.stock, self.searcher)
+            asked = Asked(self.log, self.settings.search.record_queries)
+            self.finding = Finding(self.log, self.stock, self.searcher, asked)
+            self.swaps = Swaps(self.log, self.indexer, self.stock, asked, self.settings, vectors, clock_ms=now_ms)
             self.stock.open_all()
             self._opened = opened.pop_all()
 
@@ -233,6 +244,19 @@ class Engine:
         await _thread(self.stock.delete, name)
         self._wake_readers()
 
+    async def purge_topic(self, name: str, *, markers: Sequence[str] = ()) -> Purged:
+        purge = Purge(self.log, self.keyword, self.indexer, self.stock, self._cache, self.directory)
+        return await _thread(purge.topic, name, markers)
+
+    async def delete_records(
+        self, topic: str, *, partition: int = 0, offset: int | None = None, key: str | None = None, q: str | None = None,
+        dry_run: bool = False, limit: int | None = None,
+    ) -> Deleted:  # fmt: skip
+        return await delete(
+            self.stock.deletion, self.indexer, self.log, self.stock.find(topic), partition=partition, offset=offset, key=key,
+            q=q, dry_run=dry_run, limit=limit, now_ms=now_ms(),
+        )  # fmt: skip
+
     # ------------------------------------------------------------------ records
 
     async def records(
@@ -307,6 +331,12 @@ class Engine:
     async def search_vector(self, vector: Sequence[float], *, model: str | None = None, **scope: Any) -> SearchReply:
         return await self.finding.by_vector(vector, model=model, **scope)
 
+    async def live(self, q: str, **scope: Any) -> AsyncIterator[LiveEvent]:
+        wanted = wish(q, now_ms=now_ms(), **scope)
+        live = Live(self.log, self.stock, self.indexer, self.finding, lambda: None if self._closed else self._appended)
+        async for event in live.events(wanted):
+            yield event
+
     async def similar(
         self, topic: str, *, offset: int, partition: int = 0, top_k: int = 10, topics: Sequence[str] | None = None
     ) -> SearchReply:
@@ -379,18 +409,27 @@ class Engine:
     # ------------------------------------------------------------------ indexes
 
     async def indexes(self) -> list[IndexInfo]:
-        return [await _thread(views.index_view, topic) for topic in self.stock.choose(None)]
+        return [await _thread(views.index_view, self.log, topic, self.settings.index) for topic in self.stock.choose(None)]
 
     async def index(self, topic: str) -> IndexInfo:
-        return await _thread(views.index_view, self.stock.find(topic))
+        return await _thread(views.index_view, self.log, self.stock.find(topic), self.settings.index)
 
-    async def create_index(self, topic: str, model: str | None = None) -> IndexInfo:
-        await _thread(self.stock.set_model, topic, model or self.settings.embedding.model)
+    async def create_index(self, topic: str, model: str | None = None, **settings: Any) -> IndexInfo:
+        await _thread(self.swaps.create, topic, model, settings)
         return await self.index(topic)
 
-    async def rebuild_index(self, topic: str) -> IndexInfo:
-        await _thread(self.stock.rebuild, topic)
+    async def rebuild_index(
+        self, topic: str, model: str | None = None, *, shadow: bool = False, threshold: float | None = None, **settings: Any
+    ) -> IndexInfo:
+        await _thread(self.swaps.rebuild, topic, model, shadow, threshold, settings)
         return await self.index(topic)
+
+    async def swap_index(self, topic: str, step: SwapStep) -> IndexInfo:
+        await _thread(self.swaps.step, topic, step)
+        return await self.index(topic)
+
+    async def shadow(self, topic: str) -> Shadow:
+        return await _thread(views.shadow_view, self.log, self.stock.find(topic), self.settings.index, samples=True)
 
     async def delete_index(self, topic: str) -> IndexInfo:
         await _thread(self.stock.set_model, topic, None)
@@ -421,13 +460,6 @@ class Engine:
             self._version, True, str(self.directory), self.url, os.getpid(), uptime_s, model, tuple(topics), sources,
             tuple(problems),
         )  # fmt: skip
-
-    async def _warm(self) -> None:
-        """Load the default model before the first question needs it, when it is a local one."""
-        name = self.settings.embedding.model
-        with contextlib.suppress(ConfigError, EmbedError):  # `status` and the first use say what is wrong
-            if name != "none" and (model := self.stock.embedders.get(name, TopicConfig())).local:
-                await model.embed(["ready"], "query")
 
     def announce(self, url: str) -> None:
         """Say in the data directory's lock where this engine is served."""

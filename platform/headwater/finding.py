@@ -13,9 +13,10 @@ import numpy as np
 from headwater.embed import Embedder
 from headwater.errors import EmbedError, HeadwaterError, UsageError
 from headwater.log import Log
-from headwater.planning import MOST_HITS, plan
+from headwater.planning import MOST_HITS, now_ms, plan
 from headwater.records import SearchReply
 from headwater.search import Plan, Searcher, meaning_of
+from headwater.shadows import Asked
 from headwater.stock import Stock
 from headwater.topicindex import TopicIndex
 
@@ -28,8 +29,8 @@ _CONSTANT_FROM = 16  # components from which equal ones mean a failed model, as 
 class Finding:
     """Searches over all topics of an engine."""
 
-    def __init__(self, log: Log, stock: Stock, searcher: Searcher) -> None:
-        self._log, self._stock, self._searcher = log, stock, searcher
+    def __init__(self, log: Log, stock: Stock, searcher: Searcher, asked: Asked) -> None:
+        self._log, self._stock, self._searcher, self._asked = log, stock, searcher, asked
 
     async def run(self, wanted: Plan) -> SearchReply:
         """Embed the plan's words where meaning counts, then search."""
@@ -43,6 +44,8 @@ class Finding:
             return SearchReply((), self._searcher.coverage(wanted, 0, 0))
         if failed and not vectors and wanted.mode == "semantic":
             raise next(iter(failed.values()))
+        if _asks_meaning(wanted):
+            self._asked.note([t.row.id for t in wanted.topics], wanted.words, now_ms())
         notes = [*wanted.notes, *(f"meaning not searched with {name}: {error}" for name, error in failed.items())]
         return await anyio.to_thread.run_sync(self._searcher.search, replace(wanted, notes=tuple(notes)), vectors)
 

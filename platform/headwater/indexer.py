@@ -52,6 +52,7 @@ _RETRY_S = 1.0  # between two tries while the disk refuses
 _MARK_S = 10.0  # most time between two saved keyword cursors while work goes on
 _PACE_S = 0.025  # shortest time between two steps that do not find the indexer behind
 _BEHIND_S = 2.0  # between two keyword commits while there is more to map: few large commits cost less than many small
+_BATCHES = 4  # of one topic before the others have their turn
 _SETTLE_S = 0.6  # how long `auto` waits for more than a handful of records before it decides
 
 
@@ -124,6 +125,15 @@ class Indexer:
         if topic is not None:
             topic.close()
 
+    def open_shadow(self, topic: TopicIndex) -> None:
+        """Begin to make vectors of the second model that the log names for a topic."""
+        self._embedding.open_shadow(topic, self._embedder_of)
+        self.wake()
+
+    def stand_by(self, topic: TopicIndex) -> None:
+        """Have a local model ready for a topic whose model may be down."""
+        self._embedding.stand_by(topic)
+
     def exchange(self, topic: TopicIndex, heir: TopicIndex, write: Callable[[apsw.Connection], None]) -> None:
         """Commit `write` and let `heir` take the place of `topic`, with which it shares what it holds: searches under way
         end on what they began with. `busy` is held."""
@@ -186,6 +196,20 @@ class Indexer:
         while topic.keyword < seq or (semantic and topic.embedder is not None and topic.semantic < seq):
             await self._progress.wait()
             topic = self.topics.get(topic.row.id, topic)  # reopened with other settings meanwhile
+
+    @property
+    def progress(self) -> asyncio.Event:
+        """Set when the indexes have come further than they are now; whoever waits takes it before looking."""
+        return self._progress
+
+    def relearn(self, topic: TopicIndex) -> None:
+        """Read aliases and the miner's state anew from the log, which has lost some. `busy` is held."""
+        topic.known.clear()
+        topic.aliases.clear()
+        topic.families.clear()
+        topic.learn_aliases(topic.catalogue.aliases())
+        if topic.mapper is not None:
+            topic.mapper = self._mapper(topic, topic.mapper.kind)
 
     def _appended(self, ids: Collection[int]) -> None:
         self.wake()
@@ -278,7 +302,7 @@ class Indexer:
     async def _maintain_loop(self) -> None:
         while True:
             pause_s = 2.0
-            for topic, vectors in [(topic, one) for topic in list(self.topics.values()) for one in topic.indexes()]:
+            for topic, vectors in [(of, one) for of in list(self.topics.values()) for one in of.indexes()]:
                 try:
                     # closing the index stops a build that is under way; nobody waits for its end
                     await anyio.to_thread.run_sync(vectors.maintain, abandon_on_cancel=True)
@@ -301,7 +325,7 @@ class Indexer:
             self._lost.clear()
             for topic in list(self.topics.values()):
                 topic.stored = stored.get(topic.row.id, topic.stored)
-                if topic.mapped < topic.stored and self._map_step(topic):
+                if topic.mapped < topic.stored and self._map_some(topic):
                     more |= topic.mapped < topic.stored
             pause_s = _BEHIND_S if more else self._settings.index.commit_interval_s
             if self._uncommitted and time.monotonic() - self._committed >= pause_s:
@@ -310,25 +334,47 @@ class Indexer:
             self.save_marks()
         return more
 
-    def _map_step(self, topic: TopicIndex) -> bool:
-        rows = self._log.rows(topic.row.id, topic.mapped, self._settings.ingest.batch_records, before=topic.stored)
+    def _map_some(self, topic: TopicIndex) -> bool:
+        """Map a few batches, each cut while the one before is on its way to the disk; False when there was nothing."""
+        stored: Callable[[], None] | None = None
+        at = began = topic.mapped
+        try:
+            for _ in range(_BATCHES):
+                try:
+                    cut = self._cut(topic, at) if at < topic.stored else None
+                finally:
+                    if stored is not None:
+                        stored()
+                        stored = None
+                if cut is None:
+                    break
+                rows, batch = cut
+                at = rows[-1].seq + 1
+                stored = self.store(topic, rows, batch, upto=at)
+            if stored is not None:
+                stored()
+        except HeadwaterError:
+            if topic.mapper is not None:
+                topic.mapper = self._mapper(topic, topic.mapper.kind)  # its miner must not know more than the log
+            raise
+        return at > began
+
+    def _cut(self, topic: TopicIndex, at: int) -> tuple[Sequence[Row], Batch] | None:
+        """The next records from seq `at` on with their pieces; None when there are none, or too few yet to decide how."""
+        rows = self._log.rows(topic.row.id, at, self._settings.ingest.batch_records, before=topic.stored)
         if not rows:
-            topic.mapped = topic.stored  # the rest was deleted before it was mapped
-            return False
+            if at == topic.mapped:
+                topic.mapped = topic.stored  # the rest was deleted before it was mapped
+            return None
         if topic.mapper is None and not self._decide(topic, rows):
-            return False
+            return None
         assert topic.mapper is not None
         external = topic.embedder is not None and topic.embedder.name == "external"
-        batch = topic.mapper.batch(rows, self._log.vectors_of([r.id for r in rows]) if external else None)
-        try:
-            self.store(topic, rows, batch, upto=rows[-1].seq + 1)
-        except HeadwaterError:
-            topic.mapper = self._mapper(topic, topic.mapper.kind)  # its miner must not know more than the log
-            raise
-        return True
+        return rows, topic.mapper.batch(rows, self._log.vectors_of([r.id for r in rows]) if external else None)
 
-    def store(self, topic: TopicIndex, rows: Sequence[Row], batch: Batch, *, upto: int) -> None:
-        """Commit what `rows` were cut into with the mapped cursor, and hand it to the keyword index. `busy` is held."""
+    def store(self, topic: TopicIndex, rows: Sequence[Row], batch: Batch, *, upto: int) -> Callable[[], None]:
+        """Send what `rows` were cut into to the disk with the mapped cursor. The result is to be called before the next
+        `store`: it waits for the commit and hands the rows to the keyword index. `busy` is held."""
         now, id = self._clock_ms(), topic.row.id
 
         def write(db: apsw.Connection) -> Mapped:
@@ -338,15 +384,20 @@ class Indexer:
                 db, id, batch.pieces, topic.known, generalised=batch.generalised, templates=batch.templates, upto=upto
             )
 
-        mapped = self._log.write(write, rows=len(rows))
-        topic.learn_aliases(mapped.aliases)
-        if len(topic.known) > _KNOWN_TEXTS:
-            topic.known.clear()
-        if not (batch.pieces and batch.pieces[0].vector):
-            topic.known.update(zip((p.text for p in batch.pieces), map(topic.resolve, mapped.passages), strict=True))
-        self._keyword.add(_docs(topic, rows, batch.pieces, mapped.passages))
-        topic.mapped = upto
-        self._uncommitted[id] = upto
+        done = self._log.submit(write, rows=len(rows))
+
+        def stored() -> None:
+            mapped = done.result()
+            topic.learn_aliases(mapped.aliases)
+            if len(topic.known) > _KNOWN_TEXTS:
+                topic.known.clear()
+            if not (batch.pieces and batch.pieces[0].vector):
+                topic.known.update(zip((p.text for p in batch.pieces), map(topic.resolve, mapped.passages), strict=True))
+            self._keyword.add(_docs(topic, rows, batch.pieces, mapped.passages))
+            topic.mapped = upto
+            self._uncommitted[id] = upto
+
+        return stored
 
     def _decide(self, topic: TopicIndex, rows: Sequence[Row]) -> bool:
         """Settle what `auto` means; with few records wait a moment for more, they decide better."""

@@ -126,6 +126,15 @@ class KeywordIndex:
         self._delete(topic, lambda: [TQuery.all_query()])
         self._hand(lambda: self._attempt(lambda _: self._topics.discard(topic)))
 
+    def clear(self) -> None:
+        """Delete all documents; with the next commit the files that held them go."""
+
+        def clear(writer: tantivy.IndexWriter) -> None:
+            writer.delete_all_documents()
+            self._topics.clear()
+
+        self._hand(lambda: self._attempt(clear))
+
     def commit(self) -> None:
         """Make what was handed over durable and searchable. Raises the first error since the last commit (StorageError
         where the disk refuses); nothing since then is kept, and the index stays usable."""

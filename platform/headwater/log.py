@@ -92,6 +92,11 @@ class Delivery:
     key: str
     digest: bytes
 
+    @property
+    def name(self) -> str:
+        """What is kept of the key: it may name a person, and outlives the records that came with it."""
+        return hashlib.blake2b(self.key.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
+
     @classmethod
     def of(cls, key: str, body: Sequence[Any]) -> Delivery:
         """The delivery of these entries; the same entries give the same digest."""
@@ -129,7 +134,7 @@ class Log:
             most_waiting=most_waiting,
         )
         self.submit, self.write, self.reading = self._database.submit, self._database.write, self._database.reading
-        self.check, self.close = self._database.check, self._database.close
+        self.check, self.close, self.compact = self._database.check, self._database.close, self._database.compact
 
     @property
     def crowded(self) -> bool:
@@ -214,11 +219,11 @@ class Log:
             db.execute("INSERT OR REPLACE INTO source VALUES(?, ?)", (origin.source, orjson.dumps(dict(origin.state or {}))))
         if delivery is not None:
             kept = orjson.dumps([(r.partition, r.offset, r.seq) for r in receipts])
-            db.execute("INSERT INTO delivery VALUES(?,?,?,?,?)", (topic, delivery.key, delivery.digest, kept, now))
+            db.execute("INSERT INTO delivery VALUES(?,?,?,?,?)", (topic, delivery.name, delivery.digest, kept, now))
         return receipts
 
     def _delivered(self, db: apsw.Connection, topic: int, name: str, delivery: Delivery) -> list[Receipt] | None:
-        row = db.execute("SELECT digest, receipts FROM delivery WHERE topic = ? AND key = ?", (topic, delivery.key)).get
+        row = db.execute("SELECT digest, receipts FROM delivery WHERE topic = ? AND key = ?", (topic, delivery.name)).get
         if row is None:
             return None
         if row[0] != delivery.digest:

@@ -9,7 +9,7 @@ become a wildcard, the templates it had are aliases of the merged one from then 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 import orjson
@@ -18,7 +18,7 @@ from headwater.lines import LineReader
 from headwater.templates_decide import decide
 from headwater.templates_mask import WILD, condense, embed_text, fold, loose, mask, text_of, tokens_of
 
-__all__ = ["Changes", "Miner", "TemplateReader", "decide", "embed_text"]
+__all__ = ["Changes", "Miner", "TemplateReader", "decide", "embed_text", "pruned"]
 
 _SIMILARITY = 0.55  # share of a group's constant positions a message must have to join it
 _WORDS_KEPT = 8  # distinct plain words of a position that keep templates of their own
@@ -230,6 +230,32 @@ class Miner:
                 best, best_share = group, share
         full = len(leaf.groups) >= _MOST_IN_LEAF or self._groups >= _MOST_GROUPS
         return best if best_share >= _SIMILARITY or full else None
+
+
+def pruned(state: Iterable[tuple[str, str]], lives: Callable[[str], bool]) -> dict[str, str | None]:
+    """What is to change in a miner's state (rows by name, None to delete) so that it holds no words but those of templates
+    that live. Messages of a template that went are mined anew when they come again."""
+    changes: dict[str, str | None] = {}
+    aliases: dict[str, str] = {}
+    for name, row in state:
+        if name.startswith(_ALIAS):
+            aliases[name.removeprefix(_ALIAS)] = orjson.loads(row)
+            continue
+        word, values, variants = orjson.loads(row)
+        kept = [v for v in variants if lives(text_of(v))]
+        seen = [None if old is None else [t for t in old if any(v[i] == t for v in kept)] for i, old in enumerate(values)]
+        after = orjson.dumps([word, seen, kept]).decode() if kept else None
+        if after != row:
+            changes[name] = after
+    for old, new in aliases.items():
+        survivor = new
+        while survivor in aliases:
+            survivor = aliases[survivor]
+        if not lives(old) or not lives(survivor):
+            changes[_ALIAS + old] = None
+        elif survivor != new:
+            changes[_ALIAS + old] = orjson.dumps(survivor).decode()
+    return changes
 
 
 class TemplateReader:

@@ -12,6 +12,9 @@ from datetime import datetime
 from typing import Any, Literal, Protocol
 
 from headwater.batches import Delivered, Fault
+from headwater.composed import LiveEvent
+from headwater.errors import HeadwaterError
+from headwater.index_records import Shadow, SwapStep
 from headwater.records import (
     Answer,
     Appended,
@@ -29,6 +32,7 @@ from headwater.records import (
     Timeline,
     Topic,
 )
+from headwater.removals import Deleted, Purged
 
 When = datetime | str | float | int
 Entry = Draft | Mapping[str, Any] | str
@@ -77,6 +81,24 @@ class Verbs(Protocol):
     async def delete_topic(self, name: str) -> None:
         """Delete a topic with all its records and indexes."""
 
+    async def purge_topic(self, name: str, *, markers: Sequence[str] = ()) -> Purged:
+        """Remove from the disk what deleted records of a topic left there, and say in which files `markers`, texts that
+        should be gone, are still found. Backups are not reached."""
+
+    async def delete_records(
+        self,
+        topic: str,
+        *,
+        partition: int = 0,
+        offset: int | None = None,
+        key: str | None = None,
+        q: str | None = None,
+        dry_run: bool = False,
+        limit: int | None = None,
+    ) -> Deleted:
+        """Delete one record (NotFoundError), those of a key, or those that `q` matches (all its words must occur), for every
+        reader at once; with `dry_run` they are counted. Those stored after the call began stay. `limit` ends it early."""
+
     async def records(
         self,
         topic: str,
@@ -114,6 +136,41 @@ class Verbs(Protocol):
     ) -> SearchReply:
         """The best passages for `q`, each with its best record. `filters` maps attribute (or key, partition, level) to a
         value or a list of values; `include` may hold `vector`."""
+
+    async def search_batch(self, queries: Sequence[Mapping[str, Any]]) -> list[SearchReply | HeadwaterError]:
+        """A reply for each query (`{"q": ..., and the other parameters of search}`), or the error that it alone would have
+        raised, in their order; at most 100. Their texts are embedded together."""
+
+    async def search_vector(
+        self,
+        vector: Sequence[float],
+        *,
+        topics: Sequence[str] | None = None,
+        top_k: int = 10,
+        model: str | None = None,
+        since: When | None = None,
+        until: When | None = None,
+        filters: Mapping[str, Any] | None = None,
+        min_score: float | None = None,
+        explain: bool = False,
+        include: Sequence[str] = (),
+        cursor: str | None = None,
+    ) -> SearchReply:
+        """The passages nearest to a vector of your own, in topics whose vectors have its length (of `model` alone where it is
+        given). UsageError where a topic that is named has others, and for a vector that cannot be compared."""
+
+    def live(
+        self,
+        q: str,
+        *,
+        topics: Sequence[str] | None = None,
+        mode: Mode | None = None,
+        filters: Mapping[str, Any] | None = None,
+        min_score: float | None = None,
+        after: str | None = None,
+    ) -> AsyncIterator[LiveEvent]:
+        """Records that match `q` as they arrive, endlessly, each once: by words where all occur, by meaning where the passage
+        scores `min_score`. `after`, the cursor of an earlier event, goes on behind it."""
 
     async def similar(
         self, topic: str, *, offset: int, partition: int = 0, top_k: int = 10, topics: Sequence[str] | None = None
@@ -162,11 +219,25 @@ class Verbs(Protocol):
     async def index(self, topic: str) -> IndexInfo:
         """The index of one topic."""
 
-    async def create_index(self, topic: str, model: str | None = None) -> IndexInfo:
-        """Switch meaning search on for a keyword-only topic; what is already stored is embedded in the background."""
+    async def create_index(self, topic: str, model: str | None = None, **settings: Any) -> IndexInfo:
+        """Give a topic a vector index, or change its settings (index_kind, metric, hnsw_m, hnsw_ef_construction,
+        hnsw_ef_search, ivf_cells, ivf_n_probe). What is stored is embedded in the background; another model than the one it
+        has is built beside it, as `rebuild_index` does."""
 
-    async def rebuild_index(self, topic: str) -> IndexInfo:
-        """Build the keyword and vector index anew from the log; stored vectors are used again."""
+    async def rebuild_index(
+        self, topic: str, model: str | None = None, *, shadow: bool = False, threshold: float | None = None, **settings: Any
+    ) -> IndexInfo:
+        """Build the keyword and vector index anew from the log; stored vectors are used again. With another `model` its
+        index is built beside the live one and takes over when it is complete; as a `shadow` only when told
+        (`swap_index`), or where its overlap with the live one reaches `threshold` (0 to 1). `settings` as for
+        `create_index`."""
+
+    async def swap_index(self, topic: str, step: SwapStep) -> IndexInfo:
+        """Let the second model answer (`cut-over`), the one before it again (`roll-back`), forget the second one's vectors
+        (`drop`), or give up what is being built (`cancel`)."""
+
+    async def shadow(self, topic: str) -> Shadow:
+        """The second model of a topic: how far its index is, and how it compares; NotFoundError where it has none."""
 
     async def delete_index(self, topic: str) -> IndexInfo:
         """Switch meaning search off and drop the topic's vectors; keyword search stays."""

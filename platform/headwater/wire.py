@@ -18,8 +18,9 @@ from typing import Any, TypeVar, cast
 import orjson
 
 from headwater import errors
+from headwater.composed import LiveEvent
 from headwater.errors import EmbedError, HeadwaterError, LimitError, QueryError, UsageError
-from headwater.records import Appended, Draft, Hit, Receipt, Record, parse_address
+from headwater.records import Appended, Draft, Hit, Receipt, Record, SearchReply, from_ms, parse_address
 
 T = TypeVar("T")
 JSON = "application/json"
@@ -88,6 +89,55 @@ def draft_of(plain: Any) -> Draft:
         return Draft(**{**plain, "raw": base64.b64decode(raw, validate=True)})
     except ValueError:
         raise UsageError("raw is not base64") from None
+
+
+def decode_batch(body: bytes) -> list[SearchReply | HeadwaterError]:
+    """The reply to a batch of searches: an entry for each, a reply or its error."""
+    results = orjson.loads(body)["results"]
+    found: list[SearchReply | HeadwaterError] = []
+    for result in results:
+        error = result.get("error")
+        found.append(
+            decode(SearchReply, orjson.dumps(result)) if error is None else error_of(error, int(error.get("status", 500)))
+        )
+    return found
+
+
+def decode_live(name: str, cursor: str, body: bytes) -> LiveEvent:
+    """An event of a live search as it was streamed: a hit has no name."""
+    if name == "message":
+        return LiveEvent("hit", cursor, decode(Hit, body))
+    if name == "skipped":
+        plain = orjson.loads(body)
+        return LiveEvent("skipped", cursor, skipped=int(plain["skipped"]), topic=plain["topic"])
+    return LiveEvent("ready" if name == "ready" else "progress", cursor)
+
+
+def entry(record: Draft | Mapping[str, Any] | str) -> Any:
+    """An entry as the wire has it: an object."""
+    if isinstance(record, str):
+        return {"value": record}
+    if not isinstance(record, Draft):
+        return record
+    plain: dict[str, Any] = {
+        k: v for k, v in record._asdict().items() if v is not None and k in ("value", "key", "partition", "vector")
+    }
+    if record.attributes:
+        plain["attributes"] = dict(record.attributes)
+    if record.time_ms is not None:
+        plain["timestamp"] = from_ms(record.time_ms)
+    return plain
+
+
+def sent(value: Any) -> bytes:
+    """JSON of what a caller gave, as far as it can be written; UsageError."""
+    try:
+        return encode(value)
+    except TypeError as strict:  # lone surrogates and integers beyond 64 bits; the intake knows what to do with them
+        try:
+            return json.dumps(value, default=str).encode()
+        except (TypeError, ValueError, RecursionError):
+            raise UsageError(f"this cannot be sent as JSON: {strict}") from strict
 
 
 def parse_json(body: bytes | bytearray | memoryview) -> Any:
@@ -217,3 +267,12 @@ def address_at(topic: str, place: str) -> str:
     if not re.fullmatch(r"[0-9]{1,9}:[0-9]{1,15}", place):
         raise UsageError(f"{place[:40]!r} is not an event id of a tail; it is partition:offset, as in 0:42")
     return f"{topic}/{place.replace(':', '/')}"
+
+
+def problem_of(body: bytes, status: int) -> HeadwaterError:
+    """The error that the body of a failed reply stands for."""
+    try:
+        problem = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        problem = None
+    return error_of(problem if isinstance(problem, dict) else {}, status)

@@ -7,7 +7,16 @@ import asyncio
 from fastapi import FastAPI
 from starlette.types import ASGIApp
 
-from headwater.api import problems, routes_ask, routes_deliveries, routes_records, routes_search, routes_system, routes_topics
+from headwater.api import (
+    problems,
+    routes_ask,
+    routes_deliveries,
+    routes_live,
+    routes_records,
+    routes_search,
+    routes_system,
+    routes_topics,
+)
 from headwater.api.bodies import State
 from headwater.api.guard import Guard
 from headwater.api.metrics import Metrics
@@ -22,7 +31,10 @@ def routes(verbs: Verbs, *, closing: asyncio.Event | None = None, version: str =
     """The routes alone, unguarded: mount what else is served beside them, then put a Guard around. `closing` ends streams."""
     app = FastAPI(title="Headwater", version=version or "0", description=_ABOUT, separate_input_output_schemas=False)
     app.state.headwater = State(verbs, Metrics(), closing or asyncio.Event(), version)
-    for part in (routes_topics, routes_records, routes_deliveries, routes_search, routes_ask, routes_system):
+    busiest_first = (
+        routes_records, routes_search, routes_topics, routes_deliveries, routes_live, routes_ask, routes_system,
+    )  # fmt: skip
+    for part in busiest_first:
         app.include_router(part.router)
     problems.install(app)
     return app

@@ -7,15 +7,20 @@ from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
 from fastapi import Depends, Path, Query, Request, Response
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic_core import PydanticCustomError
 
 from headwater import wire
 from headwater.api.metrics import Metrics
+from headwater.config import INDEX_SETTINGS, IndexKind, Metric
 from headwater.errors import UsageError
+from headwater.index_records import SwapStep
 from headwater.records import TOPIC_NAME, Mode
 from headwater.verbs import Verbs
 
 MOST_OFFSET = (1 << 40) - 1
+LATER = "not_in_this_version"  # the kind of validation error of a field that only later versions know
+LATER_FIELDS = ("rerank", "max_tokens", "conversation", "as_of", "stream")
 _ID = (1 << 63) - 1
 
 TopicName = Annotated[str, Path(pattern=f"^{TOPIC_NAME.pattern}$", max_length=100)]
@@ -64,7 +69,21 @@ def names(topics: Sequence[str] | None) -> list[str] | None:
 
 
 class Body(BaseModel):
+    """Unknown fields are refused; those of the design that this version does not know yet are told apart from mistakes."""
+
     model_config = ConfigDict(extra="forbid", strict=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _known(cls, given: Any) -> Any:
+        if not isinstance(given, dict):
+            return given
+        later = [name for name in LATER_FIELDS if name in given and name not in cls.model_fields]
+        for name in later:
+            if given[name] not in (None, False):
+                message = "{field} is not in this version of Headwater; leave it out"
+                raise PydanticCustomError(LATER, message, {"field": name})
+        return {name: value for name, value in given.items() if name not in later}
 
 
 class SearchBody(Body):
@@ -85,7 +104,28 @@ class SearchBody(Body):
 
 
 class BatchBody(Body):
-    queries: list[SearchBody] = Field(max_length=100)
+    queries: list[Any] = Field(max_length=100, description="Bodies of /v1/search.")
+
+
+class VectorBody(Body):
+    vector: list[float] = Field(max_length=100_000)
+    topics: list[str] | None = Field(None, max_length=1000)
+    top_k: int = Field(10, ge=1, le=1000)
+    model: str | None = Field(None, max_length=500)
+    since: When = None
+    until: When = None
+    filters: dict[str, Any] | None = None
+    min_score: float | None = None
+    explain: bool = False
+    include: list[str] = Field(default_factory=list, max_length=10)
+    cursor: str | None = Field(None, max_length=100)
+
+    def arguments(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in type(self).model_fields}
+
+
+class PurgeBody(Body):
+    markers: list[str] = Field(default_factory=list, max_length=100)
 
 
 class SimilarBody(Body):
@@ -114,6 +154,26 @@ class AskBody(Body):
 
 class IndexBody(Body):
     model: str | None = Field(None, max_length=500)
+    index_kind: IndexKind | None = None
+    metric: Metric | None = None
+    hnsw_m: int | None = Field(None, ge=2, le=512)
+    hnsw_ef_construction: int | None = Field(None, ge=1, le=10_000)
+    hnsw_ef_search: int | None = Field(None, ge=1, le=10_000)
+    ivf_cells: int | None = Field(None, ge=0, le=1_000_000)
+    ivf_n_probe: int | None = Field(None, ge=1, le=1_000_000)
+
+    def settings(self) -> dict[str, Any]:
+        """The settings of the index that were given."""
+        return {name: value for name in INDEX_SETTINGS if (value := getattr(self, name)) is not None}
+
+
+class RebuildBody(IndexBody):
+    shadow: bool = False
+    threshold: float | None = Field(None, ge=0, le=1)
+
+
+class SwapBody(Body):
+    step: SwapStep
 
 
 class NewTopicBody(BaseModel):

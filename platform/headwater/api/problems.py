@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import uuid
 from collections.abc import Mapping
 from http import HTTPStatus
@@ -11,12 +12,18 @@ from typing import Any
 import orjson
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
+from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 
 from headwater import errors, wire
 from headwater.errors import EmbedError, HeadwaterError, LimitError, QueryError
 
 logger = logging.getLogger(__name__)
+NOT_YET = "urn:headwater:problem:not-in-this-version"
+_LATER = re.compile(
+    r"/v1/(?:conversations(?:/[^/]+(?:/messages)?)?|answers/[^/]+(?:/rerun)?|classify|extract|summarize|enrich"
+    r"|pipelines(?:/[^/]+(?:/(?:start|stop|backtest))?)?|anomalies|topics/[^/]+/anomaly|watches(?:/[^/]+(?:/wait)?)?)"
+)
 
 _STATUS: tuple[tuple[type[HeadwaterError], int], ...] = (
     (QueryError, 400),
@@ -97,12 +104,28 @@ async def _invalid(request: Request, error: Exception) -> Response:
     found = [{"where": ".".join(map(str, e["loc"])), "what": str(e["msg"])} for e in error.errors()[:20]]
     if found and error.errors()[0]["type"] == "json_invalid":
         return problem(400, "urn:headwater:problem:usage", "the body is not valid JSON", errors=found)
+    if later := [e["msg"] for e in error.errors() if e["type"] == "not_in_this_version"]:
+        return problem(422, NOT_YET, "; ".join(later), title="Not in this version", errors=found)
     detail = "; ".join(f"{f['where']}: {f['what']}" for f in found[:3])
     return problem(422, "urn:headwater:problem:usage", detail or "the request is not valid", errors=found)
 
 
+def usage_of(error: ValidationError) -> errors.UsageError:
+    """What is wrong with one part of a request, as an error of the tree."""
+    return errors.UsageError("; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}".lstrip(": ") for e in error.errors()[:3]))
+
+
+def plain(error: HeadwaterError) -> dict[str, Any]:
+    """The problem details of an error, for a reply that holds several."""
+    body: dict[str, Any] = orjson.loads(bytes(of(error).body))
+    return body
+
+
 async def _http(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
+    if error.status_code in (404, 405) and _LATER.fullmatch(request.url.path):
+        detail = f"{request.method} {request.url.path} is not in this version of Headwater"
+        return problem(404, NOT_YET, detail, title="Not in this version")
     kind = "urn:headwater:problem:not-found" if error.status_code == 404 else "about:blank"
     detail = f"no route {request.method} {request.url.path}" if error.status_code in (404, 405) else str(error.detail)
     return problem(error.status_code, kind, detail, headers=error.headers)

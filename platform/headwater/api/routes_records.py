@@ -14,6 +14,7 @@ from headwater.api.bodies import MOST_OFFSET, Engine, Offset, Partition, Reply, 
 from headwater.errors import ConflictError, UsageError
 from headwater.query import parse
 from headwater.records import Page, Record, RecordView
+from headwater.removals import Deleted
 from headwater.verbs import Entry, Verbs
 
 router = APIRouter(prefix="/v1/topics/{topic}", responses=problems.RESPONSES, tags=["records"])
@@ -137,6 +138,27 @@ async def read_record(
 ) -> Response:
     """One record, with `context` records either side."""
     return Reply(await engine.read(f"{topic}/{partition}/{offset}", context=context))
+
+
+@router.delete("/records/{partition}/{offset}", response_model=Deleted)
+async def delete_record(
+    engine: Engine, topic: TopicName, partition: Partition, offset: Offset, dry_run: bool = False
+) -> Response:
+    """Delete one record, for every reader at once."""
+    return Reply(await engine.delete_records(topic, partition=partition, offset=offset, dry_run=dry_run))
+
+
+@router.delete("/records", response_model=Deleted)
+async def delete_records(
+    engine: Engine,
+    topic: TopicName,
+    key: Annotated[str | None, Query(description="Delete the records of this key.")] = None,
+    q: Annotated[str | None, Query(max_length=4000, description="Delete what matches; all words must occur.")] = None,
+    dry_run: bool = False,
+    limit: Annotated[int | None, Query(ge=1, description="End after so many; `more` says whether there may be others.")] = None,
+) -> Response:
+    """Delete the records of a key, or those that match a query; with `dry_run` they are counted."""
+    return Reply(await engine.delete_records(topic, key=key, q=q, dry_run=dry_run, limit=limit))
 
 
 @router.get("/tail", responses={200: {"content": {"text/event-stream": {}}}})

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Response
+from pydantic import ValidationError
 
+from headwater.api import problems
 from headwater.api.bodies import (
     BatchBody,
     EmbedBody,
@@ -17,11 +19,12 @@ from headwater.api.bodies import (
     SimilarBody,
     Time,
     TopicName,
+    VectorBody,
     Words,
     names,
 )
 from headwater.api.problems import RESPONSES
-from headwater.composed import search_batch
+from headwater.errors import HeadwaterError
 from headwater.records import Embedded, PatternsReply, SearchReply, Timeline
 
 router = APIRouter(prefix="/v1", responses=RESPONSES, tags=["search"])
@@ -34,11 +37,26 @@ async def search(shared: Shared, body: SearchBody) -> Response:
         return Reply(await shared.verbs.search(**body.arguments()))
 
 
-@router.post("/search/batch", response_model=dict[str, list[SearchReply]])
+@router.post("/search/batch", response_model=dict[str, list[SearchReply | dict[str, Any]]])
 async def batch(shared: Shared, body: BatchBody) -> Response:
-    """A reply for each query, in their order; the first query that fails fails the batch."""
+    """A result for each query, in their order: a reply, or `{"error": problem}` for one that fails."""
+    asked: list[dict[str, Any] | HeadwaterError] = []
+    for query in body.queries:
+        try:
+            asked.append(SearchBody.model_validate(query).arguments())
+        except ValidationError as error:
+            asked.append(problems.usage_of(error))
     with shared.metrics.timed("search"):
-        return Reply({"replies": await search_batch(shared.verbs, [q.arguments() for q in body.queries])})
+        replies = iter(await shared.verbs.search_batch([a for a in asked if isinstance(a, dict)]))
+    results = [next(replies) if isinstance(a, dict) else a for a in asked]
+    return Reply({"results": [{"error": problems.plain(r)} if isinstance(r, HeadwaterError) else r for r in results]})
+
+
+@router.post("/search/vector", response_model=SearchReply)
+async def by_vector(shared: Shared, body: VectorBody) -> Response:
+    """The passages nearest to a vector of your own."""
+    with shared.metrics.timed("search"):
+        return Reply(await shared.verbs.search_vector(**body.arguments()))
 
 
 @router.post("/topics/{topic}/similar", response_model=SearchReply)

@@ -6,10 +6,24 @@ from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
-from headwater.api.bodies import Engine, IndexBody, Names, NewTopicBody, Reply, TopicName, names, object_of
+from headwater.api.bodies import (
+    Engine,
+    IndexBody,
+    Names,
+    NewTopicBody,
+    PurgeBody,
+    RebuildBody,
+    Reply,
+    SwapBody,
+    TopicName,
+    names,
+    object_of,
+)
 from headwater.api.problems import RESPONSES
 from headwater.errors import UsageError
+from headwater.index_records import Shadow
 from headwater.records import IndexInfo, Topic
+from headwater.removals import Purged
 
 router = APIRouter(prefix="/v1", responses=RESPONSES, tags=["topics"])
 _NEW = {"requestBody": {"content": {"application/json": {"schema": NewTopicBody.model_json_schema()}}, "required": True}}
@@ -51,6 +65,12 @@ async def delete_topic(engine: Engine, topic: TopicName) -> Response:
     return Response(status_code=204)
 
 
+@router.post("/topics/{topic}/purge", response_model=Purged)
+async def purge_topic(engine: Engine, topic: TopicName, body: PurgeBody | None = None) -> Response:
+    """Remove from the disk what deleted records left there, and look for texts that should be gone in every file."""
+    return Reply(await engine.purge_topic(topic, markers=body.markers if body else ()))
+
+
 @router.get("/indexes", response_model=dict[str, list[IndexInfo]])
 async def list_indexes(engine: Engine, topics: Names = None) -> Response:
     """The index of every topic, or of those named."""
@@ -66,8 +86,9 @@ async def describe_index(engine: Engine, topic: TopicName) -> Response:
 
 @router.post("/topics/{topic}/index", response_model=IndexInfo, status_code=201)
 async def create_index(engine: Engine, topic: TopicName, body: IndexBody | None = None) -> Response:
-    """Switch meaning search on; what is stored is embedded in the background."""
-    return Reply(await engine.create_index(topic, body.model if body else None), 201)
+    """Give a topic a vector index, or change its settings; what is stored is embedded in the background."""
+    body = body or IndexBody.model_validate({})
+    return Reply(await engine.create_index(topic, body.model, **body.settings()), 201)
 
 
 @router.delete("/topics/{topic}/index", response_model=IndexInfo)
@@ -77,9 +98,23 @@ async def delete_index(engine: Engine, topic: TopicName) -> Response:
 
 
 @router.post("/topics/{topic}/index/rebuild", response_model=IndexInfo, status_code=202)
-async def rebuild_index(engine: Engine, topic: TopicName) -> Response:
-    """Build the topic's indexes anew from the log, in the background."""
-    return Reply(await engine.rebuild_index(topic), 202)
+async def rebuild_index(engine: Engine, topic: TopicName, body: RebuildBody | None = None) -> Response:
+    """Build the topic's indexes anew from the log, in the background; with another model, beside the live one."""
+    body = body or RebuildBody.model_validate({})
+    done = engine.rebuild_index(topic, body.model, shadow=body.shadow, threshold=body.threshold, **body.settings())
+    return Reply(await done, 202)
+
+
+@router.post("/topics/{topic}/index/swap", response_model=IndexInfo)
+async def swap_index(engine: Engine, topic: TopicName, body: SwapBody) -> Response:
+    """Cut over to the second model, roll back, drop the second model's vectors, or cancel what is being built."""
+    return Reply(await engine.swap_index(topic, body.step))
+
+
+@router.get("/topics/{topic}/index/shadow", response_model=Shadow)
+async def shadow(engine: Engine, topic: TopicName) -> Response:
+    """The second model of a topic: how far its index is, and how it compares with the live one."""
+    return Reply(await engine.shadow(topic))
 
 
 def _plain(settings: Any) -> dict[str, Any]:

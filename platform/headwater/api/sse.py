@@ -37,6 +37,7 @@ async def _paced(events: AsyncIterator[bytes], closing: asyncio.Event, heartbeat
     queue: asyncio.Queue[bytes | None] = asyncio.Queue(_AT_ONCE)
     reader = asyncio.create_task(_read(events, queue))
     end = asyncio.create_task(closing.wait())
+    first: asyncio.Task[bytes | None] | None = None
     try:
         yield b": welcome\n\n"
         while True:
@@ -55,8 +56,9 @@ async def _paced(events: AsyncIterator[bytes], closing: asyncio.Event, heartbeat
             if batch[-1] is None:
                 return
     finally:
-        end.cancel()
-        reader.cancel()
+        for task in (first, end, reader):
+            if task is not None:
+                task.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await reader
 

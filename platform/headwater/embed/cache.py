@@ -94,6 +94,16 @@ class VectorCache:
 
         self._guarded(delete, None)
 
+    def compact(self) -> None:
+        """Write the file anew, without what was deleted or evicted."""
+        import apsw
+
+        def write(db: apsw.Connection) -> None:
+            db.execute("VACUUM")
+            db.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
+
+        self._guarded(write, None)
+
     def __len__(self) -> int:
         return self._guarded(lambda db: _number(db, "SELECT count(*) FROM vector"), 0)
 
