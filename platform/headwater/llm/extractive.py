@@ -39,8 +39,8 @@ FLOOR = 0.5  # cosine that unrelated texts reach with bge-small, the default mod
 
 W_MEANING, W_WORDS, W_RETRIEVAL = 0.4, 0.3, 0.3
 CONTEXT_MEANING, CONTEXT_WORDS = 0.35, 0.25
-WORTH_SAYING = 0.75  # of the best sentence's support
-SAME_MEANING, SAME_WORDS = 0.95, 0.8
+WORTH_SAYING, WORTH_TELLING = 0.85, 0.75  # of the best sentence's support, for an answer and for a course of events
+SAME_MEANING, SAME_WORDS, PART_WORDS = 0.93, 0.75, 0.9
 # Confidence is a logistic of C_BEST * best sentence + (1 - C_BEST) * its record's score, centred where answerable
 # questions and questions about other things are equally likely. Few and round, set from sweeps over four collections, over
 # which the outcome is flat; they were not held out, so other data is the real check.
@@ -117,6 +117,7 @@ class _Unit:
     words: frozenset[str]
     before: int | None
     named: bool = False  # it has every identifier the question asks about, or is the trouble that is all it asks about
+    asks: bool = False  # it is a question itself
     bonus: float = 0.0
     share: float = 0.0
     meaning: float = 0.0
@@ -132,18 +133,20 @@ async def extract(
     limit_sentences: int = 4,
     floor: float = FLOOR,
     threshold: float = ABSTAIN_BELOW,
+    timed: bool = False,
 ) -> Extract:
     """The best supporting sentences of `evidence` (best record first) for `question`; abstains below `threshold`.
 
     `embed(texts, kind)` gives `(n, d)` unit float32 rows and `floor` is its model's cosine of unrelated texts; without
-    it words alone decide. Order is by support, or by time where the question asks for a course of events. Same input,
-    same result.
+    it words alone decide. `timed`: the question's time chose the evidence, so that a sentence with all its other words
+    answers it ("what was fixed in March?"). Order is by support, or by time where the question asks for a course of
+    events. Same input, same result.
     """
     units = _units(evidence)
     if not units or not question.strip():
         return Extract((), 0.0, True, len(units))
     weights = _idf(frozenset(content_words(question)), units)
-    _note_names_and_trouble(question, units, evidence)
+    _note_names_and_trouble(question, units, evidence, all_words=frozenset(weights) if timed else frozenset())
     for unit in units:
         unit.share = min(1.0, max(_share(unit.words, weights), NAMED * unit.named) + unit.bonus)
     chosen = _preselect(units, evidence)
@@ -152,13 +155,16 @@ async def extract(
     ranked = sorted(chosen, key=lambda u: (-u.support, u.index, u.start))
     best = ranked[0]
     nearest = Sentence(best.index, best.start, best.end, best.support)
-    picked = _pick(ranked, evidence, vectors, limit_sentences)
+    worth = WORTH_TELLING if _COURSE.search(question) else WORTH_SAYING
+    picked = _pick(ranked, vectors, limit_sentences, worth)
     confidence = _confidence(best, evidence[best.index].score, vectors is not None)
     counts = (len(units), len(chosen) if vectors is not None else 0)
     if confidence < threshold:
         return Extract((), confidence, True, *counts, nearest)
+    picked.sort(key=lambda u: u.asks)  # "maybe the bank is down?" tells less than "it was never down"
     if asks_for_a_course(question) and all(evidence[u.index].kind != "chunks" for u in picked):  # documents are no events
-        picked.sort(key=lambda u: evidence[u.index].timestamp)
+        last = bool(_LAST.search(question))
+        picked.sort(key=lambda u: _when(evidence[u.index], last=last), reverse=last)
     said = tuple(Sentence(u.index, u.start, u.end, u.support) for u in picked)
     return Extract(said, confidence, False, *counts, nearest)
 
@@ -193,10 +199,14 @@ def _spans(item: Evidence) -> list[tuple[int, int]]:
     low, high = (item.span.start, item.span.end) if item.span and item.kind == "chunks" else (0, len(item.value))
     text = item.value[low : min(high, low + MOST_CHARS)]
     found = [m.span() for m in re.finditer(r"\S[^\n]*", text)] if item.kind == "template" else sentences(text)
+    found = [span for span in found if not _FRAME.match(text, *span)] or found
     return [(low + start, low + _cut(text, start, end)) for start, end in found]
 
 
 _WILDCARD = re.compile(r"<[^<>\s]{0,20}>")
+
+
+_FRAME = re.compile(r"at [\w.$/<>]+\([^)]*\)|\.\.\. \d+ (?:common frames|more)|File \"[^\"]+\", line \d+")  # of a stack trace
 
 
 def _cut(text: str, start: int, end: int) -> int:
@@ -218,15 +228,19 @@ def _preselect(units: list[_Unit], evidence: Sequence[Evidence]) -> list[_Unit]:
 
 
 # ------------------------------------------------------------------------------------------------------- support
-def _note_names_and_trouble(question: str, units: list[_Unit], evidence: Sequence[Evidence]) -> None:
-    """Set `named` and `bonus`: what meaning and shared words miss of identifiers, and of questions like "what broke?"."""
+def _note_names_and_trouble(
+    question: str, units: list[_Unit], evidence: Sequence[Evidence], *, all_words: frozenset[str]
+) -> None:
+    """Set `named`, `asks` and `bonus`: what meaning and shared words miss of identifiers, of questions like "what broke?",
+    and of records that ask themselves. A sentence with `all_words` is named too."""
     names, troubled = identifiers(question), bool(_TROUBLE.search(question))
     nothing_else = troubled and not set(content_words(_TROUBLE.sub(" ", question))) - _VAGUE
     for unit in units:
         item = evidence[unit.index]
         trouble = troubled and item.level is not None and canonical_level(item.level) in ("error", "fatal")
         unit.bonus = TROUBLE * trouble
-        unit.named = nothing_else and trouble
+        unit.asks = unit.text.rstrip().endswith(("?", "？"))
+        unit.named = (nothing_else and trouble) or (bool(all_words) and all_words <= unit.words)
         if names and not unit.named:
             unit.named = all(name.search(item.value, unit.start, unit.end) for name in names)
 
@@ -260,11 +274,11 @@ def _support(units: list[_Unit], evidence: Sequence[Evidence], weights: Mapping[
         unit.support = min(1.0, (meaning * unit.meaning + known) / whole)
 
 
-def _pick(ranked: list[_Unit], evidence: Sequence[Evidence], vectors: Vectors | None, limit: int) -> list[_Unit]:
+def _pick(ranked: list[_Unit], vectors: Vectors | None, limit: int, worth: float) -> list[_Unit]:
     """The best units that are worth saying and say something new."""
     picked: list[_Unit] = []
     for unit in ranked:
-        if len(picked) >= limit or unit.support < WORTH_SAYING * ranked[0].support:
+        if len(picked) >= limit or unit.support < worth * ranked[0].support:
             break
         if not any(_same(unit, other, vectors) for other in picked):
             picked.append(unit)
@@ -274,6 +288,8 @@ def _pick(ranked: list[_Unit], evidence: Sequence[Evidence], vectors: Vectors | 
 def _same(one: _Unit, other: _Unit, vectors: Vectors | None) -> bool:
     shared = len(one.words & other.words)
     if shared >= SAME_WORDS * max(1, len(one.words | other.words)):
+        return True
+    if shared >= PART_WORDS * max(1, min(len(one.words), len(other.words))):  # the one says nothing the other does not
         return True
     return vectors is not None and float(vectors[one.row] @ vectors[other.row]) > SAME_MEANING
 
@@ -344,11 +360,22 @@ def _share(words: frozenset[str], weights: Mapping[str, float]) -> float:
 
 
 _COURSE = re.compile(
-    r"\b(?:after|before|since|then|during|happen(?:ed|ing|s)?|timeline|sequence|chronolog\w*|history|order of|leading up)\b",
+    r"\b(?:happen(?:ed|ing|s)?|timeline|sequence|chronolog\w*|history|course|order of|leading up)\b",
     re.IGNORECASE,
 )
+_WHEN = re.compile(r"\bwhen\b", re.IGNORECASE)
+
+
+_LAST = re.compile(r"\b(?:last|latest|most recent(?:ly)?)\b", re.IGNORECASE)
+
+
+def _when(item: Evidence, *, last: bool) -> datetime:
+    """When a record's text first, or last, was true: a pattern has more records than the one at hand."""
+    if item.kind != "template":
+        return item.timestamp
+    return item.passage.last_seen if last else item.passage.first_seen
 
 
 def asks_for_a_course(question: str) -> bool:
     """Whether an answer reads best in order of time."""
-    return bool(_COURSE.search(question))
+    return bool(_COURSE.search(question) or _WHEN.search(question))

@@ -12,14 +12,14 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from headwater.errors import UsageError
-from headwater.llm.extractive import ABSTAIN_BELOW, FLOOR, Embed, Evidence, Extract, Sentence, extract
-from headwater.rag.news import last_day, whats_new
-from headwater.rag.place import Look, Placed, Scope, place
+from headwater.llm.extractive import ABSTAIN_BELOW, FLOOR, Embed, Evidence, Extract, Sentence, content_words, extract
+from headwater.rag.news import busiest, last_day, tell_of, whats_new
+from headwater.rag.place import Look, Placed, Scope, named_topics, place
 from headwater.rag.say import Page, bounds, how_often, quote, stretch
 from headwater.records import Answer, Coverage, PassageForm, SearchReply, to_ms
 
 MODEL = "extractive"
-_WORST = ("error", "fatal")
+_MOST_LISTED = 10  # newest records of a topic in a time
 
 
 @dataclass(slots=True)
@@ -66,11 +66,11 @@ async def ask(
     placed = await place(question, Scope(look, kind_of, topics, since_ms, until_ms), now_ms)
     if placed.missing:
         reading = await _no_such_event(placed)
-    elif placed.question.intent == "new-since":
+    elif placed.question.intent == "new-since" and await _has_events(placed):
         reading = await _news(placed, embed)
     else:
         judge = _Judge(embed, top_k, limit_sentences, floor, threshold, clock)
-        reading = await _find(placed, judge)
+        reading = await _count(placed) or await _list(placed) or await _find(placed, judge)
     read = clock()
     searched = reading.searched or read
     text, checked = "", reading.page.checked()
@@ -110,16 +110,25 @@ class _Judge:
     threshold: float
     clock: Callable[[], float]
 
-    async def extract(self, question: str, evidence: Sequence[Evidence]) -> Extract:
+    async def extract(self, question: str, evidence: Sequence[Evidence], *, timed: bool) -> Extract:
         return await extract(
-            question, evidence, embed=self.embed, limit_sentences=self.limit, floor=self.floor, threshold=self.threshold
-        )
+            question, evidence, embed=self.embed, limit_sentences=self.limit, floor=self.floor, threshold=self.threshold,
+            timed=timed,
+        )  # fmt: skip
 
 
 # ------------------------------------------------------------------------------------------------------ what is new
+async def _has_events(placed: Placed) -> bool:
+    """Whether anything but documents may be looked at: nothing is new in a book."""
+    topics = (await placed.scope.search("", 1)).coverage.topics
+    return any(placed.scope.kind_of(t) != "chunks" for t in topics)
+
+
 async def _news(placed: Placed, embed: Embed | None) -> _Reading:
     """What is new since the question's time, or since a day before the newest record."""
-    scope, notes = placed.scope, ()
+    if placed.others and (placed.question.trouble or placed.question.fresh):
+        placed = await busiest(placed)
+    scope = placed.scope
     if scope.since_ms is None:
         newest = await scope.newest()
         if newest is not None:
@@ -136,12 +145,13 @@ async def _news(placed: Placed, embed: Embed | None) -> _Reading:
         omitted=news.left_out,
         truncated=news.left_out > 0,
         next_cursor=None,
-        notes=(*coverage.notes, *notes, *news.notes),
+        notes=(*coverage.notes, *news.notes),
     )
     if news.shown:
         return _Reading(page, coverage)
     what = "nothing that went wrong" if placed.question.trouble else "nothing"
-    why = f"No answer: {what} was first seen {bounds(scope.since_ms, scope.until_ms)} among the patterns of {', '.join(news.topics)}."
+    seen = f"{'first ' if placed.question.fresh else ''}seen {bounds(scope.since_ms, scope.until_ms)}"
+    why = f"No answer: {what} was {seen} among the patterns of {', '.join(news.topics)}."
     return _Reading(page, coverage, abstained=True, confidence=0.0, why_not=why)
 
 
@@ -176,36 +186,90 @@ async def _no_such_event(placed: Placed) -> _Reading:
     return _Reading(Page(), coverage, abstained=True, confidence=0.0, why_not=why)
 
 
-# ------------------------------------------------------------------------------------------------------------- find
+# ------------------------------------------------------------------------------------------------------- count, find
+async def _count(placed: Placed) -> _Reading | None:
+    """How many records of a topic, or of the levels of what went wrong, there are; None where the question counts anything
+    else: then what a search finds says how often it was seen."""
+    asked, scope = placed.question, placed.scope
+    if asked.intent != "count":
+        return None
+    every = (await scope.search("", 1)).coverage.topics
+    topics = named_topics(asked.counted, every)
+    rest = [w for w in asked.subject if not named_topics([w], topics)]
+    level = asked.counted_level
+    if rest or not (topics or level):
+        return None
+    reply = await scope.search(f"level:>={level}" if level else "", 1, topics=topics or None)
+    number = reply.coverage.searched
+    if not len(reply):
+        return None
+    hit, page = reply[0], _opened(placed)
+    start, end = _first_sentence(hit.value)
+    what = f"{f'of level {level} or worse ' if level else ''}in {', '.join(topics or every)}"
+    at = stretch(hit.timestamp, hit.timestamp)
+    page.lines.append(
+        f"{number:,} records {what}, the newest of them {quote(hit.value, start, end)} ({at}) {page.cite(hit, start, end)}."
+    )
+    return _Reading(page, reply.coverage, confidence=1.0)
+
+
 async def _find(placed: Placed, judge: _Judge) -> _Reading:
     """The best supporting sentences of what a search finds, within the question's time."""
     asked = placed.question
     words = asked.text if placed.as_words else asked.words or asked.text
     reading = await _search(placed, words, judge)
-    nowadays = asked.period is not None and asked.period.present
-    if reading.abstained and nowadays:  # "who runs the shop today?" asks a document of any age
+    if reading.abstained and asked.period is not None and placed.reading:
+        # documents speak of times that are not their records' own: "who runs the shop today?", "the last three minutes"
         wider = replace(placed, scope=placed.scope.within(None, None), reading="", as_words=True)
-        other = await _search(wider, asked.text, judge)
+        other = await _search(wider, asked.text, judge, saying="" if asked.period.present else asked.period.phrase)
         reading = reading if other.abstained else other
     return reading
 
 
-async def _search(placed: Placed, words: str, judge: _Judge) -> _Reading:
+async def _search(placed: Placed, words: str, judge: _Judge, saying: str = "") -> _Reading:
+    """What a search for `words` supports; as words, only documents do, whose passages say the content words of `saying`."""
     scope, asked = placed.scope, placed.question
     reply = await scope.search(words, judge.top_k)
     evidence = _evidence(reply, scope.kind_of)
-    if placed.as_words:  # only documents speak of times that are not their records' own
-        evidence = [e for e in evidence if e.kind == "chunks"]
+    if placed.as_words:
+        needed = set(content_words(saying))
+        evidence = [e for e in evidence if e.kind == "chunks" and needed <= set(content_words(e.passage.text))]
     searched = judge.clock()
-    found = await judge.extract(words, evidence)
+    found = await judge.extract(words, evidence, timed=bool(placed.reading))
     page = _opened(placed)
     said = found.sentences
-    if asked.intent == "seen-before" and said:
-        page.lines.append("Seen before, the oldest first:")
+    if said and asked.intent in ("when", "count") and evidence[said[0].index].kind != "chunks":
+        said = tuple(s for s in said if evidence[s.index].kind != "chunks")  # documents neither happen nor count
+    if said and asked.intent == "seen-before":
+        page.lines.append("Seen, the oldest first:")
         said = tuple(sorted(said, key=lambda s: _began(evidence[s.index])))
-    lines = [_line(page, evidence[s.index], s) for s in said]
+    lines = [_line(page, scope, evidence[s.index], s) for s in said]
     page.lines += [f"- {line}" for line in lines] if len(lines) > 1 or page.lines else lines
+    if said and asked.intent == "seen-before":
+        patterns = [evidence[s.index] for s in said if evidence[s.index].kind == "template"]
+        await tell_of(scope, page, words, patterns, judge.embed)
     return _Reading(page, reply.coverage, found.abstained, found.confidence, found, evidence, searched=searched)
+
+
+async def _list(placed: Placed) -> _Reading | None:
+    """The records of a topic in a time, where the question has nothing else: "what was deployed between 13:00 and 14:00?"
+    None for other questions, and for logs and documents."""
+    asked, scope = placed.question, placed.scope
+    if not (placed.reading and asked.subject) or asked.intent not in ("find", "when", "seen-before"):
+        return None
+    every = (await scope.search("", 1)).coverage.topics
+    topics = [t for t in named_topics(asked.subject, every) if scope.kind_of(t) == "exact"]
+    if not topics or any(not named_topics([w], topics) for w in asked.subject):
+        return None
+    reply = await scope.search("", _MOST_LISTED, topics=topics)
+    if not len(reply):
+        return None
+    page = _opened(placed)
+    for hit in sorted(reply, key=lambda h: (h.timestamp, h.address)):
+        start, end = _first_sentence(hit.value)
+        at = stretch(hit.timestamp, hit.timestamp)
+        page.lines.append(f"- {quote(hit.value, start, end)} ({at}) {page.cite(hit, start, end)}")
+    return _Reading(page, replace(reply.coverage, omitted=max(reply.coverage.searched - len(reply), 0)), confidence=1.0)
 
 
 def _evidence(reply: SearchReply, kind_of: Callable[[str], PassageForm]) -> list[Evidence]:
@@ -216,11 +280,13 @@ def _began(item: Evidence) -> datetime:
     return item.passage.first_seen if item.kind == "template" else item.timestamp
 
 
-def _line(page: Page, item: Evidence, sentence: Sentence) -> str:
+def _line(page: Page, scope: Scope, item: Evidence, sentence: Sentence) -> str:
     """The sentence as a code span and, for a pattern, how often and when it was seen."""
     said = quote(item.value, sentence.start, sentence.end)
     mark = page.cite(item, sentence.start, sentence.end)
-    return f"{said} {mark}" if item.kind == "chunks" else f"{said} ({how_often(item.passage, item.timestamp)}) {mark}"
+    if item.kind == "chunks":
+        return f"{said} {mark}"
+    return f"{said} ({how_often(item.passage, item.timestamp, scope.since_ms, scope.until_ms)}) {mark}"
 
 
 def _nothing_found(found: Extract, evidence: Sequence[Evidence], coverage: Coverage) -> str:

@@ -15,12 +15,13 @@ from datetime import timedelta
 
 from headwater.chunks import sentences
 from headwater.levels import LEVELS, canonical_level
-from headwater.llm.extractive import LONGEST_SENTENCE, Embed, content_words, tells_trouble
+from headwater.llm.extractive import LONGEST_SENTENCE, Embed, Evidence, content_words, tells_trouble
 from headwater.rag.place import Placed, Scope, named_topics, when
 from headwater.rag.say import Page, bounds, how_often, quote
 from headwater.records import Hit, Mode, Pattern, Record, to_ms
 
 MOST_NEW = 8  # patterns shown
+MOST_EVENTS = 20  # that a question may mean
 MOST_SEEN = 3  # records shown that resemble them
 LIKE = 0.4  # similarity (0-1 above unrelated texts) from which a text tells of the same trouble; half that by words alone
 HINT = 0.3  # from which it counts as telling of one more of the patterns
@@ -33,7 +34,7 @@ _REMEDY = re.compile(
     r"\b(?:fix(?:ed)?|solved|resolved|mended|rolled? back|rolling back|root cause|worked around|workaround)\b", re.IGNORECASE
 )
 _NAME = re.compile(r"[\w.:-]{1,40}")
-_WARN = LEVELS.index("warn")
+WARN = LEVELS.index("warn")
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +43,6 @@ class Found:
 
     pattern: Pattern
     record: Record
-    rank: int  # in LEVELS
 
 
 @dataclass(slots=True)
@@ -74,69 +74,88 @@ async def whats_new(placed: Placed, page: Page, *, embed: Embed | None) -> News:
     every = (await scope.within(None, None).search("", 1)).coverage.topics
     named = named_topics(asked.subject, every)
     topics = [t for t in (named or every) if scope.kind_of(t) == "template"] or list(named or every)
-    words = [w for w in asked.subject if w not in named and w.lower() not in {t.lower() for t in named}]
-    patterns, notes = await _new_patterns(scope, topics, " ".join(f'"{w}"' for w in words))
+    words = [w for w in asked.subject if not named_topics([w], named)]
+    patterns, notes = await _patterns(scope, topics, " ".join(f'"{w}"' for w in words), fresh=asked.fresh)
     if words and not patterns:
-        notes.append(f"nothing new has the words {' '.join(words)!r}, so they are left out")
-        patterns, notes_2 = await _new_patterns(scope, topics, "")
-        notes += notes_2
-    ranked = sorted(patterns, key=lambda p: (-_rank(p), -p.count, p.topic, p.passage.id))
+        notes.append(f"nothing that is new has the words {' '.join(words)!r}, so they are left out")
+        patterns, more = await _patterns(scope, topics, "", fresh=asked.fresh)
+        notes += more
+    ranked = sorted(patterns, key=lambda p: (-rank(p), -p.count, p.topic, p.passage.id))
     if asked.trouble:
-        ranked = [p for p in ranked if _rank(p) >= _WARN]
-    shown = [Found(p, await _first(scope, p), _rank(p)) for p in ranked[:MOST_NEW]]
+        ranked = [p for p in ranked if rank(p) >= WARN]
+    shown = [Found(p, await _record(scope, p, first=asked.fresh)) for p in ranked[:MOST_NEW]]
     if shown:
-        page.lines.append(
-            f"New {bounds(scope.since_ms, scope.until_ms)} in {', '.join(dict.fromkeys(f.pattern.topic for f in shown))}:"
-        )
-        page.lines += [_bullet(page, f) for f in shown]
+        where = ", ".join(dict.fromkeys(f.pattern.topic for f in shown))
+        time = "" if page.lines else f" {bounds(scope.since_ms, scope.until_ms)}"
+        page.lines.append(f"{'New' if asked.fresh else 'Seen'}{time} in {where}, the worst first:")
+        page.lines += [_bullet(page, f, scope) for f in shown]
     if shown and asked.seen_before:
         await _tell_known(placed, page, shown, embed)
     left = len(ranked) - len(shown)
     if left:
-        notes.append(f"patterns that are new and not shown: {left:,}; `patterns` with new_since lists all")
+        notes.append(f"patterns not shown: {left:,}; `patterns` lists all")
     return News(page, len(shown), left, tuple(topics), tuple(notes))
 
 
-async def _new_patterns(scope: Scope, topics: Sequence[str], q: str) -> tuple[list[Pattern], list[str]]:
-    """The patterns of some topics first seen in scope; and which topics began in it, so that all of theirs are new."""
+async def busiest(placed: Placed) -> Placed:
+    """The question with the event, of those it may mean, after which and before the next one most trouble began."""
+    assert placed.event is not None
+    events = sorted([placed.event, *placed.others[:MOST_EVENTS]], key=lambda h: h.timestamp)
+    scope = placed.at(events[0]).scope
+    every = (await scope.search("", 1)).coverage.topics
+    topics = [t for t in every if scope.kind_of(t) == "template"]
+    patterns, _ = await _patterns(scope, topics, "", fresh=True)
+    begun = sorted(p.passage.first_seen for p in patterns if rank(p) >= WARN)
+    ends = [*(e.timestamp for e in events[1:]), None]
+    counts = [sum(e.timestamp <= at and (end is None or at < end) for at in begun) for e, end in zip(events, ends, strict=True)]
+    most = max(range(len(events)), key=lambda i: (counts[i], i))
+    return placed.at(events[most]) if counts[most] else placed
+
+
+async def _patterns(scope: Scope, topics: Sequence[str], q: str, *, fresh: bool) -> tuple[list[Pattern], list[str]]:
+    """The patterns of some topics in scope, `fresh` those first seen in it; and which topics began in it, so that all of
+    theirs are new."""
     since, until = when(scope.since_ms), when(scope.until_ms)
-    within = since if scope.until_ms is not None or q else None  # without either all of a new pattern is in scope
+    within = since if scope.until_ms is not None or q or not fresh else None  # else all of a new pattern is in scope
+    mark = since if fresh else None
     replies = await asyncio.gather(
-        *(scope.look.patterns(t, q=q, since=within, until=until, new_since=since, limit=_MOST_PATTERNS) for t in topics)
+        *(scope.look.patterns(t, q=q, since=within, until=until, new_since=mark, limit=_MOST_PATTERNS) for t in topics)
     )
     patterns = [p for reply in replies for p in reply.patterns]
-    began = [t for t in dict.fromkeys(p.topic for p in patterns) if scope.since_ms is not None
+    began = [t for t in dict.fromkeys(p.topic for p in patterns) if fresh and scope.since_ms is not None
              and not (await scope.within(None, scope.since_ms).search("", 1, topics=[t])).coverage.searched]  # fmt: skip
     return patterns, [f"{t} has no records from before, so all of it is new" for t in began]
 
 
-def _rank(pattern: Pattern) -> int:
+def rank(pattern: Pattern) -> int:
     """The place of its level among LEVELS; where it has none, by whether its words tell of trouble."""
     level = canonical_level(pattern.level) if pattern.level else ""
     if level in LEVELS:
         return LEVELS.index(level)
-    return _WARN if tells_trouble(pattern.passage.text) else _WARN - 1
+    return WARN if tells_trouble(pattern.passage.text) else WARN - 1
 
 
-async def _first(scope: Scope, pattern: Pattern) -> Record:
-    """The first record of a pattern in scope."""
-    first = pattern.passage.first_seen
-    low = to_ms(first)
-    for hit in await scope.within(low, low + 1).search("", 100, topics=[pattern.topic]):
-        if hit.passage.id == pattern.passage.id and hit.timestamp == first:
-            return (await scope.look.read(hit.address)).record
-    return (await scope.look.read(pattern.example)).record
+async def _record(scope: Scope, pattern: Pattern, *, first: bool) -> Record:
+    """The first record of a pattern, or any that is in scope."""
+    passage = pattern.passage
+    if first:
+        low = to_ms(passage.first_seen)
+        near = await scope.within(low, low + 1).search("", 100, topics=[pattern.topic])
+    else:
+        near = await scope.search(plain(passage.text), 30, mode="keyword", topics=[pattern.topic])
+    found = next((h.address for h in near if h.passage.id == passage.id), pattern.example)
+    return (await scope.look.read(found)).record
 
 
-def _bullet(page: Page, found: Found) -> str:
-    """The first line of its first record, the cause at the bottom of a stack trace, level, count and time."""
-    record, passage = found.record, found.pattern.passage
+def _bullet(page: Page, found: Found, scope: Scope) -> str:
+    """The first line of its record, the cause at the bottom of a stack trace, level, count and time."""
+    record, pattern = found.record, found.pattern
     marks, said = [], []
     for start, end in _telling_lines(record.value):
         said.append(quote(record.value, start, end))
         marks.append(page.cite(record, start, end))
-    seen = how_often(passage, record.timestamp)
-    level = f"{canonical_level(found.pattern.level)}, " if found.pattern.level else ""
+    seen = how_often(pattern.passage, record.timestamp, scope.since_ms, scope.until_ms)
+    level = f"{canonical_level(pattern.level)}, " if pattern.level else ""
     return f"- {' ... '.join(said)} ({level}{seen}) {''.join(marks)}"
 
 
@@ -155,28 +174,40 @@ def _cut(value: str, start: int, end: int) -> tuple[int, int]:
 async def _tell_known(placed: Placed, page: Page, new: Sequence[Found], embed: Embed | None) -> None:
     """Write what is known of the new patterns from before, which of them nobody told of, and what is said of them since."""
     scope = placed.scope
-    mark = {i: f"[{_claim_of(page, f.record)}]" for i, f in enumerate(new)}
-    texts = [plain(f.pattern.passage.text) for f in new]
+    mark = {i: f"[{_claim_of(page, f.record.address)}]" for i, f in enumerate(new)}
+    texts = [plain(f.pattern.passage.text) for f in new][:_MOST_SEARCHED]
     homes = {f.pattern.topic for f in new}
-    before = await known(scope.within(None, scope.since_ms), texts[:_MOST_SEARCHED], homes, by_meaning=embed is not None)
+    before = await known(scope.within(None, scope.since_ms), texts, homes, by_meaning=embed is not None)
     if before:
         page.lines.append("Seen before:")
         page.lines += [await _known_bullet(page, k, texts, mark, embed) for k in before]
     told = {i for k in before for i, score in k.like.items() if score >= HINT}
-    rest = "".join(mark[i] for i in range(min(len(new), _MOST_SEARCHED)) if i not in told)
+    rest = "".join(mark[i] for i in range(len(texts)) if i not in told)
     if not before:
         page.lines.append(f"Nothing like it is known from before {rest}.")
     elif rest:
         page.lines.append(f"No earlier record resembles {rest}.")
-    since = await known(scope, texts[:_MOST_SEARCHED], homes, by_meaning=embed is not None)
+    since = await known(scope, texts, homes, by_meaning=embed is not None)
     since = [k for k in since if placed.event is None or k.hit.address != placed.event.address]
     if since:
         page.lines.append("Said of it since:")
         page.lines += [await _known_bullet(page, k, texts, mark, embed) for k in since]
 
 
-def _claim_of(page: Page, record: Record) -> int:
-    return next(c.n for c in page.claims if c.address == record.address)
+async def tell_of(scope: Scope, page: Page, words: str, patterns: Sequence[Evidence], embed: Embed | None) -> None:
+    """Write what people and documents tell of some words and of patterns that the page cites already."""
+    texts = [plain(words), *(plain(item.passage.text) for item in patterns)]
+    mark = {i: f"[{_claim_of(page, item.address)}]" for i, item in enumerate(patterns, 1)}
+    cited = {c.address for c in page.claims}
+    homes = {item.address.rsplit("/", 2)[0] for item in patterns}
+    found = [k for k in await known(scope, texts, homes, by_meaning=embed is not None) if k.hit.address not in cited]
+    if found:
+        page.lines.append("Told of it, the most alike first:")
+        page.lines += [await _known_bullet(page, k, texts, mark, embed) for k in found]
+
+
+def _claim_of(page: Page, address: str) -> int:
+    return next(c.n for c in page.claims if c.address == address)
 
 
 async def known(scope: Scope, texts: Sequence[str], homes: set[str], *, by_meaning: bool) -> list[Known]:
@@ -209,8 +240,8 @@ async def _known_bullet(page: Page, item: Known, texts: Sequence[str], mark: Map
     said = " ... ".join(quote(hit.value, *span) for span in spans)
     marks = "".join(page.cite(hit, *span) for span in spans)
     whose = f"{hit.topic} {hit.key}" if hit.key and _NAME.fullmatch(hit.key) else hit.topic
-    like = "".join(mark[i] for i in sorted(item.like) if item.like[i] >= HINT or i == best)
-    return f"- {said} ({whose}, {hit.timestamp:%Y-%m-%d %H:%M} UTC) {marks}, like {like}"
+    like = "".join(mark[i] for i in sorted(item.like) if i in mark and (item.like[i] >= HINT or i == best))
+    return f"- {said} ({whose}, {hit.timestamp:%Y-%m-%d %H:%M} UTC) {marks}{f', like {like}' if like else ''}"
 
 
 async def _telling_sentences(hit: Hit, text: str, embed: Embed | None) -> list[tuple[int, int]]:

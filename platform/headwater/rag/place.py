@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Protocol
 
+from headwater.llm.extractive import content_words
 from headwater.rag.question import EVENTS, Event, Question, understand
 from headwater.rag.say import bounds
 from headwater.rag.times import AROUND_MS
@@ -56,27 +57,40 @@ class Scope:
         return replace(self, since_ms=since_ms, until_ms=until_ms)
 
     async def counted(self) -> int:
-        """How many records are in scope."""
-        return (await self.search("", 1)).coverage.searched
+        """How many records are in scope; documents, whose time is that of their delivery, only where nothing else is."""
+        every = (await self.search("", 1)).coverage
+        events = [t for t in every.topics if self.kind_of(t) != "chunks"]
+        if not events or len(events) == len(every.topics):
+            return every.searched
+        return (await self.search("", 1, topics=events)).coverage.searched
 
     async def newest(self) -> Hit | None:
-        """The newest record in scope."""
+        """The newest record in scope, not of a document where there are others."""
         reply = await self.search("", 1)
+        events = [t for t in reply.coverage.topics if self.kind_of(t) != "chunks"]
+        if events and len(events) < len(reply.coverage.topics):
+            reply = await self.search("", 1, topics=events)
         return reply[0] if len(reply) else None
 
 
 @dataclass(frozen=True, slots=True)
 class Placed:
     """A question in its place. `scope` has its times (a time asked for as an argument stays); `reading` says how they were
-    read; `event` is the record taken for its event. `as_words`: its year names times older than all records, so its times
-    are words, which only documents can answer. `missing`: the event of which no record tells."""
+    read; `event` is the record taken for its event, `others` those that may be meant as well. `as_words`: its times choose
+    no records (older than all, or documents only), so they are words, which only documents can answer. `missing`: the
+    event of which no record tells."""
 
     question: Question
     scope: Scope
     reading: str = ""
     event: Hit | None = None
+    others: tuple[Hit, ...] = ()
     as_words: bool = False
     missing: str = ""
+
+    def at(self, event: Hit) -> Placed:
+        """The same question with another event taken for its own."""
+        return replace(self, scope=self.scope.within(to_ms(event.timestamp), self.scope.until_ms), event=event)
 
 
 async def place(text: str, scope: Scope, now_ms: int) -> Placed:
@@ -105,8 +119,18 @@ async def place(text: str, scope: Scope, now_ms: int) -> Placed:
         question = understand(text, now_ms)  # nothing is in any such time: it is the last one that is meant
         assert question.period is not None
         period = question.period
+    if await _excludes_no_document(scope, period.since_ms, period.until_ms):
+        return Placed(question, scope, as_words=True)
     reading = f'I read "{period.phrase}" as {bounds(period.since_ms, period.until_ms)}'
     return Placed(question, scope.within(period.since_ms, period.until_ms), reading)
+
+
+async def _excludes_no_document(scope: Scope, since_ms: int | None, until_ms: int | None) -> bool:
+    """Whether there are documents only, and a period lets all of them in."""
+    every = (await scope.search("", 1)).coverage
+    if not every.topics or any(scope.kind_of(t) != "chunks" for t in every.topics):
+        return False
+    return (await scope.within(since_ms, until_ms).search("", 1)).coverage.searched == every.searched
 
 
 async def _touches(scope: Scope, since_ms: int | None, until_ms: int | None) -> bool:
@@ -118,11 +142,11 @@ async def _touches(scope: Scope, since_ms: int | None, until_ms: int | None) -> 
 
 # -------------------------------------------------------------------------------------------------------- events
 async def _at_event(question: Question, event: Event, scope: Scope, now_ms: int) -> Placed:
-    found = await find_event(event, scope, now_ms)
-    if found is not None:
-        at = to_ms(found.timestamp)
+    found = await find_events(event, scope, now_ms)
+    if found:
+        at = to_ms(found[0].timestamp)
         inside = scope.within(None, at) if event.before else scope.within(at, None)
-        return Placed(question, inside, f'I read "{event.phrase}" as', found)
+        return Placed(question, inside, f'I read "{event.phrase}" as', found[0], _others(event, found))
     if event.clock is None and event.day is None:
         return Placed(question, scope, missing=event.phrase)
     day = event.day
@@ -135,27 +159,38 @@ async def _at_event(question: Question, event: Event, scope: Scope, now_ms: int)
     return Placed(question, inside, said)
 
 
+def _others(event: Event, found: Sequence[Hit]) -> tuple[Hit, ...]:
+    """The events that may be meant as well: where none is pointed out, all in the topic of such events."""
+    return tuple(h for h in found[1:] if _is_of(event.kind, h.topic)) if event.open else ()
+
+
 def _named(event: Event) -> str:
     return "it" if not event.kind else f"such a {event.kind}"
 
 
-async def find_event(event: Event, scope: Scope, now_ms: int) -> Hit | None:
-    """The record that tells of an event: in topics named for its kind, else in what people wrote, else in logs. The newest
-    that fits, or where a time of day is said the one nearest to it."""
+async def find_events(event: Event, scope: Scope, now_ms: int) -> list[Hit]:
+    """The records that tell of an event: in topics named for its kind, else in what people wrote, else in logs. Newest
+    first, or where a time of day is said the one nearest to it first."""
     topics = (await scope.search("", 1)).coverage.topics
-    named = [t for t in topics if re.search(EVENTS[event.kind], t, re.IGNORECASE)]
+    named = [t for t in topics if _is_of(event.kind, t)]
     written = [t for t in topics if t not in named and scope.kind_of(t) == "exact"]
     logs = [t for t in topics if t not in named and scope.kind_of(t) == "template"]
     inside = _around(event, scope)
-    for group, every in ((named, True), (written, False), (logs, False)):
+    for group in (named, written, logs):
         if not group:
             continue
-        words = "" if every else f"{' '.join(event.about)} {_SAID[event.kind]}".strip()
+        words = "" if group is named else f"{' '.join(event.about)} {_SAID[event.kind]}".strip()
         found = await inside.search(words, _MOST_EVENTS, mode="keyword" if words else None, topics=group)
-        fitting = [h for h in found if to_ms(h.timestamp) <= now_ms and _fits(event, h, in_its_topic=every)]
+        fitting = [h for h in found if to_ms(h.timestamp) <= now_ms and _fits(event, h)]
         if fitting:
-            return min(fitting, key=lambda h: (_distance(event, h), -to_ms(h.timestamp), h.address))
-    return None
+            return sorted(fitting, key=lambda h: (_distance(event, h), -to_ms(h.timestamp), h.address))
+    return []
+
+
+def _is_of(kind: str, topic: str) -> bool:
+    """Whether a topic's name says that it holds such events; rollbacks and upgrades are told of among deploys."""
+    kinds = (kind, "deploy") if kind in ("rollback", "upgrade") else (kind,)
+    return any(re.search(rf"(?<![a-z])(?:{EVENTS[k]})", topic, re.IGNORECASE) for k in kinds)
 
 
 _SAID = {
@@ -176,11 +211,11 @@ def _around(event: Event, scope: Scope) -> Scope:
     return scope.within(low, high)
 
 
-def _fits(event: Event, hit: Hit, *, in_its_topic: bool) -> bool:
+def _fits(event: Event, hit: Hit) -> bool:
     """Whether a record tells of the event: its kind (not another one's: a rollback is no deploy), its words, its hour."""
     text = f"{hit.key or ''} {hit.value} {' '.join(map(str, hit.attributes.values()))}"
-    told = text if in_its_topic else hit.value
-    if not in_its_topic and not re.search(rf"\b(?:{EVENTS[event.kind]})", told, re.IGNORECASE):
+    told = re.compile(rf"(?<![a-z])(?:{EVENTS[event.kind]})", re.IGNORECASE)
+    if not told.search(hit.topic) and not told.search(hit.value):
         return False
     first = re.search(rf"\b(?:{EVENTS['rollback']})", hit.value, re.IGNORECASE)
     if event.kind == "deploy" and first is not None and first.start() < 40:
@@ -201,9 +236,9 @@ def _distance(event: Event, hit: Hit) -> int:
 
 
 def named_topics(words: Collection[str], topics: Sequence[str]) -> list[str]:
-    """The topics whose names are among some words."""
-    said = {w.lower() for w in words}
-    return [t for t in topics if t.lower() in said]
+    """The topics whose names are among some words, whatever their endings (`deployed` names `deploys`)."""
+    said = {stem for w in words for stem in content_words(w)}
+    return [t for t in topics if (stems := set(content_words(t))) and stems <= said]
 
 
 def when(ms: int | None) -> datetime | None:

@@ -22,7 +22,8 @@ Intent = Literal["new-since", "seen-before", "count", "when", "find"]
 @dataclass(frozen=True, slots=True)
 class Event:
     """Something that happened, named in `text[start:end]` as the bound of a time: `since the 14:05 deploy`. `clock` is its
-    time of day in ms `(low, high)`, `day` the period it is in, `about` words its record must have."""
+    time of day in ms `(low, high)`, `day` the period it is in, `about` words its record must have, `newest` says it is the
+    last one."""
 
     start: int
     end: int
@@ -32,12 +33,19 @@ class Event:
     clock: tuple[int, int] | None
     day: Period | None
     about: tuple[str, ...]
+    newest: bool = False
+
+    @property
+    def open(self) -> bool:
+        """Whether any of several such events may be meant: `after the deploy`."""
+        return not (self.newest or self.before or self.about) and self.clock is None and self.day is None
 
 
 @dataclass(frozen=True, slots=True)
 class Question:
     """A question as read. `words` is its text without times, event and the frame of its intent; `subject` the content
-    words among them. `trouble`: only what went wrong is asked for."""
+    words among them. `trouble`: only what went wrong is asked for. `fresh`: only what is new, not all that happened. `counted`
+    are the words behind "how many", `counted_level` the level that they name."""
 
     text: str
     intent: Intent
@@ -47,6 +55,9 @@ class Question:
     event: Event | None = None
     seen_before: bool = False
     trouble: bool = False
+    fresh: bool = False
+    counted: tuple[str, ...] = ()
+    counted_level: str = ""
 
 
 def understand(text: str, now_ms: int) -> Question:
@@ -62,16 +73,21 @@ def understand(text: str, now_ms: int) -> Question:
     open_ended = (period is not None and period.since_ms is not None) or (event is not None and not event.before)
     subject = _subject(asked)
     trouble = bool(_TROUBLED.search(asked))
+    bounded = period is not None and period.until_ms is not None
+    fresh = bool(_NEW.search(asked)) or (open_ended and not bounded and trouble)
     intent: Intent = "find"
     if _is_news(asked, subject, open_ended=open_ended, timed=period is not None or event is not None):
         intent = "new-since"
+    elif seen and not subject and "?" in text:  # "has this happened before?" asks of whatever goes wrong now
+        intent, trouble, fresh = "new-since", True, True
     elif seen:
-        intent, words = "seen-before", asked if subject else words
+        intent, words = "seen-before", asked
     elif _COUNT.search(asked):
         intent = "count"
     elif _WHEN.search(asked):
         intent = "when"
-    return Question(text, intent, words, subject, period, event, seen is not None, trouble)
+    return Question(text, intent, words, subject, period, event, seen is not None, trouble, fresh,
+                    *_counted(asked))  # fmt: skip
 
 
 # ------------------------------------------------------------------------------------------------------- intents
@@ -100,6 +116,7 @@ _NEW = re.compile(
     r"\b(?:new|newly|chang\w+|differ\w*|appear\w*|first seen|unseen|never seen|started)\b",
     re.IGNORECASE | re.DOTALL,
 )
+_ASKS = re.compile(r"\b(?:what|what's|which|anything|any|something|show|list|tell|summar\w+)\b", re.IGNORECASE)
 _COUNT = re.compile(r"\bhow (?:many|often)\b|\b(?:number|count) of\b|^\s*count\b", re.IGNORECASE)
 _WHEN = re.compile(r"\bwhen (?:did|was|were|has|have|is|does)\b|\b(?:at )?(?:what|which) time\b|\bsince when\b", re.IGNORECASE)
 _TROUBLED = re.compile(
@@ -125,12 +142,23 @@ def _subject(asked: str) -> tuple[str, ...]:
     return tuple(w for w in found if (stems := content_words(w)) and not set(stems) <= _FRAME)
 
 
+def _counted(asked: str) -> tuple[tuple[str, ...], str]:
+    """The words counted, and the level of records that the first of them names (blank where none)."""
+    match = _COUNT.search(asked)
+    words = tuple(w.lower() for w in re.findall(r"[\w-]+", asked[match.end() :])) if match else ()
+    level = next((lv for w in words[:2] for name, lv in _COUNTED if re.fullmatch(name, w)), "")
+    return words, level
+
+
+_COUNTED = (("errors?|failures?|exceptions?", "error"), ("warnings?", "warn"), ("crashes", "fatal"))
+
+
 def _is_news(asked: str, subject: tuple[str, ...], *, open_ended: bool, timed: bool) -> bool:
     if open_ended and _NEW.search(asked) and len(subject) <= 3:
         return True
     if subject or _COUNT.search(asked) or _WHEN.search(asked) or re.search(r"\b(?:why|how|who)\b", asked, re.IGNORECASE):
         return False
-    return (timed and bool(re.search(r"\w", asked))) or bool(_NEW.search(asked))
+    return (timed and bool(_ASKS.search(asked))) or bool(_NEW.search(asked))
 
 
 # -------------------------------------------------------------------------------------------------------- events
@@ -157,6 +185,7 @@ _EVENT = re.compile(
 )
 _ARTICLE_TEXT = "the our that this my their your last latest most recent previous newest first new today's yesterday's"
 _ARTICLES = frozenset(_ARTICLE_TEXT.split())
+_NEWEST = frozenset(("last", "latest", "newest", "recent"))
 _INDEFINITE = frozenset(("a", "an", "any", "each", "every", "some", "all", "such", "no", "what", "which"))
 
 
@@ -187,7 +216,7 @@ def _event(text: str, now_ms: int) -> Event | None:
     )  # fmt: skip
     kind = _KIND_OF[match["kind"].lower()]
     before = match["side"].lower() in ("before", "until")
-    return Event(match.start(), end, text[match.start() : end], kind, before, clock, day, about)
+    return Event(match.start(), end, text[match.start() : end], kind, before, clock, day, about, bool(set(middle) & _NEWEST))
 
 
 def _without(text: str, spans: list[tuple[int, int]], *, keep: bool = False) -> str:

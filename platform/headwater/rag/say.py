@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Protocol
 
 from headwater.rag.citations import Checked, Claim, Quotable, check
-from headwater.records import from_ms
+from headwater.records import from_ms, to_ms
 from headwater.visible import visible
 
 
@@ -68,11 +68,14 @@ def stretch(first: datetime, last: datetime) -> str:
     return f"{begin} to {end if begin[:10] != end[:10] else end[11:]} UTC"
 
 
-def how_often(seen: Seen, at: datetime) -> str:
-    """`1,204 times, from ... to ...`; for what was seen once its time `at`."""
-    if seen.count > 1:
-        return f"{seen.count:,} times, {stretch(seen.first_seen, seen.last_seen)}"
-    return stretch(at, at)
+def how_often(seen: Seen, at: datetime, since_ms: int | None = None, until_ms: int | None = None) -> str:
+    """`1,204 times, from ... to ...`; for what was seen once its time `at`. The count is that within the bounds; where some
+    were seen outside of them, the times of all would mislead and `at` is said alone."""
+    if seen.count <= 1:
+        return stretch(at, at)
+    inside = (since_ms is None or to_ms(seen.first_seen) >= since_ms) and (until_ms is None or to_ms(seen.last_seen) < until_ms)
+    when = stretch(seen.first_seen, seen.last_seen) if inside else f"this one {stretch(at, at)}"
+    return f"{seen.count:,} times, {when}"
 
 
 def bounds(since_ms: int | None, until_ms: int | None) -> str:

@@ -62,7 +62,7 @@ class Point(NamedTuple):
     end: int
     low_ms: int
     high_ms: int
-    kind: str  # clock, day or span
+    kind: str  # clock, day, span or year
     sure: bool
     floats: bool = False
 
@@ -82,12 +82,12 @@ _FORMS = {
              r"|(?P<h2>1[0-2]|[1-9])\s?(?P<p2>[ap])\.?m\b\.?|(?P<w>noon|midnight)\b)(?:\s?(?:UTC|Z)\b)?",
     "date": rf"\b(?:{_ORDINAL}\s+(?:of\s+)?(?P<mo>{_MONTH})\b\.?(?:,?\s+{_YEAR}\b)?)",
     "date_us": rf"\b(?P<mo>{_MONTH})\b\.?\s+{_ORDINAL}\b(?![:.]\d)(?:,?\s+{_YEAR}\b)?",
-    "month": rf"\b(?:(?P<which>last|this)\s+)?(?P<mo>{_MONTH})\b(?:\.?,?\s+{_YEAR}\b)?",
+    "month": rf"\b(?:(?P<which>last|this)\s+)?(?P<mo>{_MONTH})\b(?:\.?,?\s+(?:of\s+)?{_YEAR}\b)?",
     "rolling": rf"\b(?:the\s+)?(?:last|past|previous)\s+(?:(?P<n>{_COUNT})\s+(?P<u>{_UNIT})s?|(?P<u2>hour|minute|day))\b",
     "rolling_one": rf"\b(?:the\s+(?:last|past)|past)\s+(?P<u>{_UNIT})\b",
     "ago": rf"\b(?P<n>{_COUNT})\s+(?P<u>{_UNIT})s?\s+ago\b",
     "span": r"\b(?P<which>this|last|previous)\s+(?P<u>week|month|year)\b",
-    "night": r"\b(?:last night|this morning|tonight)\b",
+    "night": r"\b(?:last night|this morning)\b",
     "relative": r"\b(?:today|yesterday)\b",
     "weekday": rf"\b(?:(?P<which>last|this)\s+)?(?P<wd>{'|'.join(_WEEKDAYS)})\b",
     "year": r"(?<![\d.:/#-])(?P<y>(?:19|20)\d\d)(?![\d:/%-]|\.\d)",
@@ -103,7 +103,7 @@ _WORDS = {other: word for word, others in _OTHERS.items() for other in others}
 _BEFORE = re.compile(
     r"\b(?P<p>since|after|before|until|till|between|from|in|on|at|during|within|for|over|around|about|of|as of|by|"
     + "|".join(_WORDS)
-    + r")\s+(?:the\s+|about\s+|around\s+|early\s+|late\s+|mid[- ]|exactly\s+|at\s+|on\s+|in\s+)*$",
+    + r")\s+(?:the\s+|about\s+|around\s+|early\s+|late\s+|mid[- ]|exactly\s+)*$",
     re.IGNORECASE,
 )
 _JOIN = re.compile(r"\s*(?:and|to|until|till|-|–)\s+(?:the\s+|at\s+|on\s+)?|\s*[-–]\s*", re.IGNORECASE)
@@ -156,7 +156,7 @@ def _period(text: str, start: int, word: str, point: Point) -> Period | None:
         since, until = None, (low if clock else high)
     elif word in ("around", "about") and clock:
         since, until = low - AROUND_MS, low + AROUND_MS
-    elif word in ("of", "for", "over", "by") and not point.sure and point.kind != "span":
+    elif word in ("of", "for", "over") and not point.sure and point.kind != "span":
         return None
     present = text[point.start : point.end].lower() == "today" and word == ""
     return Period(start, end, text[start:end], since, until, point.floats, present, _says_year(text[start:end]))
@@ -318,7 +318,7 @@ def _span(match: re.Match[str], now_ms: int) -> Point:
 
 def _night(match: re.Match[str], now_ms: int) -> Point:
     day, words = now_ms // _DAY * _DAY, match.group().lower()
-    hours = {"last night": (-6, 6), "this morning": (0, 12), "tonight": (18, 30)}[words]
+    hours = {"last night": (-6, 6), "this morning": (0, 12)}[words]
     return Point(match.start(), match.end(), day + hours[0] * _HOUR, day + hours[1] * _HOUR, "span", True)
 
 
@@ -338,7 +338,7 @@ def _weekday(match: re.Match[str], now_ms: int) -> Point:
 
 def _year(match: re.Match[str], now_ms: int) -> Point:
     year = int(match["y"])
-    return Point(match.start(), match.end(), _month_start(year, 1), _month_start(year + 1, 1), "span", False)
+    return Point(match.start(), match.end(), _month_start(year, 1), _month_start(year + 1, 1), "year", False)
 
 
 _READ: dict[str, Callable[[re.Match[str], int], Point | None]] = {
