@@ -225,7 +225,7 @@ def test_a_command_starts_the_daemon_it_needs_and_says_so(tmp_path: Path) -> Non
     result = _in_process("append", "notes", "hello there", "--json", environment=environment)
     try:
         assert "starting one in the background" in result.stderr
-        assert json.loads(result.stdout) == {"topic": "notes", "stored": 1, "duplicates": 0, "faults": 0}
+        assert _counts(result.stdout) == ("notes", 1, 0, 0)
         assert "starting" not in _in_process("topics", environment=environment).stderr
     finally:
         os.kill(json.loads((tmp_path / "data" / "runtime.json").read_text())["pid"], signal.SIGTERM)
@@ -270,19 +270,31 @@ def test_a_load_that_is_run_again_stores_nothing_twice(cli: Callable[..., Result
     plain.write_text("".join(f"line {n}\n" for n in range(5000)))
     packed.write_bytes(gzip.compress(b"".join(b'{"value": "packed %d"}\n' % n for n in range(100))))
     first = cli("ingest", "loaded", plain, packed, "--json")
-    assert json.loads(first.stdout) == {"topic": "loaded", "stored": 5100, "duplicates": 0, "faults": 0}
+    assert _counts(first.stdout) == ("loaded", 5100, 0, 0)
     again = cli("ingest", "loaded", str(tmp_path / "*.*"), "--json")
-    assert json.loads(again.stdout) == {"topic": "loaded", "stored": 0, "duplicates": 5100, "faults": 0}
+    assert _counts(again.stdout) == ("loaded", 0, 5100, 0)
     assert "were there already" in again.stderr
 
 
-def test_a_piece_that_is_no_record_is_counted_and_shown_with_its_file(cli: Callable[..., Result], tmp_path: Path) -> None:
+def _counts(printed: str) -> tuple[str, int, int, int]:
+    """(topic, stored, duplicates, dead letters) of the JSON that a load prints."""
+    found = json.loads(printed)
+    assert found.keys() == {"topic", "stored", "duplicates", "dead_letters", "seconds", "records_per_s"}
+    return found["topic"], found["stored"], found["duplicates"], found["dead_letters"]
+
+
+def test_what_is_no_record_becomes_a_dead_letter_and_is_shown_with_its_file(cli: Callable[..., Result], tmp_path: Path) -> None:
     file = tmp_path / "some.jsonl"
     file.write_text('{"value": "good"}\n{"broken\n{"value": "fine"}\n')
     result = cli("ingest", "faulty", file, "--json")
     assert result.exit_code == 1
-    assert json.loads(result.stdout) == {"topic": "faulty", "stored": 2, "duplicates": 0, "faults": 1}
+    assert _counts(result.stdout) == ("faulty", 2, 0, 1)
     assert "some.jsonl at 18" in result.stderr
+    assert "headwater dlq --topic faulty" in result.stderr
+    (letter,) = json.loads(cli("dlq", "--topic", "faulty", "--json").stdout)
+    assert (letter["stage"], letter["source"], letter["payload"]) == ("source", f"ingest:{file} at 18", '{"broken')
+    assert cli("ingest", "faulty", file, "--json").exit_code == 1
+    assert len(json.loads(cli("dlq", "--topic", "faulty", "--json").stdout)) == 1
 
 
 def test_what_cannot_be_read_is_refused_by_name(cli: Callable[..., Result], tmp_path: Path) -> None:

@@ -168,6 +168,21 @@ def size(count: float) -> str:
     return f"{count:.0f} B"
 
 
+def duration(seconds: float) -> str:
+    """`45 s`, `2 min`, `1 h 30 min`, `13 days`: the two largest units that matter."""
+    whole = round(seconds)
+    if whole < 1:
+        return f"{seconds:.1g} s"
+    parts = []
+    for name, unit in (("day", 86_400), ("h", 3600), ("min", 60), ("s", 1)):
+        count, whole = divmod(whole, unit)
+        if count:
+            parts.append(plural(count, name) if name == "day" else f"{count} {name}")
+        elif parts:
+            break
+    return " ".join(parts[:2])
+
+
 def plural(count: int, noun: str) -> str:
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
 

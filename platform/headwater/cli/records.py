@@ -30,6 +30,7 @@ _LOOK_BACK = 20_000  # stored records among which `tail --last` looks for those 
 Topic = Annotated[str, typer.Argument(metavar="TOPIC")]
 Wait = Annotated[bool, typer.Option("--wait", help="Return when search finds the records.")]
 _RECORD_HEADS = ("address", "timestamp", "key", "level", "value")
+_SMALL_BYTES = 1 << 20  # a file that is delivered anew sooner than it is asked how far it has come
 _KINDS = ("jsonl", "table", "log", "lines", "document")
 
 
@@ -110,7 +111,7 @@ async def _append_stdin(load: Load, jsonl: bool, multiline: bool, key: str | Non
     from headwater.sources.stdin import Stdin
 
     async for batch in Stdin("-", multiline=multiline and not jsonl, quiet_s=0.3).batches(None):
-        drafts = _parsed(batch, load) if jsonl else list(batch.drafts)
+        drafts = await _parsed(batch, load) if jsonl else list(batch.drafts)
         if key is not None or attributes:
             drafts = [
                 d._replace(key=d.key if d.key is not None else key, attributes={**attributes, **d.attributes}) for d in drafts
@@ -118,19 +119,20 @@ async def _append_stdin(load: Load, jsonl: bool, multiline: bool, key: str | Non
         await load.store(drafts, batch.stream)
 
 
-def _parsed(batch: Batch, load: Load) -> list[Draft]:
+async def _parsed(batch: Batch, load: Load) -> list[Draft]:
     """The drafts of lines of JSON; a line that is none is a fault."""
     from headwater.sources import Fault
     from headwater.sources.fields import BadLine, json_draft
 
-    found = []
+    found, faults = [], []
     for line in batch.drafts:
         if not line.value.strip():
             continue
         try:
             found.append(json_draft(line.value, line.position or 0))
         except BadLine as error:
-            load.refuse(Fault(line.position or 0, str(error), line.value[:200]))
+            faults.append(Fault(line.position or 0, str(error), line.value))
+    await load.refuse(faults, batch.stream)
     return found
 
 
@@ -222,19 +224,25 @@ async def _ingest_all(load: Load, paths: Sequence[str], kind: str | None) -> Non
 
 
 async def _ingest_file(load: Load, path: str, kind: str | None, step: Step, before: int) -> None:
-    """One file; the next batch is read while the last one is stored."""
+    """One file, from where an earlier load of it stopped; the next batch is read while the last one is stored."""
     import asyncio
 
     reading = await asyncio.to_thread(_open, path, kind)
-    load.file = path
+    load.file, load.source = path, f"ingest:{reading.path}"
     label = output.line_of(Path(path).name, 40)
     with reading:
+        passed = 0  # records before the place where it goes on
+        earlier = await load.state() if reading.total_bytes > _SMALL_BYTES else None
+        if earlier is not None and earlier.get("kind") == reading.kind and reading.resume(earlier):
+            passed = int(earlier.get("records", 0))
+            load.tally.known += passed
+        step(before + reading.done_bytes, 0, label)
         ahead = asyncio.create_task(asyncio.to_thread(_next, reading))
         while (batch := await ahead) is not None:
             ahead = asyncio.create_task(asyncio.to_thread(_next, reading))
-            for fault in batch.faults:
-                load.refuse(fault)
-            await load.store(batch.drafts, f"{batch.stream}|{reading.kind}")
+            passed += len(batch.drafts)
+            state = {**batch.state, "kind": reading.kind, "records": passed}
+            await load.deliver(batch.drafts, f"{batch.stream}|{reading.kind}", state, batch.faults)
             step(before + reading.done_bytes, load.tally.stored + load.tally.known, label)
 
 
@@ -242,11 +250,12 @@ def _open(path: str, kind: str | None) -> Reading:
     """A file to read. One below the working directory is known by its path from there, another by its name."""
     from typing import cast
 
+    from headwater.cli.load import PIECE_RECORDS
     from headwater.sources.files import Kind, read
 
     here = Path.cwd()
     inside = not Path(path).is_absolute() and Path(path).resolve().is_relative_to(here)
-    return read(path, kind=cast("Kind | None", kind), root=here if inside else None)
+    return read(path, kind=cast("Kind | None", kind), root=here if inside else None, batch_records=PIECE_RECORDS)
 
 
 def _next(reading: Reading) -> Batch | None:
@@ -257,26 +266,27 @@ async def _ingest_piped(load: Load, kind: str | None) -> None:
     from headwater.sources.stdin import Stdin
 
     async for batch in Stdin("-", multiline=kind in (None, "log")).batches(None):
-        await load.store(_parsed(batch, load) if kind == "jsonl" else batch.drafts, batch.stream)
+        await load.deliver(await _parsed(batch, load) if kind == "jsonl" else batch.drafts, batch.stream)
 
 
 def _finish(tally: Tally, topic: str, json: bool) -> None:
-    """Say what became of the input; exit 1 where some of it was no record."""
-    elapsed = max(time.monotonic() - tally.begun, 1e-3)
+    """One line of what became of the input; exit 1 where some of it was no record."""
     if json:
-        output.show_json({"topic": topic, "stored": tally.stored, "duplicates": tally.known, "faults": tally.faults})
-    known = f", {tally.known:,} were there already" if tally.known else ""
-    rate = f" ({(tally.stored + tally.known) / elapsed:,.0f}/s)" if elapsed > 1 else ""
-    output.say(f"{output.plural(tally.stored, 'record')} stored in {topic}{known}, in {elapsed:.1f} s{rate}")
-    if not tally.faults:
-        return
+        output.show_json(
+            {"topic": topic, "stored": tally.stored, "duplicates": tally.known, "dead_letters": tally.dead_letters,
+             "seconds": round(tally.seconds, 3), "records_per_s": round(tally.rate, 1)}
+        )  # fmt: skip
     for file, fault in tally.shown:
-        payload = f": {output.line_of(fault.payload, 80)}" if fault.payload else ""
+        payload = f": {output.line_of(fault.payload[:200], 80)}" if fault.payload else ""
         output.say(f"  {output.line_of(file)} at {fault.position:,}: {output.line_of(fault.reason)}{payload}")
-    if tally.faults > len(tally.shown):
-        output.say(f"  and {tally.faults - len(tally.shown):,} more")
-    output.say(f"{output.plural(tally.faults, 'piece')} of input could not be read as records and were left out")
-    raise typer.Exit(1)
+    known = f", {tally.known:,} were there already" if tally.known else ""
+    dead = (
+        f", {output.plural(tally.dead_letters, 'dead letter')} (`headwater dlq --topic {topic}`)" if tally.dead_letters else ""
+    )
+    rate = f" ({tally.rate:,.0f}/s)" if tally.seconds > 1 and tally.stored else ""
+    output.say(f"{output.plural(tally.stored, 'record')} stored in {topic}{known}{dead}, in {tally.seconds:.1f} s{rate}")
+    if tally.dead_letters:
+        raise typer.Exit(1)
 
 
 # ---------------------------------------------------------------------- tail

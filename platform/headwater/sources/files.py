@@ -121,10 +121,19 @@ class Reading(Iterator[Batch]):
         except BaseException:
             self._file.close()
             raise
-        same = state is not None and state.get("stream") == self.stream
-        self._start = max(int(state["offset"]) if same and state is not None else 0, self._mark_bytes)
+        self._start = self._mark_bytes
+        if state is not None:
+            self.resume(state)
         self._batch_records = batch_records
         self._batches: Iterator[Batch] = self._read()
+
+    def resume(self, state: State) -> bool:
+        """Go on behind the batch whose state that is; False, and nothing changed, where it is of another file. To be called
+        before the first batch is taken."""
+        if state.get("stream") != self.stream:
+            return False
+        self._start = max(int(state["offset"]), self._mark_bytes)
+        return True
 
     @property
     def done_bytes(self) -> int:
