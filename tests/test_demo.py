@@ -43,10 +43,16 @@ def test_the_demo_finds_what_is_there_says_so_and_can_be_kept(tmp_path: Path) ->
     pid = json.loads((directory / "runtime.json").read_text())["pid"]
     try:
         assert done.returncode == 0, done.stdout[-3000:] + done.stderr
-        for heading in ("1. Topics", "2. Search by meaning", "3. What is new since the 14:05 deploy", "4. Questions"):
+        for heading in (
+            "1. Topics",
+            "2. Search by meaning",
+            "3. What is new since the 14:05 deploy",
+            "4. The question",
+            "5. Questions",
+        ):
             assert heading in done.stdout
         assert re.search(r"^logs +200 ", done.stdout, re.MULTILINE)
-        for cause in show.CAUSES:
+        for cause in incident.CAUSES:
             assert cause in done.stdout
         assert "By keyword alone 0 of 4 are found" in done.stdout
         assert "6 of 6 questions answered rightly" in done.stdout

@@ -29,8 +29,8 @@ Entry = tuple[str, Draft]
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """A question with what is true: an answer must hold, for each fact, one of its wordings (compare lower-cased);
-    the record that shows it best has `key` in `topic`."""
+    """A question with what is true: the first thing an answer says must hold, for each fact, one of its wordings (compare
+    lower-cased); the record that shows it best has `key` in `topic`."""
 
     text: str
     facts: tuple[tuple[str, ...], ...]
@@ -74,7 +74,7 @@ QUESTIONS = (
     ),
     Question(
         "Which version was payments rolled back to?",
-        (("rollback", "rolled back", "roll back"), ("v2.13.4",)), "deploys", "payments-v2.13.4",
+        (("rollback", "rolled back", "roll back", "back on"), ("v2.13.4",)), "deploys", "payments-v2.13.4",
     ),
     Question(
         "Was the bank down?",
@@ -88,6 +88,16 @@ FINDINGS = (
     Finding("threatens a chargeback", "tickets", "Paid once, debited double"),
     Finding("going back to an older release", "deploys", "Rollback of payments"),
 )
+
+
+CAUSES = ("Connection is not available", "Bank gateway authorize attempt", "Duplicate charge guard tripped")
+EARLIER_TICKET = "T-2291"  # of eight months before
+EARLIER_REMEDY = "raising the pool to 50"
+
+
+def story(start: datetime) -> str:
+    """The question this incident is made for."""
+    return f"what is new since the {deploy_at(start):%H:%M} deploy, and has anyone seen it before?"
 
 
 def deploy_at(start: datetime) -> datetime:

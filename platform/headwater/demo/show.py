@@ -36,7 +36,6 @@ if TYPE_CHECKING:
     from headwater.records import Answer, Hit, PatternsReply, SearchReply
 
 MACHINE, DOCS = "machine", "docs"
-CAUSES = ("Connection is not available", "Bank gateway authorize attempt", "Duplicate charge guard tripped")
 TOP_K = 5
 _IN_FULL = (1, 2, 3)  # of the questions
 _HIT_CHARS, _PATTERN_CHARS = 220, 140
@@ -77,6 +76,7 @@ def run(*, keep: bool = False, seed: int = 7, lines: int = 6000) -> bool:
             _topics(verbs)
             _searches(verbs, checks)
             _new_patterns(verbs, start, checks)
+            _tells_the_story(verbs, checks, start, seed, lines)
             _answers(verbs, checks)
             _own_searches(verbs, machine, checks)
         _connect(runtime, directory, keep)
@@ -299,7 +299,7 @@ def _new_patterns(verbs: Headwater, start: datetime, checks: Checks) -> None:
         f"{len(every.patterns):,} of {total.passages:,} patterns are new: that is what to read, instead of {total.records:,} "
         f"lines ({elapsed_ms:.0f} ms)."
     )
-    for cause in CAUSES:
+    for cause in incident.CAUSES:
         checks.expect(_holds(every, cause), f'"{cause}" is among the patterns new since the deploy')
 
 
@@ -307,9 +307,42 @@ def _holds(reply: PatternsReply, words: str) -> bool:
     return any(words in pattern.passage.text for pattern in reply.patterns)
 
 
+def _tells_the_story(verbs: Headwater, checks: Checks, start: datetime, seed: int, lines: int) -> None:
+    """The question all this is for, and a strict look at its answer: each cause with the number of its records, and the
+    ticket of the same cause with what mended it then."""
+    question = incident.story(start)
+    _heading("4. The question it is all for")
+    begun = time.monotonic()
+    answer = verbs.ask(question)
+    elapsed_ms = (time.monotonic() - begun) * 1000
+    output.out(output.style(f'$ headwater ask "{question}"', "dim") + f"   ({elapsed_ms:.0f} ms)")
+    _show(answer)
+    new, _, before = answer.text.partition("Seen before:")
+    told = [draft.value.splitlines()[0] for topic, draft in incident.incident(start, seed=seed, lines=lines) if topic == "logs"]
+    for cause in incident.CAUSES:
+        count = sum(cause in line for line in told)
+        said = any(cause in line.split("` (")[0] and _counts(line, count) for line in new.splitlines())
+        checks.expect(said, f'the story tells of "{cause}" and that it was seen {count} times')
+    keys = {c.address: verbs.read(c.address).record.key for c in answer.citations if f"[{c.n}]" in before}
+    checks.expect(incident.EARLIER_TICKET in keys.values(), f"the story names the earlier ticket {incident.EARLIER_TICKET}")
+    checks.expect(incident.EARLIER_REMEDY in before, f'the story tells how it was mended: "{incident.EARLIER_REMEDY}"')
+    checks.expect(not answer.unsupported and all(_stands(verbs, answer)), "every sentence of the story is cited and verified")
+
+
+def _counts(line: str, count: int) -> bool:
+    """Whether a line of an answer says that something was seen this often."""
+    return f" {count:,} times, " in line if count > 1 else " times, " not in line
+
+
+def _show(answer: Answer) -> None:
+    for line in answer.text.splitlines():
+        output.out(textwrap.fill(output.line_of(line), 116, initial_indent="  ", subsequent_indent="    "))
+    show_grounds(answer)
+
+
 def _answers(verbs: Headwater, checks: Checks) -> None:
-    """Some questions in full, all of them checked: the facts are in the answer or its quotes, each quote in its record."""
-    _heading("4. Questions, answered from the records; every quote is checked against its record, byte for byte")
+    """Some questions in full, all of them checked: the first thing said has the facts, each quote stands in its record."""
+    _heading("5. Questions, answered from the records; every quote is checked against its record, byte for byte")
     citations = verified = answered = 0
     for number, question in enumerate(incident.QUESTIONS):
         begun = time.monotonic()
@@ -320,9 +353,7 @@ def _answers(verbs: Headwater, checks: Checks) -> None:
         answered += checks.expect(_is_right(answer, question), f'"{question.text}" is answered')
         if number in _IN_FULL:
             output.out(output.style(f'$ headwater ask "{question.text}"', "dim") + f"   ({elapsed_ms:.0f} ms)")
-            for line in answer.text.splitlines():
-                output.out(textwrap.fill(output.line_of(line), 116, initial_indent="  ", subsequent_indent="    "))
-            show_grounds(answer)
+            _show(answer)
             output.out()
     output.out(
         f"{answered} of {len(incident.QUESTIONS)} questions answered rightly; {verified} of {citations} citations verified."
@@ -337,8 +368,8 @@ def _stands(verbs: Headwater, answer: Answer) -> list[bool]:
 
 
 def _is_right(answer: Answer, question: incident.Question) -> bool:
-    """Whether all facts of a question are in the answer's text or in what it quotes."""
-    said = " ".join((answer.text, *(c.quote for c in answer.citations))).lower()
+    """Whether the first thing that an answer says has all facts of its question; what follows it does not mend it."""
+    said = answer.citations[0].quote.lower() if answer.citations else ""
     return not answer.abstained and all(any(wording in said for wording in fact) for fact in question.facts)
 
 
@@ -347,7 +378,7 @@ def _own_searches(verbs: Headwater, topics: Sequence[str], checks: Checks) -> No
     queries = {MACHINE: "software was put onto this computer", DOCS: "what happens when the power is cut"}
     shown = [topic for topic in topics if topic in queries]
     if shown:
-        _heading("5. The same on real data of this machine")
+        _heading("6. The same on real data of this machine")
     for topic in shown:
         begun = time.monotonic()
         reply = verbs.search(queries[topic], topics=[topic], top_k=2)

@@ -161,7 +161,6 @@ async def extract(
     counts = (len(units), len(chosen) if vectors is not None else 0)
     if confidence < threshold:
         return Extract((), confidence, True, *counts, nearest)
-    picked.sort(key=lambda u: u.asks)  # "maybe the bank is down?" tells less than "it was never down"
     if asks_for_a_course(question) and all(evidence[u.index].kind != "chunks" for u in picked):  # documents are no events
         last = bool(_LAST.search(question))
         picked.sort(key=lambda u: _when(evidence[u.index], last=last), reverse=last)
@@ -275,12 +274,14 @@ def _support(units: list[_Unit], evidence: Sequence[Evidence], weights: Mapping[
 
 
 def _pick(ranked: list[_Unit], vectors: Vectors | None, limit: int, worth: float) -> list[_Unit]:
-    """The best units that are worth saying and say something new."""
+    """The best units that are worth saying and say something new. Where the best is a question itself, the best statement
+    near it sets what is worth saying, and comes first: "maybe the bank is down?" tells less than "it was never down"."""
+    bar = ranked[0].support
+    if ranked[0].asks:
+        bar = next((u.support for u in ranked if not u.asks and u.support >= WORTH_TELLING * bar), bar)
     picked: list[_Unit] = []
-    for unit in ranked:
-        if len(picked) >= limit or unit.support < worth * ranked[0].support:
-            break
-        if not any(_same(unit, other, vectors) for other in picked):
+    for unit in sorted(ranked, key=lambda u: u.asks):
+        if len(picked) < limit and unit.support >= worth * bar and not any(_same(unit, other, vectors) for other in picked):
             picked.append(unit)
     return picked
 

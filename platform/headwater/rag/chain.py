@@ -129,7 +129,7 @@ async def _news(placed: Placed, embed: Embed | None) -> _Reading:
     if placed.others and (placed.question.trouble or placed.question.fresh):
         placed = await busiest(placed)
     scope = placed.scope
-    if scope.since_ms is None:
+    if scope.since_ms is None and scope.until_ms is None:
         newest = await scope.newest()
         if newest is not None:
             since = last_day(to_ms(newest.timestamp))
@@ -269,7 +269,9 @@ async def _list(placed: Placed) -> _Reading | None:
         start, end = _first_sentence(hit.value)
         at = stretch(hit.timestamp, hit.timestamp)
         page.lines.append(f"- {quote(hit.value, start, end)} ({at}) {page.cite(hit, start, end)}")
-    return _Reading(page, replace(reply.coverage, omitted=max(reply.coverage.searched - len(reply), 0)), confidence=1.0)
+    left = max(reply.coverage.searched - len(reply), 0)
+    notes = (*reply.coverage.notes, *([f"older records not shown: {left:,}"] if left else []))
+    return _Reading(page, replace(reply.coverage, omitted=left, truncated=left > 0, notes=notes), confidence=1.0)
 
 
 def _evidence(reply: SearchReply, kind_of: Callable[[str], PassageForm]) -> list[Evidence]:

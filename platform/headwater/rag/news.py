@@ -26,7 +26,6 @@ MOST_SEEN = 3  # records shown that resemble them
 LIKE = 0.4  # similarity (0-1 above unrelated texts) from which a text tells of the same trouble; half that by words alone
 HINT = 0.3  # from which it counts as telling of one more of the patterns
 SAME = 0.9  # of two log lines, which are alike in form however different their matter
-_MOST_SEARCHED = 6  # patterns that are looked for elsewhere
 _MOST_PATTERNS = 200
 _MOST_QUERY = 300  # characters of a pattern that are searched for
 _WILDCARD = re.compile(r"<[^<>\s]{0,20}>")
@@ -175,7 +174,7 @@ async def _tell_known(placed: Placed, page: Page, new: Sequence[Found], embed: E
     """Write what is known of the new patterns from before, which of them nobody told of, and what is said of them since."""
     scope = placed.scope
     mark = {i: f"[{_claim_of(page, f.record.address)}]" for i, f in enumerate(new)}
-    texts = [plain(f.pattern.passage.text) for f in new][:_MOST_SEARCHED]
+    texts = [plain(f.pattern.passage.text) for f in new]
     homes = {f.pattern.topic for f in new}
     before = await known(scope.within(None, scope.since_ms), texts, homes, by_meaning=embed is not None)
     if before:
