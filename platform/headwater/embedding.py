@@ -53,15 +53,18 @@ class Embedding:
     def open(self, topic: TopicIndex) -> None:
         """Open the topic's vector index from what the log holds, and its standby where the settings name one."""
         assert topic.embedder is not None
-        fallback = self._fallback_of(topic.embedder)
-        second = shadows.read(self._log, topic.row.id)
-        if fallback is not None and second is not None and second.name == fallback.local.name:
-            fallback = None  # its vectors are the shadow's, which outlive the standby
-        if topic.standby is None and fallback is not None:
-            topic.standby = self._open_standby(topic, fallback)
+        self.stand_by(topic)
         dimension = topic.embedder.dimension or topic.catalogue.dimension()
         if dimension is not None:  # else a remote model tells it with the first vectors
             topic.vectors = self._opened(topic.row, topic.config, topic.catalogue, dimension)
+
+    def stand_by(self, topic: TopicIndex) -> None:
+        """Open the index of the local model that embeds while the topic's own is down, where the settings name one."""
+        if topic.embedder is None or topic.standby is not None:
+            return
+        fallback, second = self._fallback_of(topic.embedder), shadows.read(self._log, topic.row.id)
+        if fallback is not None and (second is None or second.name != fallback.local.name):  # else its vectors are the shadow's
+            topic.standby = self._open_standby(topic, fallback)
 
     def _opened(self, row: TopicRow, config: TopicConfig, catalogue: Catalogue, dimension: int) -> VectorIndex:
         assert catalogue.model is not None

@@ -9,6 +9,7 @@ from typing import Literal
 
 Work = Literal["embedding", "keywords", "segments"]
 ShadowState = Literal["building", "ready", "former"]
+SwapStep = Literal["cut-over", "roll-back", "drop", "cancel"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -489,7 +489,8 @@ def _doc(
 async def _wait(event: asyncio.Event, timeout_s: float | None) -> bool:
     """True when the event came, False when the time was up."""
     try:
-        await asyncio.wait_for(event.wait(), timeout_s)
+        async with asyncio.timeout(timeout_s):  # wait_for loses a cancellation that comes with the event
+            await event.wait()
     except TimeoutError:
         return False
     return True

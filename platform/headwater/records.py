@@ -14,6 +14,8 @@ from datetime import UTC, datetime
 from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
 
+from headwater.index_records import Progress, Shadow
+
 Scalar = str | int | float | bool
 Mode = Literal["hybrid", "keyword", "semantic"]
 PassageForm = Literal["template", "exact", "chunks"]
@@ -63,8 +65,7 @@ class Draft(NamedTuple):
     body: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Receipt:
+class Receipt(NamedTuple):
     """What an append acknowledges: where one draft is stored. `duplicate` is True where it already was."""
 
     topic: str
@@ -383,7 +384,9 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class IndexInfo:
-    """The index of one topic: how it is made, how large it is, and its state (`off`, `building`, `ready`, `stalled`)."""
+    """The index of one topic: how it is made, how large it is, and its state: `off` (keyword only), `building` (`progress` says
+    how far), `ready`, `damaged` (a segment is, its passages are searched exactly until it is rebuilt), `stalled` (`error`
+    says why). `kind` is that of segments: hnsw, flat or ivf; `dead` counts removed vectors that still take up space."""
 
     topic: str
     model: str | None
@@ -397,6 +400,12 @@ class IndexInfo:
     segments: tuple[Mapping[str, Any], ...]
     state: str
     error: str | None = None
+    kind: str = "hnsw"
+    ivf: Mapping[str, int] = field(default_factory=dict)
+    dead: int = 0
+    progress: Progress | None = None
+    problems: tuple[str, ...] = ()
+    shadow: Shadow | None = None
 
 
 @dataclass(frozen=True, slots=True)

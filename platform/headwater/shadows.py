@@ -81,10 +81,14 @@ def exchange(
     set_columns(db, topic, {"config": config, "model": shadow.name})
     set_cursor(db, topic, SEMANTIC, int(reached or 0))
     state = "ready" if shadow.state == "former" else "former"
-    db.execute(
-        "UPDATE shadow SET model = ?, state = ?, config = ?, threshold = NULL, next_passage = ?, changed_ms = ? WHERE topic = ?",
-        (model_id(db, live), state, orjson.dumps(dict(former)).decode(), cursor, now_ms, topic),
-    )
+    columns = "model = ?, state = ?, config = ?, threshold = NULL, next_passage = ?, changed_ms = ?"
+    values = (model_id(db, live), state, orjson.dumps(dict(former)).decode(), cursor, now_ms, topic)
+    db.execute(f"UPDATE shadow SET {columns} WHERE topic = ?", values)
+
+
+def expect(db: apsw.Connection, topic: int, threshold: float | None) -> None:
+    """Set the overlap from which on the second model takes over by itself; None: only when told."""
+    db.execute("UPDATE shadow SET threshold = ? WHERE topic = ?", (threshold, topic))
 
 
 def let_go(db: apsw.Connection, topic: int) -> None:
@@ -104,6 +108,40 @@ def drop_step(db: apsw.Connection, topic: int) -> bool:
         return True
     db.execute("DELETE FROM shadow WHERE topic = ?", (topic,))
     return False
+
+
+def homes(log: Log) -> set[tuple[int, int, int]]:
+    """(topic, generation, model) of every vector index there is or may be again."""
+    with log.reading() as db:
+        return set(
+            db.execute(
+                "SELECT t.id, t.generation, m.id FROM topic t JOIN model m ON m.name = t.model"
+                " UNION SELECT t.id, t.generation, s.model FROM topic t JOIN shadow s ON s.topic = t.id"
+            )
+        )
+
+
+def counted(log: Log, topic: int, start: int) -> tuple[int, int]:
+    """(passages with id >= `start`, all passages) of a topic, aliases left out: how much there is to embed."""
+    passages = "SELECT count(*) FROM passage WHERE topic = ?1 AND id >= ?2"
+    aliases = "SELECT count(*) FROM alias a JOIN passage p ON p.id = a.old WHERE p.topic = ?1 AND a.old >= ?2"
+    with log.reading() as db:
+        waiting, total = (int(db.execute(f"SELECT ({passages}) - ({aliases})", (topic, at)).get) for at in (start, 0))
+    return waiting, total
+
+
+def spread(log: Log, topic: int, limit: int) -> list[str]:
+    """Texts of living passages, evenly spread over the time of their first coming."""
+    found: dict[int, str] = {}
+    with log.reading() as db:
+        first, last = db.execute("SELECT min(id), max(id) FROM passage WHERE topic = ?", (topic,)).get
+        if first is None:
+            return []
+        query = "SELECT id, text FROM passage WHERE topic = ? AND id >= ? AND count > 0 ORDER BY id LIMIT 1"
+        for at in range(limit):
+            for id, text in db.execute(query, (topic, first + (last - first) * at // limit)):
+                found[id] = text
+    return list(found.values())
 
 
 class Asked:

@@ -33,7 +33,7 @@ from headwater.topicindex import TopicIndex
 
 logger = logging.getLogger(__name__)
 _FIXED = ("partitions", "passages", "field", "text_template", "dimension")
-_LIGHT = {"semantic_weight", "retention_s", "retention_bytes", "retention_records", "oversize"}  # nothing is opened anew for them
+_LIGHT = {"semantic_weight", "retention_s", "retention_bytes", "retention_records", "oversize"}  # no index is touched
 _RELEASE_STEP = 5000
 
 
@@ -107,9 +107,9 @@ class Stock:
             pass
         for row in self._log.topics():
             self._open(row)
-        self.deletion.settle()
             while self._log.write(functools.partial(shadows.drop_step, topic=row.id)):
                 pass
+        self.deletion.settle()
         known = {"-".join(map(str, home)) for home in shadows.homes(self._log)}
         for directory in self._vectors.glob("*") if self._vectors.is_dir() else ():
             if directory.name not in known:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from headwater.catalogue import Catalogue
@@ -131,12 +131,6 @@ class TopicIndex:
         """The models whose vectors this topic waits for: its own, and the shadow's."""
         second = None if self.shadow is None else self.shadow.embedder
         return [embedder for embedder in (self.embedder, second) if embedder is not None]
-
-    def hide(self, passages: Iterable[int]) -> None:
-        """Let no search find these passages by meaning any more."""
-        gone = list(passages)
-        for index in self.indexes():
-            index.remove(gone)
 
     def close(self) -> None:
         """Let go of the vector indexes."""

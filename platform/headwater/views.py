@@ -6,10 +6,14 @@ import time
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from datetime import datetime
+from typing import Any
 
+from headwater import shadows
 from headwater.catalogue import PassageRow
-from headwater.config import TopicConfig
-from headwater.errors import UsageError
+from headwater.config import IndexSettings, TopicConfig
+from headwater.errors import NotFoundError, UsageError
+from headwater.index_records import Comparison, Found, Progress, Shadow, SideBySide
 from headwater.keyword import KeywordIndex
 from headwater.log import Log, TopicRow
 from headwater.records import (
@@ -24,7 +28,7 @@ from headwater.records import (
     from_ms,
 )
 from headwater.search import Plan, Searcher, is_narrow
-from headwater.topicindex import TopicIndex
+from headwater.topicindex import Pace, TopicIndex
 
 MOST_PASSAGES = 200_000  # distinct passages a narrowed patterns request may count
 
@@ -69,12 +73,15 @@ def topic_view(log: Log, row: TopicRow, topic: TopicIndex, rates: Rates, dead: i
     )
 
 
-def index_view(topic: TopicIndex) -> IndexInfo:
-    """The index of one topic."""
+def index_view(log: Log, topic: TopicIndex, settings: IndexSettings) -> IndexInfo:
+    """The index of one topic; its second model without samples."""
     mark, config, embedder = topic.watermark(), topic.config, topic.embedder
     counts = topic.vectors.counts if topic.vectors is not None else None
-    error = topic.error or ("; ".join(counts.problems) if counts is not None and counts.problems else None)
-    state = "off" if embedder is None else "stalled" if topic.error else "ready" if mark.semantic >= mark.stored else "building"
+    problems = () if counts is None else counts.problems
+    behind = mark.semantic < mark.stored
+    state = "off" if embedder is None else "stalled" if topic.error else "building" if behind else "ready"
+    if state == "ready" and problems:
+        state = "damaged"
     return IndexInfo(
         topic=topic.row.name,
         model=None if embedder is None else embedder.name,
@@ -87,10 +94,68 @@ def index_view(topic: TopicIndex) -> IndexInfo:
         tail=0 if counts is None else counts.tail,
         segments=()
         if counts is None
-        else tuple({"name": s.name, "count": s.living, "bytes": s.bytes} for s in counts.segments),
+        else tuple(
+            {"name": s.name, "count": s.living, "dead": s.dead, "bytes": s.bytes, "recall": s.recall} for s in counts.segments
+        ),
         state=state,
+        error=topic.error or "; ".join(problems) or None,
+        kind=config.index_kind,
+        ivf={"cells": config.ivf_cells, "n_probe": config.ivf_n_probe},
+        dead=0 if counts is None else counts.dead,
+        progress=_embedding_progress(log, topic.row.id, topic.next_passage, topic.pace) if state in _GROWING else None,
+        problems=problems,
+        shadow=None if topic.shadow is None else shadow_view(log, topic, settings, samples=False),
+    )
+
+
+_GROWING = ("building", "stalled")
+
+
+def _embedding_progress(log: Log, topic: int, start: int, pace: Pace) -> Progress:
+    waiting, total = shadows.counted(log, topic, start)
+    rate = pace.rate
+    return Progress("embedding", total - waiting, total, rate, round(waiting / rate, 1) if rate else None)
+
+
+def shadow_view(log: Log, topic: TopicIndex, settings: IndexSettings, *, samples: bool) -> Shadow:
+    """The second model of a topic; NotFoundError where it has none. With `samples` answers of both side by side."""
+    shadow, name = topic.shadow, topic.row.name
+    if shadow is None:
+        raise NotFoundError(f"{name!r} has no second model; `headwater index rebuild {name} --model X --shadow` builds one")
+    row = shadow.row
+    former = row.state == "former"
+    error = shadow.error
+    if error is None and shadow.refused:
+        error = f"{shadow.refused} texts were refused by {row.name}; they are found by words alone with it"
+    return Shadow(
+        topic=name,
+        model=row.name,
+        live=topic.row.model or "none",
+        state="former" if former else "ready" if row.state == "ready" else "building",
+        threshold=row.threshold,
+        progress=_embedding_progress(log, topic.row.id, shadow.next_passage, shadow.pace),
+        comparison=None if row.report is None else _comparison(topic, row.report, samples=samples),
+        started=from_ms(row.started_ms),
+        changed=from_ms(row.changed_ms),
+        kept_until=from_ms(row.changed_ms + int(settings.keep_former_s * 1000)) if former else None,
         error=error,
     )
+
+
+def _comparison(topic: TopicIndex, report: Mapping[str, Any], *, samples: bool) -> Comparison:
+    """As it was stored; the texts of its passages are looked up, those that are gone stay empty."""
+    chosen = report["samples"] if samples else ()
+    ids = {found["passage"] for one in chosen for side in ("live", "shadow") for found in one[side]}
+    rows = topic.catalogue.rows(ids)
+
+    def side(found: Sequence[Mapping[str, Any]]) -> tuple[Found, ...]:
+        texts = (rows[f["passage"]].text if f["passage"] in rows else "" for f in found)
+        return tuple(Found(f["passage"], text, f["score"], f["other_rank"]) for f, text in zip(found, texts, strict=True))
+
+    shown = tuple(SideBySide(one["query"], one["overlap"], side(one["live"]), side(one["shadow"])) for one in chosen)
+    measured = datetime.fromisoformat(report["measured"])
+    numbers = {name: report[name] for name in ("overlap", "overlap_low", "queries", "source", "latency_ms")}
+    return Comparison(**numbers, measured=measured, samples=shown)
 
 
 def patterns(
