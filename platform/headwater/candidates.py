@@ -29,6 +29,7 @@ from headwater.vectors import VectorIndex
 
 Ints = npt.NDArray[np.int64]
 MOST_FETCHED = 4096  # nearest passages asked of a vector index at once
+SCAN_US = 0.25
 _WIDENINGS = 2
 _SPARE = 1.3  # more than expected to be needed is fetched
 _LEAST = 32
@@ -85,6 +86,7 @@ class Costs:
     segments: int
     dimension: int
     listed: bool
+    scan_us: float
 
     @property
     def share(self) -> float:
@@ -104,7 +106,7 @@ class Costs:
         """Listing the passages in scope and comparing them."""
         number = self.share * self.passages
         listing = 0.0 if self.listed else min(0.28 * self.matches, 0.03 * self.matches + 0.9 * self.passages)
-        return 500 + listing + 0.25 * self.dimension / 384 * number
+        return 500 + listing + self.scan_us * self.dimension / 384 * number
 
     def fetch(self, size: float) -> float:
         """Getting the `size` nearest of all passages."""
@@ -127,8 +129,9 @@ class Nearest:
 class Nearness:
     """Finds the nearest passages in scope. Thread-safe; holds no state of its own."""
 
-    def __init__(self, keyword: KeywordIndex) -> None:
-        self._keyword = keyword
+    def __init__(self, keyword: KeywordIndex, *, scan_us: float = SCAN_US) -> None:
+        """`scan_us`: what comparing one vector of 384 components costs that is not beside the one compared before."""
+        self._keyword, self._scan_us = keyword, scan_us
 
     def nearest(
         self, topic: TopicIndex, model: str, index: VectorIndex, vector: np.ndarray, wanted: int, scope: Scope, *, narrow: bool
@@ -147,7 +150,7 @@ class Nearness:
             return search.all()
         costs = Costs(
             records, documents, counts.vectors, counts.tail, len(counts.segments), index.space.dimension,
-            self._keyword.holds_passage_ids(scope),
+            self._keyword.holds_passage_ids(scope), self._scan_us,
         )  # fmt: skip
         size = min(_needed(wanted, costs.share), counts.vectors, MOST_FETCHED)
         over = costs.fetch(size) + costs.verify(wanted / costs.share)
