@@ -73,7 +73,7 @@ def test_topics_are_made_once_changed_within_bounds_and_deleted_everywhere(tmp_p
         await engine.append("t", ["one two", "three"], wait="searchable")
         with pytest.raises(UsageError, match="partitions of 't' is fixed"):
             await engine.set_topic("t", partitions=5)
-        with pytest.raises(UsageError, match="index create t --model"):
+        with pytest.raises(UsageError, match="headwater index delete t"):
             await engine.set_topic("t", embedding_model="none")
         assert (await engine.set_topic("t", semantic_weight=0.2, retention_s="30d")).config["semantic_weight"] == 0.2
         assert await values(engine, "three", topics=["t"]) == ["three"]

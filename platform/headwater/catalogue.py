@@ -252,8 +252,8 @@ def sweep(db: apsw.Connection, *, limit: int = 5000) -> bool:
     db.execute(f"DELETE FROM alias WHERE old IN (SELECT id FROM passage WHERE {past})")
     db.execute(f"DELETE FROM gone WHERE stream IN (SELECT id FROM stream WHERE {past})")
     for table in (
-        "passage", "vector", "segment", "template", "cursor", "dead_letter", "delivery", "stream", "spread", "head", "unindexed",
-        "shadow", "asked",
+        "passage", "vector", "segment", "template", "cursor", "dead_letter", "delivery", "stream", "spread", "head",
+        "unindexed", "shadow", "asked",
     ):  # fmt: skip
         db.execute(f"DELETE FROM {table} WHERE {past}")
     return False

@@ -363,13 +363,14 @@ class _Ranking:
 
 
 def unit_score(topic: TopicIndex, embedder: Embedder, similarity: float) -> float:
-    """A similarity on the 0-1 scale of scores: cosine above the model's floor; other metrics squashed to it."""
-    if topic.config.metric == "cosine":
-        floor = embedder.floor
-        return min(max((similarity - floor) / (1 - floor), 0.0), 1.0)
-    if topic.config.metric == "dot":
-        return float(1 / (1 + np.exp(-similarity)))
-    return float(1 / (1 + max(-similarity, 0.0)))
+    """A similarity on the 0-1 scale of scores: cosine above the model's floor. Vectors of models have length 1, so that the
+    other metrics say what the cosine says and a score means the same in all; those of records (`external`) are squashed."""
+    metric = topic.config.metric
+    if embedder.name == "external" and metric != "cosine":
+        return float(1 / (1 + np.exp(-similarity))) if metric == "dot" else min(max(similarity, 0.0), 1.0)
+    if metric == "euclidean":  # the similarity is 1 / (1 + L2), and L2 squared is 2 - 2 cos
+        similarity = 1 - (1 / max(similarity, 1e-6) - 1) ** 2 / 2
+    return min(max((similarity - embedder.floor) / (1 - embedder.floor), 0.0), 1.0)
 
 
 def meaning_of(log: Log, topic: TopicIndex, partition: int, offset: int) -> tuple[np.ndarray, set[int]]:

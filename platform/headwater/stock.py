@@ -168,7 +168,8 @@ class Stock:
                 if getattr(settings, fixed) != getattr(topic.config, fixed):
                     raise UsageError(f"{fixed} of {name!r} is fixed once records exist; make a new topic and ingest again")
         if settings.embedding_model != topic.config.embedding_model:
-            raise UsageError(f"`headwater index rebuild {name} --model {settings.embedding_model}` changes the model")
+            mend = "delete {0}` takes it away" if settings.embedding_model == "none" else "rebuild {0} --model {1}` changes it"
+            raise UsageError("the model is not a setting: `headwater index " + mend.format(name, settings.embedding_model))
         if settings.metric != topic.config.metric and topic.row.model == "external" and self._log.topic(name).next_seq:
             raise UsageError(f"metric of {name!r} is fixed once records with vectors of their own exist; make a new topic")
         with self._indexer.busy:

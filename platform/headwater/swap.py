@@ -27,6 +27,7 @@ from typing import Any, Literal
 import anyio.to_thread
 import apsw
 import numpy as np
+import orjson
 
 from headwater import shadows
 from headwater.catalogue import drop_vectors
@@ -90,8 +91,8 @@ class Swaps:
         if settings:
             self._stock.change(name, _index_settings(settings))
         held = self._log.topic(name).model
-        if model is None or model == held:
-            if not settings or model is not None:
+        if model is None or (model == held and not shadow):
+            if not settings:
                 self._stock.rebuild(name)
         elif topic.embedder is None:
             self._stock.set_model(name, model)
@@ -362,7 +363,8 @@ def _phrase(text: str) -> str:
 
 def _stored(comparison: Comparison) -> dict[str, Any]:
     """A comparison as the log keeps it: passages by id alone, their texts are looked up when it is shown."""
-    return asdict(comparison)
+    stored: dict[str, Any] = orjson.loads(orjson.dumps(asdict(comparison)))
+    return stored
 
 
 def _index_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
