@@ -168,7 +168,12 @@ def _text(hit: Hit, full: bool, used: int, most: int) -> str:
 
 def _show_explain(explain: Any, form: output.Format) -> None:
     write = output.note if form is output.Format.TEXT else output.say
+    for plan in explain.get("plans", ()):
+        steps = "; ".join(" ".join(f"{name} {value}" for name, value in step.items()) for step in plan["steps"])
+        write(f"plan of {plan['topic']} ({plan['model']}): {plan['plan']}; {plan['why']}" + (f"; {steps}" if steps else ""))
     for name, value in explain.items():
+        if name == "plans":
+            continue
         write(f"{name}: {value if isinstance(value, str | int | float) else output.json_text(value)}")
 
 
