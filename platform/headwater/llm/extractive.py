@@ -159,8 +159,8 @@ async def extract(
     picked = _pick(ranked, vectors, limit_sentences, worth)
     confidence = _confidence(best, evidence[best.index].score, vectors is not None)
     counts = (len(units), len(chosen) if vectors is not None else 0)
-    if confidence < threshold:
-        return Extract((), confidence, True, *counts, nearest)
+    if confidence < threshold or not _names_found(question, evidence):
+        return Extract((), min(confidence, threshold / 2), True, *counts, nearest)
     if asks_for_a_course(question) and all(evidence[u.index].kind != "chunks" for u in picked):  # documents are no events
         last = bool(_LAST.search(question))
         picked.sort(key=lambda u: _when(evidence[u.index], last=last), reverse=last)
@@ -338,6 +338,15 @@ def identifiers(question: str) -> list[re.Pattern[str]]:
     found = dict.fromkeys(m.group() for m in _NAMED_THING.finditer(question))
     names = [n for n in found if not _ORDINARY.fullmatch(n) or (n.isdigit() and len(n) > 5)]
     return [re.compile(rf"(?<!\w){re.escape(name)}(?!\w)", re.IGNORECASE) for name in names[:8]]
+
+
+def _names_found(question: str, evidence: Sequence[Evidence]) -> bool:
+    """Whether any record has any long identifier that is asked about: of another's fate nothing follows for it."""
+    names = [n for n in identifiers(question) if len(n.pattern) > _LONG_NAME and re.search(r"\d", n.pattern)]
+    return not names or any(n.search(item.value) for n in names for item in evidence)
+
+
+_LONG_NAME = 26  # of a pattern, whose look-arounds have 16 characters
 
 
 def _stem(word: str) -> str:

@@ -13,7 +13,7 @@ from datetime import datetime
 
 from headwater.errors import UsageError
 from headwater.llm.extractive import ABSTAIN_BELOW, FLOOR, Embed, Evidence, Extract, Sentence, content_words, extract
-from headwater.rag.news import busiest, last_day, tell_of, whats_new
+from headwater.rag.news import busiest, count_words, last_day, tell_of, whats_new
 from headwater.rag.place import Look, Placed, Scope, named_topics, place
 from headwater.rag.say import Page, bounds, how_often, quote, stretch
 from headwater.records import Answer, Coverage, PassageForm, SearchReply, to_ms
@@ -188,29 +188,22 @@ async def _no_such_event(placed: Placed) -> _Reading:
 
 # ------------------------------------------------------------------------------------------------------- count, find
 async def _count(placed: Placed) -> _Reading | None:
-    """How many records of a topic, or of the levels of what went wrong, there are; None where the question counts anything
-    else: then what a search finds says how often it was seen."""
+    """How many records there are of a topic, of a level, or with the words counted; None where none has them, or where
+    only documents are asked: then what a search finds is the answer."""
     asked, scope = placed.question, placed.scope
-    if asked.intent != "count":
+    if asked.intent != "count" or placed.as_words:
         return None
-    every = (await scope.search("", 1)).coverage.topics
-    topics = named_topics(asked.counted, every)
-    rest = [w for w in asked.subject if not named_topics([w], topics)]
-    level = asked.counted_level
-    if rest or not (topics or level):
+    coverage = (await scope.search("", 1)).coverage
+    events = [t for t in coverage.topics if scope.kind_of(t) != "chunks"]
+    topics = named_topics(asked.counted, events)
+    rest = [w for w in asked.counted if not named_topics([w], topics)]
+    if not events or not (topics or rest or asked.counted_level):
         return None
-    reply = await scope.search(f"level:>={level}" if level else "", 1, topics=topics or None)
-    number = reply.coverage.searched
-    if not len(reply):
-        return None
-    hit, page = reply[0], _opened(placed)
-    start, end = _first_sentence(hit.value)
-    what = f"{f'of level {level} or worse ' if level else ''}in {', '.join(topics or every)}"
-    at = stretch(hit.timestamp, hit.timestamp)
-    page.lines.append(
-        f"{number:,} records {what}, the newest of them {quote(hit.value, start, end)} ({at}) {page.cite(hit, start, end)}."
-    )
-    return _Reading(page, reply.coverage, confidence=1.0)
+    page = _opened(placed)
+    total = await count_words(scope, topics or events, " ".join(rest), asked.counted_level, page)
+    if not total and asked.counted_level:  # nothing has such a level; something may say the word
+        total = await count_words(scope, topics or events, " ".join((*rest, asked.counted_word)), "", page)
+    return _Reading(page, replace(coverage, next_cursor=None), confidence=1.0) if total else None
 
 
 async def _find(placed: Placed, judge: _Judge) -> _Reading:

@@ -24,9 +24,11 @@ MOST_NEW = 8  # patterns shown
 MOST_EVENTS = 20  # that a question may mean
 MOST_SEEN = 3  # records shown that resemble them
 LIKE = 0.4  # similarity (0-1 above unrelated texts) from which a text tells of the same trouble; half that by words alone
+WRITTEN = 1.25  # times as much for a document: among many passages about everything some come near anything
 HINT = 0.3  # from which it counts as telling of one more of the patterns
 SAME = 0.9  # of two log lines, which are alike in form however different their matter
 _MOST_PATTERNS = 200
+_MOST_COUNTED = 5  # patterns shown of a count
 _MOST_QUERY = 300  # characters of a pattern that are searched for
 _WILDCARD = re.compile(r"<[^<>\s]{0,20}>")
 _REMEDY = re.compile(
@@ -96,6 +98,24 @@ async def whats_new(placed: Placed, page: Page, *, embed: Embed | None) -> News:
     return News(page, len(shown), left, tuple(topics), tuple(notes))
 
 
+async def count_words(scope: Scope, topics: Sequence[str], words: str, level: str, page: Page) -> int:
+    """Write how many records of some topics have all words, and a level or a worse one, with their most frequent patterns;
+    returns the number."""
+    q = f"{words} level:>={level}" if level else words
+    since, until = when(scope.since_ms), when(scope.until_ms)
+    replies = await asyncio.gather(*(scope.look.patterns(t, q=q, since=since, until=until, limit=1000) for t in topics))
+    patterns = sorted((p for r in replies for p in r.patterns), key=lambda p: (-p.count, p.topic, p.passage.id))
+    total = sum(p.count for p in patterns)
+    if total:
+        where = ", ".join(dict.fromkeys(p.topic for p in patterns))
+        having = [f'the words "{words}"'] * bool(words) + [f"level {level} or worse"] * bool(level)
+        what = "records" if total > 1 else "record"
+        page.lines.append(f"{total:,} {what} in {where}{' with ' * bool(having)}{' and '.join(having)}:")
+        shown = [Found(p, await _record(scope, p, first=False)) for p in patterns[:_MOST_COUNTED]]
+        page.lines += [_bullet(page, f, scope) for f in shown]
+    return total
+
+
 async def busiest(placed: Placed) -> Placed:
     """The question with the event, of those it may mean, after which and before the next one most trouble began."""
     assert placed.event is not None
@@ -137,13 +157,11 @@ def rank(pattern: Pattern) -> int:
 async def _record(scope: Scope, pattern: Pattern, *, first: bool) -> Record:
     """The first record of a pattern, or any that is in scope."""
     passage = pattern.passage
-    if first:
-        low = to_ms(passage.first_seen)
-        near = await scope.within(low, low + 1).search("", 100, topics=[pattern.topic])
-    else:
+    hit = await scope.at_instant(to_ms(passage.first_seen), pattern.topic, passage.id) if first else None
+    if hit is None:
         near = await scope.search(plain(passage.text), 30, mode="keyword", topics=[pattern.topic])
-    found = next((h.address for h in near if h.passage.id == passage.id), pattern.example)
-    return (await scope.look.read(found)).record
+        hit = next((h for h in near if h.passage.id == passage.id), None)
+    return (await scope.look.read(pattern.example if hit is None else hit.address)).record
 
 
 def _bullet(page: Page, found: Found, scope: Scope) -> str:
@@ -187,7 +205,8 @@ async def _tell_known(placed: Placed, page: Page, new: Sequence[Found], embed: E
     elif rest:
         page.lines.append(f"No earlier record resembles {rest}.")
     since = await known(scope, texts, homes, by_meaning=embed is not None)
-    since = [k for k in since if placed.event is None or k.hit.address != placed.event.address]
+    event = None if placed.event is None else placed.event.address
+    since = [k for k in since if k.hit.address != event and scope.kind_of(k.hit.topic) != "chunks"]
     if since:
         page.lines.append("Said of it since:")
         page.lines += [await _known_bullet(page, k, texts, mark, embed) for k in since]
@@ -221,7 +240,8 @@ async def known(scope: Scope, texts: Sequence[str], homes: set[str], *, by_meani
             lines = scope.kind_of(hit.topic) == "template"
             if hit.score >= (SAME if lines else HINT * least / LIKE) and not (lines and hit.topic in homes):
                 found.setdefault(hit.address, Known(hit)).like[i] = hit.score
-    alike = [k for k in found.values() if max(k.like.values()) >= least]
+    wanted = {"chunks": least * WRITTEN}
+    alike = [k for k in found.values() if max(k.like.values()) >= wanted.get(scope.kind_of(k.hit.topic), least)]
     return sorted(alike, key=lambda k: (-k.weight, -max(k.like.values()), k.hit.address))[:MOST_SEEN]
 
 

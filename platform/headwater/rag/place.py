@@ -72,6 +72,18 @@ class Scope:
             reply = await self.search("", 1, topics=events)
         return reply[0] if len(reply) else None
 
+    async def at_instant(self, ms: int, topic: str, passage: int) -> Hit | None:
+        """A record of a passage at an instant."""
+        found = await self.within(ms, ms + 1).search("", 100, topics=[topic])
+        return next((hit for hit in found if hit.passage.id == passage), None)
+
+    async def last_of(self, hit: Hit) -> Hit:
+        """The last record of a hit's passage, or the hit where that is out of scope."""
+        last = to_ms(hit.passage.last_seen)
+        if self.until_ms is not None and last >= self.until_ms:
+            return hit
+        return await self.at_instant(last, hit.topic, hit.passage.id) or hit
+
 
 @dataclass(frozen=True, slots=True)
 class Placed:
@@ -181,8 +193,10 @@ async def find_events(event: Event, scope: Scope, now_ms: int) -> list[Hit]:
             continue
         words = "" if group is named else f"{' '.join(event.about)} {_SAID[event.kind]}".strip()
         found = await inside.search(words, _MOST_EVENTS, mode="keyword" if words else None, topics=group)
-        fitting = [h for h in found if to_ms(h.timestamp) <= now_ms and _fits(event, h)]
+        fitting = [h for h in found if to_ms(h.timestamp) <= now_ms and _fits(event, h, line=group is logs)]
         if fitting:
+            if group is logs and event.clock is None:
+                fitting = [await inside.last_of(h) for h in fitting]
             return sorted(fitting, key=lambda h: (_distance(event, h), -to_ms(h.timestamp), h.address))
     return []
 
@@ -211,10 +225,11 @@ def _around(event: Event, scope: Scope) -> Scope:
     return scope.within(low, high)
 
 
-def _fits(event: Event, hit: Hit) -> bool:
+def _fits(event: Event, hit: Hit, *, line: bool) -> bool:
     """Whether a record tells of the event: its kind (not another one's: a rollback is no deploy), its words, its hour."""
     text = f"{hit.key or ''} {hit.value} {' '.join(map(str, hit.attributes.values()))}"
-    told = re.compile(rf"(?<![a-z])(?:{EVENTS[event.kind]})", re.IGNORECASE)
+    end = r"(?!\s?[=:(]|\w)" if line else ""  # in a log line `release=0` is a field
+    told = re.compile(rf"(?<![a-z])(?:{EVENTS[event.kind]}){end}", re.IGNORECASE)
     if not told.search(hit.topic) and not told.search(hit.value):
         return False
     first = re.search(rf"\b(?:{EVENTS['rollback']})", hit.value, re.IGNORECASE)

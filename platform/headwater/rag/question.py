@@ -45,7 +45,7 @@ class Event:
 class Question:
     """A question as read. `words` is its text without times, event and the frame of its intent; `subject` the content
     words among them. `trouble`: only what went wrong is asked for. `fresh`: only what is new, not all that happened. `counted`
-    are the words behind "how many", `counted_level` the level that they name."""
+    are the words behind "how many", `counted_level` the level that one more, `counted_word`, names."""
 
     text: str
     intent: Intent
@@ -58,6 +58,7 @@ class Question:
     fresh: bool = False
     counted: tuple[str, ...] = ()
     counted_level: str = ""
+    counted_word: str = ""
 
 
 def understand(text: str, now_ms: int) -> Question:
@@ -142,15 +143,21 @@ def _subject(asked: str) -> tuple[str, ...]:
     return tuple(w for w in found if (stems := content_words(w)) and not set(stems) <= _FRAME)
 
 
-def _counted(asked: str) -> tuple[tuple[str, ...], str]:
-    """The words counted, and the level of records that the first of them names (blank where none)."""
+def _counted(asked: str) -> tuple[tuple[str, ...], str, str]:
+    """The words counted, and the level of records that one of them names with that word (blank where none does)."""
     match = _COUNT.search(asked)
-    words = tuple(w.lower() for w in re.findall(r"[\w-]+", asked[match.end() :])) if match else ()
-    level = next((lv for w in words[:2] for name, lv in _COUNTED if re.fullmatch(name, w)), "")
-    return words, level
+    words = [w.lower() for w in re.findall(r"\w[\w./-]*\w|\w", asked[match.end() :])] if match else []
+    named = [(w, level) for w in words for name, level in _LEVELS if re.fullmatch(name, w)]
+    word, level = named[0] if named else ("", "")
+    rest = (w for w in words if w != word and (stems := content_words(w)) and not set(stems) <= _UNCOUNTED)
+    return tuple(rest), level, word
 
 
-_COUNTED = (("errors?|failures?|exceptions?", "error"), ("warnings?", "warn"), ("crashes", "fatal"))
+_LEVELS = (("errors?", "error"), ("warnings?", "warn"))
+_UNCOUNTED = frozenset(content_words(
+    "times time records record lines line entries entry messages message events event there seen see happened happen occur "
+    "occurred come came get got total all different now so far logs log"
+))  # fmt: skip
 
 
 def _is_news(asked: str, subject: tuple[str, ...], *, open_ended: bool, timed: bool) -> bool:
