@@ -281,7 +281,7 @@ def test_a_stack_trace_is_one_record(tmp_path: Path) -> None:
         path = tmp_path / "a.log"
         path.write_text("\n".join(TRACES) + "\n")
         assert await Reader(path).read() == TRACES
-        assert len(await Reader(path, multiline=False).read()) == sum(line != "" for t in TRACES for line in t.split("\n"))
+        assert len(await Reader(path, form="lines").read()) == sum(line != "" for t in TRACES for line in t.split("\n"))
 
     run(go())
 
@@ -324,7 +324,7 @@ async def _soak(folder: Path, rng: random.Random, lines: int, rotations: int, re
     rotate = set(rng.sample(range(lines), rotations))
     restart = set(rng.sample(range(lines), restarts))
     writer = path.open("ab", buffering=0)
-    reader = Reader(path, batch_records=rng.choice([7, 100, 2000]), multiline=rng.random() < 0.5)
+    reader = Reader(path, batch_records=rng.choice([7, 100, 2000]), form=rng.choice(["log", "lines"]))
     await reader.read(1)
     reader.kill = reader.lose = lambda: rng.random() < 0.02
     for i in range(lines):

@@ -171,7 +171,7 @@ def plan(
 ) -> list[Source]:
     """The sources for `paths` of which `known` (file or folder -> topic) does not tell: a tail for a file, a
     DirectoryFollow for a folder's documents and a tail for each log in it, stdin for `-`. Call it again, with what runs
-    by now as `known`, to find logs that appeared later. Tables are left to `ingest`; rotated files belong to their
+    by now as `known`, to find logs that appeared later. Tables in a folder are left to `ingest`; rotated files belong to their
     tail. Raises NotFoundError for a path that is not there, UsageError for one that cannot be followed."""
     taken = dict(known or {})
     sources: list[Source] = []
@@ -197,7 +197,7 @@ def _followed(path: Path) -> Iterator[tuple[Path, Path]]:
         raise NotFoundError(f"there is no {path}; name a log file, a folder of documents, or - for standard input")
     if not path.is_dir():
         if classify(path) is None:
-            raise UsageError(f"{path} cannot be followed: it is no text file; `headwater ingest` reads .gz files")
+            raise UsageError(_refused(path))
         yield path, Path(path.name)
         return
     yield path, Path(path.name)
@@ -206,11 +206,29 @@ def _followed(path: Path) -> Iterator[tuple[Path, Path]]:
             yield file, file.relative_to(path)
 
 
+def _refused(path: Path) -> str:
+    """Why a file is not followed, and what to do instead."""
+    ending = path.suffix.lower()
+    if ending in (".gz", *ARCHIVES):
+        return f"{path} is packed, and not followed; `headwater ingest TOPIC FILE` reads .gz files once"
+    with open_regular(path) as file:
+        what = not_text(file.read(8192))
+    if what is not None:
+        return f"{path} cannot be followed: it is {what}"
+    return (
+        f"{path} is not followed, as its name is not that of a log; `headwater ingest TOPIC FILE` loads it once, "
+        "`tail -F FILE | headwater up -` follows it as it is"
+    )
+
+
 def topic_name(relative: Path, path: Path, taken: Collection[str]) -> str:
-    """A topic's name for the file or folder `path`: its path below the folder that was named, without .log, made of
-    the characters a topic may have. Where that is taken, its folder's name goes before it, and then a hash of its
-    path behind it."""
-    name = _sanitised("-".join(relative.parts).removesuffix(".log"))
+    """A topic's name for the file or folder `path`: its path below the folder that was named, without an ending that
+    only says how it is read, made of the characters a topic may have. Where that is taken, the ending stays; then its
+    folder's name goes before it, and then a hash of its path behind it."""
+    whole = "-".join(relative.parts)
+    name = _sanitised(re.sub(r"(?i)(?<=.)\.(?:log|txt|jsonl|ndjson|csv|tsv)$", "", whole))
+    if name in taken and not whole.lower().endswith(".log"):
+        name = _sanitised(whole)
     if name in taken:
         name = _sanitised(f"{path.parent.name}-{name}")
     if name in taken:

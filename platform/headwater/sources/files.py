@@ -18,23 +18,20 @@ Text is UTF-8, or UTF-16 with a byte order mark.
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import os
 import stat
 import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, BinaryIO, Literal
-
-import orjson
+from typing import BinaryIO, Literal
 
 from headwater.errors import LimitError, NotFoundError, StorageError, UsageError
 from headwater.records import Draft
 from headwater.sources import Batch, Fault, State
 from headwater.sources.documents import document, is_prose
-from headwater.sources.fields import BadLine, cell, json_draft, object_draft
-from headwater.sources.lines import EventJoiner, Line, LineCutter, codec, decode
+from headwater.sources.lines import Line, LineCutter, codec, decode
+from headwater.sources.shapes import read_all, shape_of
 
 Kind = Literal["jsonl", "table", "log", "lines", "document"]
 KINDS: Mapping[str, Kind | None] = {
@@ -46,8 +43,8 @@ DOCUMENT_BYTES = 16 << 20
 BLOCK_BYTES = 256 << 10
 FIRST_BYTES = 64 << 10
 _BATCH_CHARS = 8 << 20
-ROW_LINES, ROW_CHARS = 1000, 1 << 20
-_PAYLOAD_CHARS = 2000
+_CONTROLS = bytes(n for n in range(32) if n not in b"\t\n\v\f\r\b\x1b")  # what text hardly has
+_ODD_SHARE = 20  # one byte in so many, and it is no text
 _MAGIC = ((b"PK\x03\x04", "a zip archive"), (b"%PDF-", "a PDF"), (b"7z\xbc\xaf", "a 7z archive"), (b"BZh", "bzip2"),
           (b"\xfd7zXZ", "xz"), (b"(\xb5/\xfd", "zstd"), (b"\x7fELF", "a program"))  # fmt: skip
 
@@ -158,8 +155,6 @@ class Reading(Iterator[Batch]):
             if self.kind == "document":
                 if self._start == self._mark_bytes:  # else it has been read
                     yield self._document()
-            elif self.kind == "table":
-                yield from self._batched(self._rows())
             else:
                 yield from self._batched(self._records())
         finally:
@@ -196,26 +191,14 @@ class Reading(Iterator[Batch]):
             yield from cutter.flush()
 
     def _records(self) -> Iterator[tuple[Draft | Fault | None, int]]:
-        """Each event, line or JSON line. A blank line is none."""
-        if self.kind in ("log", "lines"):
-            joiner = EventJoiner(self._start, self._encoding, multiline=self.kind == "log")
-            for line in self._lines(self._start):
-                if (draft := joiner.add(line)) is not None:
-                    yield draft, joiner.resume
-            draft = joiner.flush()
-            if draft is not None:
-                yield draft, joiner.resume
-            return
-        for line in self._lines(self._start):
-            text, raw = decode(line.data, self._encoding)
-            if not text.strip():
-                continue
-            try:
-                draft = json_draft(text, line.start)
-            except BadLine as error:
-                yield Fault(line.start, str(error), text[:_PAYLOAD_CHARS]), line.end
-            else:
-                yield (draft._replace(raw=raw) if raw is not None else draft), line.end
+        """Each event, line, JSON line or row."""
+        if self.kind == "document":
+            raise AssertionError("a document is one record")
+        begin = self._start
+        header = self._text.first[:begin] if self.kind == "table" and begin > self._mark_bytes else b""
+        delimiter = "\t" if ".tsv" in self.path.suffixes else None
+        shape = shape_of(self.kind, begin, self._encoding, header=header[self._mark_bytes :], delimiter=delimiter)
+        yield from read_all(shape, self._lines(begin))
 
     def _document(self) -> Batch:
         parts, size = [], 0
@@ -228,85 +211,6 @@ class Reading(Iterator[Batch]):
         faults = [Fault(size, self._text.fault)] if self._text.fault is not None else []
         drafts = [document(text, self.key, 0, raw)] if text.strip() else []
         return self._batch(drafts, faults, self._text.at)
-
-    # -------------------------------------------------------------------------------------------------------- tables
-    def _rows(self) -> Iterator[tuple[Draft | Fault | None, int]]:
-        """Each row. The header is read again on a resume."""
-        lines = _TableLines(self._lines(self._mark_bytes), self._encoding)
-        header: list[str] | None = None
-        delimiter = "\t" if ".tsv" in self.path.suffixes else None
-        while (row := lines.row(delimiter)) is not None:
-            start, end, cells, text = row
-            if header is None and cells is not None:
-                delimiter = delimiter or max(",;\t|", key=text.split("\n")[0].count)
-                header = [name.strip() for name in next(csv.reader([text], delimiter=delimiter), [])]
-                continue
-            if start < self._start:
-                continue
-            yield self._row(header or [], start, cells, text), end
-
-    def _row(self, header: list[str], start: int, cells: list[str] | None, text: str) -> Draft | Fault | None:
-        if cells is None:
-            return Fault(start, "a quote is opened and never closed", text[:_PAYLOAD_CHARS])
-        if len(cells) > len(header):
-            return Fault(start, f"{len(cells)} cells, but the header has {len(header)}", text[:_PAYLOAD_CHARS])
-        if not any(cells):
-            return None
-        names = dict(zip(header, cells, strict=False))
-        tree: dict[str, Any] = {name: value for name, value in names.items() if value}
-        whole = orjson.dumps({name: _clean(value) for name, value in tree.items()}).decode()
-        try:
-            draft = object_draft(tree, whole, start)
-        except BadLine as error:
-            return Fault(start, str(error), text[:_PAYLOAD_CHARS])
-        attributes = {name: cell(v) if isinstance(v, str) else v for name, v in draft.attributes.items()}
-        return draft._replace(attributes=attributes)
-
-
-def _clean(text: str) -> str:
-    return text.encode("utf-8", "replace").decode()
-
-
-class _TableLines:
-    """Lines of a table, grouped into rows by the csv module; a row that will not end is given up and read anew
-    from its second line on."""
-
-    def __init__(self, lines: Iterator[Line], encoding: str) -> None:
-        self._lines, self._encoding = lines, encoding
-        self._back: list[Line] = []
-
-    def row(self, delimiter: str | None) -> tuple[int, int, list[str] | None, str] | None:
-        """`(start, end, cells, text)` of the next row that is not blank; cells None where its quote never closes."""
-        taken: list[Line] = []
-        texts: list[str] = []
-        chars = 0
-
-        def feed() -> Iterator[str]:
-            nonlocal chars
-            while len(taken) < ROW_LINES and chars < ROW_CHARS:
-                line = self._back.pop() if self._back else next(self._lines, None)
-                if line is None:
-                    return
-                taken.append(line)
-                texts.append(decode(line.data, self._encoding)[0].removesuffix("\r"))
-                chars += len(texts[-1])
-                yield texts[-1] + "\n"
-
-        while True:
-            try:
-                cells = next(csv.reader(feed(), delimiter=delimiter or ",", strict=True), None)
-            except csv.Error as error:
-                if len(taken) == 1 and "unexpected end" not in str(error):  # a stray quote: take the row leniently
-                    cells = next(csv.reader(texts, delimiter=delimiter or ","), None)
-                else:
-                    self._back.extend(reversed(taken[1:]))
-                    return taken[0].start, taken[0].end, None, texts[0]
-            if cells is None:
-                return None
-            if cells:
-                return taken[0].start, taken[-1].end, cells, "\n".join(texts)
-            taken.clear()
-            texts.clear()
 
 
 # ------------------------------------------------------------------------------------------------------------- bytes
@@ -379,8 +283,11 @@ def not_text(first: bytes) -> str | None:
     for magic, what in _MAGIC:
         if first.startswith(magic):
             return what
-    holds_nul = b"\0" in first.lstrip(b"\0")[:8192] and not first.startswith((b"\xff\xfe", b"\xfe\xff"))
-    return "not text (it holds NUL bytes)" if holds_nul else None
+    if first.startswith((b"\xff\xfe", b"\xfe\xff")):  # UTF-16 is half NUL bytes
+        return None
+    sample = first.lstrip(b"\0")[:8192]  # a truncated file begins with a hole
+    odd = len(sample) - len(sample.translate(None, _CONTROLS))
+    return "not text (it is full of control bytes)" if odd * _ODD_SHARE > len(sample) else None
 
 
 def _kind_of(path: Path, text: _Bytes) -> Kind:

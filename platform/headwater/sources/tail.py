@@ -12,7 +12,8 @@ Truncation in place (copytruncate) is best effort: what was not yet read is look
 A last line without its newline is held until the newline comes, or until its file has been left. An event of several
 lines (see `lines`) is held until the next event begins, or nothing came for `quiet_s`; a line that would have gone on
 with an event handed out by then is a record of its own. A restart resumes behind the last event handed out.
-Memory: one block, one line (up to 16 MiB) and one event.
+Memory: one block, one line (up to 16 MiB) and one event or row. JSON lines and tables are read as `ingest` reads them (see
+`shapes`), by the file's name.
 """
 
 from __future__ import annotations
@@ -26,11 +27,13 @@ from dataclasses import replace
 from pathlib import Path
 
 from headwater.records import Draft
-from headwater.sources import Batch, Condition, State
-from headwater.sources.lines import EventJoiner, Line, LineCutter, codec
+from headwater.sources import Batch, Condition, Fault, State
+from headwater.sources.lines import Line, LineCutter, codec
 from headwater.sources.rotation import BACK_BYTES, HEAD_BYTES, Opened, Place, Sibling, digest, last_line_start, locate, newer
+from headwater.sources.shapes import Form, Shape, form_of, shape_of
 
 BLOCK_BYTES = 256 << 10
+HEADER_BYTES = 64 << 10  # of a table, in which its header is found again
 PATIENCE_S = 60.0  # an old file that never falls quiet is left after this, so that the new one is not starved
 
 Wake = Callable[[float], Awaitable[None]]
@@ -50,7 +53,7 @@ class FileTail:
         from_start: bool = True,
         poll_s: float = 0.2,
         batch_records: int = 2000,
-        multiline: bool = True,
+        form: Form | None = None,
         quiet_s: float = 1.0,
         drain_s: float = 2.0,
         clock: Callable[[], float] = time.monotonic,
@@ -58,7 +61,7 @@ class FileTail:
     ) -> None:
         self.path = Path(os.path.abspath(path))
         self.topic = topic
-        self.from_start, self.batch_records, self.multiline = from_start, batch_records, multiline
+        self.from_start, self.batch_records, self.form = from_start, batch_records, form or form_of(self.path)
         self.poll_s, self.quiet_s, self.drain_s = poll_s, quiet_s, drain_s
         self._clock, self._wake = clock, wake
         self._condition = Condition()
@@ -114,7 +117,7 @@ class _Follower:
         self._sought = place  # to be found again
         self._place = Place()
         self._file: Opened | None = None
-        self._ready: deque[Draft] = deque()
+        self._ready: deque[Draft | Fault] = deque()
         self._skip_old = not tail.from_start
         self._over = False
         self.busy = False
@@ -182,7 +185,7 @@ class _Follower:
         back_bytes = 0 if found.packed else min(BACK_BYTES, place.offset)
         self._back = found.read(place.offset - back_bytes, back_bytes) if back_bytes else b""
         self._cutter: LineCutter | None = None
-        self._joiner: EventJoiner | None = None
+        self._shape: Shape | None = None
         self._mtime_ns = found.status.st_mtime_ns
         self._quiet_since = now
         self._rotated_since: float | None = None
@@ -219,14 +222,14 @@ class _Follower:
     # --------------------------------------------------------------------------------------------------- reading it
     def _take(self, data: bytes, now: float, *, last: bool = False) -> bool:
         """Take what was read; False where its encoding cannot be told yet."""
-        if self._cutter is None or self._joiner is None:
+        if self._cutter is None or self._shape is None:
             known = codec(self._first + data) or (("utf-8", 0) if last else None)
             if known is None:
                 return False
             encoding, mark_bytes = known
             start = max(self._at, mark_bytes)
             self._cutter = LineCutter(start, encoding)
-            self._joiner = EventJoiner(start, encoding, multiline=self._tail.multiline)
+            self._shape = self._begun(start, encoding, mark_bytes)
         if len(self._first) < HEAD_BYTES:
             self._first = (self._first + data)[:HEAD_BYTES] if self._at == len(self._first) else self._first
         self._back = (self._back + data)[-BACK_BYTES:]
@@ -237,27 +240,31 @@ class _Follower:
         self.busy = not self._ready
         return True
 
+    def _begun(self, start: int, encoding: str, mark_bytes: int) -> Shape:
+        """The shape that goes on at `start`; a table's header is read again."""
+        assert self._file is not None
+        form = self._tail.form
+        header = self._file.read(0, HEADER_BYTES)[mark_bytes:start] if form == "table" and start > mark_bytes else b""
+        delimiter = "\t" if ".tsv" in self._tail.path.suffixes else None
+        return shape_of(form, start, encoding, header=header, delimiter=delimiter)
+
     def _join(self, lines: list[Line]) -> None:
-        assert self._joiner is not None
+        assert self._shape is not None
         for line in lines:
-            draft = self._joiner.add(line)
-            if draft is not None:
-                self._ready.append(draft)
+            self._ready.extend(item for item, _ in self._shape.add(line))
 
     def _flush(self, *, partial: bool) -> None:
         """Hand out the event held and, with `partial`, the incomplete last line."""
-        if self._cutter is None or self._joiner is None:
+        if self._cutter is None or self._shape is None:
             return
         if partial:
             self._join(self._cutter.flush())
-        draft = self._joiner.flush()
-        if draft is not None:
-            self._ready.append(draft)
+        self._ready.extend(item for item, _ in self._shape.flush())
 
     def _at_end(self, now: float) -> None:
         """Nothing more to read now: end what has been quiet, and see whether the file was rotated away."""
         assert self._file is not None
-        if self._joiner is not None and self._joiner.holding and now - self._quiet_since >= self._tail.quiet_s:
+        if self._shape is not None and self._shape.holding and now - self._quiet_since >= self._tail.quiet_s:
             self._flush(partial=False)
             return
         try:
@@ -298,8 +305,10 @@ class _Follower:
 
     # ------------------------------------------------------------------------------------------------- handing out
     def _batch(self) -> Batch:
-        drafts = [self._ready.popleft() for _ in range(min(len(self._ready), self._tail.batch_records))]
-        resume = self._place.offset if self._joiner is None else self._joiner.resume
+        found = [self._ready.popleft() for _ in range(min(len(self._ready), self._tail.batch_records))]
+        drafts = [item for item in found if isinstance(item, Draft)]
+        faults = [item for item in found if isinstance(item, Fault)]
+        resume = self._place.offset if self._shape is None else self._shape.resume
         if self._ready:
             assert self._ready[0].position is not None
             resume = self._ready[0].position
@@ -310,7 +319,7 @@ class _Follower:
             self._place = Place(generation=self._place.generation + 1)
         elif place.stream != self._place.stream:
             self._place = replace(self._place, stream=place.stream)
-        return Batch(drafts, place.to_state(), place.stream or self._tail.name, lag)
+        return Batch(drafts, place.to_state(), place.stream or self._tail.name, lag, faults)
 
     def _here(self, offset: int) -> Place:
         """The place at `offset`, at or before `_at`, with the print to find it again by."""
