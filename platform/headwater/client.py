@@ -279,9 +279,11 @@ class Client:
         """As Verbs.delete_records; many are deleted by several requests, none of which takes long."""
         path, most = f"{_topic(topic)}/records", limit
         if offset is not None:
+            if key is not None or q is not None:
+                raise UsageError("say which records: an address, a key or a query, one of them")
             path, by_address = f"{path}/{partition}/{offset}", True
         else:
-            by_address, most = False, limit or (None if dry_run else _DELETED_AT_ONCE)
+            by_address, most = False, _DELETED_AT_ONCE if limit is None and not dry_run else limit
         number = 0
         while True:
             query = {"key": key, "q": q, "dry_run": "true" if dry_run else None, "limit": most}

@@ -139,14 +139,14 @@ class Database:
             try:
                 db.execute("VACUUM")
                 end = time.monotonic() + _COMPACT_S
-                while db.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)[0] and time.monotonic() < end:
+                while not _emptied(db):
+                    if time.monotonic() > end:
+                        raise StorageError(f"{self.path}: readers keep the write-ahead log from being emptied; try again")
                     time.sleep(0.05)
             except apsw.Error as error:
                 raise StorageError(f"{self.path} could not be written anew: {error}") from error
             finally:
                 _let_go(db)
-        if wal.exists() and wal.stat().st_size:
-            raise StorageError(f"{self.path}: readers kept the write-ahead log from being emptied; try again")
         return before, self.path.stat().st_size
 
     def check(self) -> list[str]:
@@ -262,6 +262,15 @@ class Database:
                 raise StorageError(f"{self.path}: no write-ahead log on this file system; choose another data directory")
         db.pragma("cache_size", -32_000)
         return db
+
+
+def _emptied(db: apsw.Connection) -> bool:
+    """Move the whole WAL into the database and cut it to nothing; False where a reader still needs it."""
+    try:
+        db.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
+    except apsw.BusyError:
+        return False
+    return True
 
 
 def _let_go(db: apsw.Connection) -> None:

@@ -364,7 +364,7 @@ class Indexer:
         rows = self._log.rows(topic.row.id, at, self._settings.ingest.batch_records, before=topic.stored)
         if not rows:
             if at == topic.mapped:
-                topic.mapped = topic.stored  # the rest was deleted before it was mapped
+                topic.mapped = self._uncommitted[topic.row.id] = topic.stored  # the rest was deleted before it was mapped
             return None
         if topic.mapper is None and not self._decide(topic, rows):
             return None
