@@ -29,7 +29,8 @@ from headwater.cli.app import app
 from headwater.cli.errors import exit_code
 from headwater.config import TopicConfig, describe, load
 from headwater.errors import HeadwaterError
-from headwater.records import SourceInfo, Status, Topic, Watermark
+from headwater.index_records import Comparison, Progress, Shadow
+from headwater.records import IndexInfo, SourceInfo, Status, Topic, Watermark
 from headwater.verbs import Verbs
 from headwater_mcp.tools import tools
 from memory_verbs import MemoryVerbs
@@ -272,7 +273,12 @@ def test_every_metric_is_documented_with_its_type_and_labels_and_no_other_is() -
     topic = Topic("logs", 1, {}, 1, 1, 1.0, 1, 0.0, now, now, Watermark(1, 1, 1), 0)
     status = Status("0", True, "", None, 1, 1.0, None, (topic,), (SourceInfo("a", "file", "logs", "following", 1, 1),), ())
     served = {}
-    for family in text_string_to_metric_families(Metrics().page(status).decode()):
+    info = IndexInfo(
+        "logs", "m", 3, "cosine", "exact", {}, 1, 1, 1, (), "ready", progress=Progress("embedding", 1, 2, 0.5, 2.0)
+    )
+    compared = Comparison(0.5, 0.2, 9, "recorded", {}, now)
+    shadow = Shadow("logs", "n", "m", "ready", None, Progress("embedding", 1, 1, 0.5, None), compared, now, now)
+    for family in text_string_to_metric_families(Metrics().page(status, [dataclasses.replace(info, shadow=shadow)]).decode()):
         if family.name.startswith("headwater_") and not family.name.endswith("_created"):
             name = family.name + ("_total" if family.type == "counter" else "")
             served[name] = (family.type, {label for s in family.samples for label in s.labels} - {"le"})

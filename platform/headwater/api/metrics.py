@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from prometheus_client import CollectorRegistry, Histogram, ProcessCollector, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
-from headwater.records import Status
+from headwater.records import IndexInfo, Status
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
@@ -35,18 +35,18 @@ class Metrics:
         finally:
             self._of[verb].observe(time.perf_counter() - started)
 
-    def page(self, status: Status) -> bytes:
-        """The whole page: own numbers first, then those of the engine as `status` has them."""
+    def page(self, status: Status, indexes: Sequence[IndexInfo]) -> bytes:
+        """The whole page: own numbers first, then those of the engine as `status` and `indexes` have them."""
         registry = CollectorRegistry(auto_describe=False)
-        registry.register(_Snapshot(status))
+        registry.register(_Snapshot(status, indexes))
         return generate_latest(self._registry) + generate_latest(registry)
 
 
 class _Snapshot:
     """An engine's status as metric families."""
 
-    def __init__(self, status: Status) -> None:
-        self._status = status
+    def __init__(self, status: Status, indexes: Sequence[IndexInfo]) -> None:
+        self._status, self._indexes = status, indexes
 
     def collect(self) -> Iterator[Metric]:
         status = self._status
@@ -54,7 +54,7 @@ class _Snapshot:
         up.add_metric([], status.uptime_s)
         problems = GaugeMetricFamily("headwater_problems", "Problems the status lists.")
         problems.add_metric([], len(status.problems))
-        yield from (up, problems, *self._topics(), *self._sources())
+        yield from (up, problems, *self._topics(), *self._vectors(), *self._models(), *self._sources())
 
     def _topics(self) -> Iterator[Metric]:
         appended = CounterMetricFamily("headwater_records_appended", "Records ever stored.", labels=["topic"])
@@ -75,6 +75,39 @@ class _Snapshot:
             lag.add_metric([topic.name, "semantic"], max(mark.stored - mark.semantic, 0))
             dead.add_metric([topic.name], topic.dead_letters)
         yield from (appended, retained, stored_bytes, passages, backlog, lag, dead)
+
+    def _vectors(self) -> Iterator[Metric]:
+        vectors = GaugeMetricFamily("headwater_index_vectors", "Vectors that searches find.", labels=["topic"])
+        tail = GaugeMetricFamily("headwater_index_tail_vectors", "Of these, in the tail in memory.", labels=["topic"])
+        dead = GaugeMetricFamily("headwater_index_dead_vectors", "Removed, not yet physically gone.", labels=["topic"])
+        segments = GaugeMetricFamily("headwater_index_segments", "Sealed segments.", labels=["topic"])
+        held = GaugeMetricFamily("headwater_index_segment_bytes", "Size of the segments on disk.", labels=["topic"])
+        damaged = GaugeMetricFamily("headwater_index_damaged", "Damaged, not rebuilt yet.", labels=["topic"])
+        for index in self._indexes:
+            vectors.add_metric([index.topic], index.count_vectors)
+            tail.add_metric([index.topic], index.tail)
+            dead.add_metric([index.topic], index.dead)
+            segments.add_metric([index.topic], len(index.segments))
+            held.add_metric([index.topic], sum(int(segment["bytes"]) for segment in index.segments))
+            damaged.add_metric([index.topic], len(index.problems))
+        yield from (vectors, tail, dead, segments, held, damaged)
+
+    def _models(self) -> Iterator[Metric]:
+        labels = ["topic", "model"]
+        waiting = GaugeMetricFamily("headwater_index_waiting", "Passages still to embed.", labels=labels)
+        rate = GaugeMetricFamily("headwater_index_embedding_rate", "Passages embedded a second.", labels=labels)
+        overlap = GaugeMetricFamily("headwater_index_shadow_overlap", "Overlap@10 with the live model.", labels=labels)
+        for index in self._indexes:
+            shelves = [(index.model, index.progress)] if index.model is not None else []
+            if (shadow := index.shadow) is not None:
+                shelves.append((shadow.model, shadow.progress))
+                if shadow.comparison is not None:
+                    overlap.add_metric([index.topic, shadow.model], shadow.comparison.overlap)
+            for model, progress in shelves:
+                left = 0 if progress is None else progress.total - progress.done
+                waiting.add_metric([index.topic, str(model)], left)
+                rate.add_metric([index.topic, str(model)], 0.0 if progress is None or not left else progress.rate)
+        yield from (waiting, rate, overlap)
 
     def _sources(self) -> Iterator[Metric]:
         lag = GaugeMetricFamily("headwater_source_lag", "Bytes or messages not yet read.", labels=["source", "topic"])

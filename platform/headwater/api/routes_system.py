@@ -37,7 +37,8 @@ async def status(engine: Engine) -> Response:
 @router.get("/metrics", responses={200: {"content": {"text/plain": {}}}})
 async def prometheus(shared: Shared) -> Response:
     """The numbers of this daemon, for Prometheus."""
-    return Response(shared.metrics.page(await shared.verbs.status()), media_type=metrics.CONTENT_TYPE)
+    page = shared.metrics.page(await shared.verbs.status(), await shared.verbs.indexes())
+    return Response(page, media_type=metrics.CONTENT_TYPE)
 
 
 @router.get("/v1/dead-letters", response_model=dict[str, list[DeadLetter]])
