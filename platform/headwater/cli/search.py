@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Iterator
 from datetime import timedelta
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,6 +13,7 @@ from headwater.cli import output
 from headwater.cli.session import Csv, Data, Json, Jsonl, Since, Topics, Until, Url, names_of, pairs_of, session
 
 if TYPE_CHECKING:
+    from headwater.composed import LiveEvent
     from headwater.records import Hit, Mode, Pattern, PatternsReply, SearchReply, Timeline
 
 TopK = Annotated[int, typer.Option("--top-k", "-k", min=1, max=1000, help="At most so many hits.")]
@@ -48,6 +51,8 @@ def search(
     min_score: Annotated[float | None, typer.Option(min=0, max=1, help="Leave out hits below this score.")] = None,
     cursor: Cursor = None,
     explain: Annotated[bool, typer.Option("--explain", help="How it was found: plan, candidates, scores, timings.")] = False,
+    live: Annotated[bool, typer.Option("--live", help="Print new hits as they arrive; Ctrl+C ends.")] = False,
+    limit: Annotated[int | None, typer.Option(min=1, help="With --live: end after so many hits.")] = None,
     full: Full = False,
     json: Json = False,
     jsonl: Jsonl = False,
@@ -63,15 +68,48 @@ def search(
     headwater search "customers billed two times"
     headwater search 'timeout level:error -healthcheck' --since 2h --topics logs
     headwater search '"connection refused" host:web-1' --mode keyword --json
+    headwater search 'payment failures' --live
     """
     form = output.chosen(json=json, jsonl=jsonl, csv=csv)
     wanted = _mode(mode)
+    if live and (since or until or explain):
+        raise typer.BadParameter("--live is about what arrives from now on; leave --since, --until and --explain out")
+    if limit is not None and not live:
+        raise typer.BadParameter("--limit goes with --live; --top-k says how many hits a search gives")
     with session(data, url) as verbs:
+        if live:
+            scope: dict[str, Any] = {"topics": names_of(topics), "mode": wanted, "filters": dict(pairs_of(filters, "--filter")) or None}
+            _follow(verbs.live(query, **scope, min_score=min_score, after=cursor), form, full, limit)
+            return
         reply = verbs.search(
             query, topics=names_of(topics), top_k=top_k, mode=wanted, since=since, until=until,
             filters=dict(pairs_of(filters, "--filter")) or None, min_score=min_score, explain=explain, cursor=cursor,
         )  # fmt: skip
     _show_hits(reply, form, full)
+
+
+def _follow(events: Iterator[LiveEvent], form: output.Format, full: bool, limit: int | None) -> None:
+    """Print hits as they come; what was missed is said."""
+    found = 0
+    if form is output.Format.CSV:
+        output.show_csv(_HIT_HEADS, ())
+    for event in events:
+        if event.event == "ready":
+            output.say("waiting for new hits; Ctrl+C ends")
+        elif event.event == "skipped":
+            output.say(f"fell behind: {output.plural(event.skipped, 'record')} of {event.topic} went before they could be read")
+        if event.hit is None:
+            continue
+        if form is output.Format.TEXT:
+            show_hit(event.hit, full=full)
+        elif form is output.Format.CSV:
+            output.append_csv(_hit_row(event.hit))
+        else:
+            output.show_json(event.hit)
+        sys.stdout.flush()
+        found += 1
+        if limit is not None and found >= limit:
+            return
 
 
 def similar(
