@@ -343,6 +343,8 @@ def identifiers(question: str) -> list[re.Pattern[str]]:
 def _names_found(question: str, evidence: Sequence[Evidence]) -> bool:
     """Whether any record has any long identifier that is asked about: of another's fate nothing follows for it."""
     names = [n for n in identifiers(question) if len(n.pattern) > _LONG_NAME and re.search(r"\d", n.pattern)]
+    if any(item.kind == "chunks" for item in evidence):  # a document may answer without the name
+        return True
     return not names or any(n.search(item.value) for n in names for item in evidence)
 
 

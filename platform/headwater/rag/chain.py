@@ -77,7 +77,11 @@ async def ask(
     text = checked.text
     if reading.abstained:
         text = reading.why_not or _nothing_found(reading.found, reading.evidence, reading.coverage)
-        text = f"{placed.reading}. {text}" if placed.reading and placed.event is None else text
+        if placed.event is not None:
+            at = stretch(placed.event.timestamp, placed.event.timestamp)
+            text = f"{placed.reading} {placed.event.address} ({at}). {text}"
+        elif placed.reading:
+            text = f"{placed.reading}. {text}"
     done = clock()
     return Answer(
         id=new_id(),
@@ -228,7 +232,7 @@ async def _search(placed: Placed, words: str, judge: _Judge, saying: str = "") -
         needed = set(content_words(saying))
         evidence = [e for e in evidence if e.kind == "chunks" and needed <= set(content_words(e.passage.text))]
     searched = judge.clock()
-    found = await judge.extract(words, evidence, timed=bool(placed.reading))
+    found = await judge.extract(words, evidence, timed=scope.since_ms is not None or scope.until_ms is not None)
     page = _opened(placed)
     said = found.sentences
     if said and asked.intent in ("when", "count") and evidence[said[0].index].kind != "chunks":

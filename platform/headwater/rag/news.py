@@ -24,10 +24,12 @@ MOST_NEW = 8  # patterns shown
 MOST_EVENTS = 20  # that a question may mean
 MOST_SEEN = 3  # records shown that resemble them
 LIKE = 0.4  # similarity (0-1 above unrelated texts) from which a text tells of the same trouble; half that by words alone
+NEAR = 0.15  # from which it is worth a look where nothing is alike
 WRITTEN = 1.25  # times as much for a document: among many passages about everything some come near anything
 HINT = 0.3  # from which it counts as telling of one more of the patterns
 SAME = 0.9  # of two log lines, which are alike in form however different their matter
 _MOST_PATTERNS = 200
+_MOST_NEAR = 2
 _MOST_COUNTED = 5  # patterns shown of a count
 _MOST_QUERY = 300  # characters of a pattern that are searched for
 _WILDCARD = re.compile(r"<[^<>\s]{0,20}>")
@@ -194,22 +196,33 @@ async def _tell_known(placed: Placed, page: Page, new: Sequence[Found], embed: E
     mark = {i: f"[{_claim_of(page, f.record.address)}]" for i, f in enumerate(new)}
     texts = [plain(f.pattern.passage.text) for f in new]
     homes = {f.pattern.topic for f in new}
-    before = await known(scope.within(None, scope.since_ms), texts, homes, by_meaning=embed is not None)
-    if before:
-        page.lines.append("Seen before:")
-        page.lines += [await _known_bullet(page, k, texts, mark, embed) for k in before]
+    earlier = scope.within(None, scope.since_ms)
+    before = await known(earlier, texts, homes, by_meaning=embed is not None)
+    page.lines += ["Seen before:"] * bool(before)
+    page.lines += [await _known_bullet(page, k, texts, mark, embed) for k in before]
     told = {i for k in before for i, score in k.like.items() if score >= HINT}
     rest = "".join(mark[i] for i in range(len(texts)) if i not in told)
-    if not before:
-        page.lines.append(f"Nothing like it is known from before {rest}.")
-    elif rest:
+    if before and rest:
         page.lines.append(f"No earlier record resembles {rest}.")
+    elif not before and not await _tell_nearest(earlier, page, texts, homes, mark, embed):
+        page.lines.append(f"Nothing like it is known from before {rest}.")
     since = await known(scope, texts, homes, by_meaning=embed is not None)
     event = None if placed.event is None else placed.event.address
     since = [k for k in since if k.hit.address != event and scope.kind_of(k.hit.topic) != "chunks"]
-    if since:
-        page.lines.append("Said of it since:")
-        page.lines += [await _known_bullet(page, k, texts, mark, embed) for k in since]
+    page.lines += ["Said of it since:"] * bool(since)
+    page.lines += [await _known_bullet(page, k, texts, mark, embed) for k in since]
+
+
+async def _tell_nearest(
+    scope: Scope, page: Page, texts: Sequence[str], homes: set[str], mark: Mapping[int, str], embed: Embed | None
+) -> bool:
+    """Write what comes nearest where nothing is clearly the same; whether anything does."""
+    cited = {c.address for c in page.claims}
+    near = await known(scope, texts, homes, by_meaning=embed is not None, least=NEAR)
+    near = [k for k in near if k.hit.address not in cited and scope.kind_of(k.hit.topic) == "exact"][:_MOST_NEAR]
+    page.lines += ["Nothing earlier is clearly the same; the nearest:"] * bool(near)
+    page.lines += [await _known_bullet(page, k, texts, mark, embed) for k in near]
+    return bool(near)
 
 
 async def tell_of(scope: Scope, page: Page, words: str, patterns: Sequence[Evidence], embed: Embed | None) -> None:
@@ -219,27 +232,28 @@ async def tell_of(scope: Scope, page: Page, words: str, patterns: Sequence[Evide
     cited = {c.address for c in page.claims}
     homes = {item.address.rsplit("/", 2)[0] for item in patterns}
     found = [k for k in await known(scope, texts, homes, by_meaning=embed is not None) if k.hit.address not in cited]
-    if found:
-        page.lines.append("Told of it, the most alike first:")
-        page.lines += [await _known_bullet(page, k, texts, mark, embed) for k in found]
+    page.lines += ["Told of it, the most alike first:"] * bool(found)
+    page.lines += [await _known_bullet(page, k, texts, mark, embed) for k in found]
+    if patterns and not found:
+        await _tell_nearest(scope, page, texts, homes, mark, embed)
 
 
 def _claim_of(page: Page, address: str) -> int:
     return next(c.n for c in page.claims if c.address == address)
 
 
-async def known(scope: Scope, texts: Sequence[str], homes: set[str], *, by_meaning: bool) -> list[Known]:
+async def known(scope: Scope, texts: Sequence[str], homes: set[str], *, by_meaning: bool, least: float = LIKE) -> list[Known]:
     """The records in scope that resemble some texts, those that resemble more of them first. Log lines count only where
     they are nearly the same."""
-    least = LIKE if by_meaning else LIKE / 2
+    scale = 1.0 if by_meaning else 0.5
     mode: Mode = "semantic" if by_meaning else "keyword"
     replies = await asyncio.gather(*(scope.search(text, 40, mode=mode) for text in texts))
     found: dict[str, Known] = {}
     for i, reply in enumerate(replies):
         for hit in reply:
-            lines = scope.kind_of(hit.topic) == "template"
-            if hit.score >= (SAME if lines else HINT * least / LIKE) and not (lines and hit.topic in homes):
-                found.setdefault(hit.address, Known(hit)).like[i] = hit.score
+            lines, like = scope.kind_of(hit.topic) == "template", hit.score / scale
+            if like >= (SAME if lines else min(HINT, least)) and not (lines and hit.topic in homes):
+                found.setdefault(hit.address, Known(hit)).like[i] = like
     wanted = {"chunks": least * WRITTEN}
     alike = [k for k in found.values() if max(k.like.values()) >= wanted.get(scope.kind_of(k.hit.topic), least)]
     return sorted(alike, key=lambda k: (-k.weight, -max(k.like.values()), k.hit.address))[:MOST_SEEN]

@@ -167,17 +167,13 @@ async def _at_event(question: Question, event: Event, scope: Scope, now_ms: int)
         low = low // _DAY_MS * _DAY_MS + event.clock[0]
         low -= _DAY_MS * (low > now_ms)
     inside = scope.within(None, low) if event.before else scope.within(low, None)
-    said = f'No record tells of {_named(event)}, so I read "{event.phrase}" as {bounds(inside.since_ms, inside.until_ms)}'
+    said = f'No record tells of it, so I read "{event.phrase}" as {bounds(inside.since_ms, inside.until_ms)}'
     return Placed(question, inside, said)
 
 
 def _others(event: Event, found: Sequence[Hit]) -> tuple[Hit, ...]:
     """The events that may be meant as well: where none is pointed out, all in the topic of such events."""
     return tuple(h for h in found[1:] if _is_of(event.kind, h.topic)) if event.open else ()
-
-
-def _named(event: Event) -> str:
-    return "it" if not event.kind else f"such a {event.kind}"
 
 
 async def find_events(event: Event, scope: Scope, now_ms: int) -> list[Hit]:

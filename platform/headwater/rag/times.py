@@ -30,6 +30,7 @@ from typing import NamedTuple
 from headwater.records import from_ms, to_ms
 
 AROUND_MS = 600_000
+_EARLIEST_MS, _LATEST_MS = -60_000_000_000_000, 250_000_000_000_000  # years 68 and 9892: a year either side is one too
 _MINUTE, _HOUR, _DAY = 60_000, 3_600_000, 86_400_000
 _UNIT_MS = {"second": 1000, "minute": _MINUTE, "min": _MINUTE, "hour": _HOUR, "day": _DAY, "week": 7 * _DAY,
             "month": 30 * _DAY, "year": 365 * _DAY}  # fmt: skip
@@ -113,7 +114,7 @@ _ONWARDS = re.compile(r"\s+(?:on|onwards?)\b(?!\s+\w)", re.IGNORECASE)
 
 def read_times(text: str, now_ms: int) -> list[Period]:
     """The periods a question names, in its order; open days and years are the latest not after `now_ms`."""
-    points = _joined(_points(text, now_ms), text)
+    points = _joined(_points(text, min(max(now_ms, _EARLIEST_MS), _LATEST_MS)), text)
     found: list[Period] = []
     at = 0
     while at < len(points):
