@@ -115,7 +115,9 @@ def test_a_limit_ends_a_deletion_early_and_asking_again_goes_on(hw: Headwater) -
 
 def test_the_routes_say_what_was_deleted(tmp_path: Path) -> None:
     with serving(settings_in(tmp_path)) as url, httpx.Client(base_url=url) as api:
-        api.post("/v1/topics/t/records?wait=searchable", json={"records": [{"value": v, "key": "k"} for v in ("a b", "c", "d")]})
+        api.post(
+            "/v1/topics/t/records?wait=searchable", json={"records": [{"value": v, "key": "k"} for v in ("a b", "c", "d")]}
+        )
         assert api.delete("/v1/topics/t/records?key=k&dry_run=true").json()["matched"] == 3
         assert api.delete("/v1/topics/t/records/0/0").json() == {
             "topic": "t", "matched": 1, "deleted": 1, "dry_run": False, "more": False,
@@ -162,7 +164,9 @@ def test_thousands_go_while_others_come_and_nothing_else_is_lost(tmp_path: Path)
     async def main(engine: Engine) -> None:
         await engine.create_topic("t", passages="template")
         for start in range(0, 12_000, 4000):
-            await engine.append("t", [{"key": f"k{n % 3}", "value": f"request {n} took {n} ms"} for n in range(start, start + 4000)])
+            await engine.append(
+                "t", [{"key": f"k{n % 3}", "value": f"request {n} took {n} ms"} for n in range(start, start + 4000)]
+            )
 
         async def more() -> None:
             for n in range(40):
