@@ -10,6 +10,7 @@ import typer
 
 from headwater.cli import output
 from headwater.cli.session import Data, Json, Jsonl, Since, Topics, Until, Url, names_of, session
+from headwater.cli.words import QueryCommand
 from headwater.visible import visible
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def add(app: typer.Typer) -> None:
-    app.command()(ask)
+    app.command(cls=QueryCommand)(ask)
 
 
 def ask(

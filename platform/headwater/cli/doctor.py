@@ -138,7 +138,8 @@ def _database(settings: Settings) -> tuple[str, str]:
         connection.close()
     except apsw.Error as error:
         return f"{log} cannot be read: {error}", f"mv {log} {log}.damaged"
-    seen = f"{version}; log of {output.size(log.stat().st_size)}: {verdict}"
+    held = sum(p.stat().st_size for p in (log, log.with_name("log.db-wal")) if p.exists())
+    seen = f"{version}; log of {output.size(held)}: {verdict}"
     return seen, "" if verdict == "ok" else f"mv {log} {log}.damaged"
 
 

@@ -62,9 +62,12 @@ def up(
             ready=lambda url: _say_ready(url, loaded.settings, paths or [], data),
         )
     except OwnedError as error:
-        if error.url:
-            output.say(f"a daemon is running already, at {error.url}; `headwater status` shows what it does")
-        raise
+        where = f" at {error.url}" if error.url else ""
+        raise OwnedError(
+            f"{loaded.settings.path} is in use by another process{where}; `headwater status` shows what it does, "
+            "`headwater up --data DIR` serves another directory",
+            url=error.url,
+        ) from error
     output.say("stopped; what was acknowledged is stored")
 
 
@@ -145,8 +148,6 @@ def status(json: Json = False, data: Data = None, url: Url = None) -> None:
 
 
 def _show_status(found: Status) -> None:
-    from datetime import timedelta
-
     from headwater.cli.topics import show_topics
 
     facts: dict[str, Any] = {
@@ -154,7 +155,7 @@ def _show_status(found: Status) -> None:
         "state": "ready" if found.ready else "not ready",
         "url": found.url or "-",
         "data": found.data_dir,
-        "process": f"{found.pid}, up {timedelta(seconds=round(found.uptime_s))}",
+        "process": f"{found.pid}, up {output.duration(found.uptime_s)}",
         "model": found.model or "none: keyword search only",
     }
     for name, value in facts.items():

@@ -16,6 +16,7 @@ import typer
 
 from headwater.cli import output
 from headwater.cli.session import Csv, Data, Json, Since, Url, opening, pairs_of, session
+from headwater.cli.words import QueryCommand
 
 if TYPE_CHECKING:
     from headwater.blocking import Headwater
@@ -37,7 +38,7 @@ _KINDS = ("jsonl", "table", "log", "lines", "document")
 def add(app: typer.Typer) -> None:
     app.command()(append)
     app.command()(ingest)
-    app.command()(tail)
+    app.command(cls=QueryCommand)(tail)
 
 
 # ---------------------------------------------------------------------- append

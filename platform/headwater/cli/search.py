@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Iterator
-from datetime import timedelta
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from headwater.cli import output
 from headwater.cli.session import Csv, Data, Json, Jsonl, Since, Topics, Until, Url, names_of, pairs_of, session
+from headwater.cli.words import QueryCommand, excerpt, pattern_of, terms_of
 
 if TYPE_CHECKING:
     from headwater.composed import LiveEvent
@@ -26,13 +27,17 @@ _HIT_HEADS = (
 )  # fmt: skip
 _PATTERN_HEADS = ("count", "first_seen", "last_seen", "level", "new", "template", "passage_id", "example")
 _BAR = 40
+_SCORES = (
+    "score: 0 to 1, the share of meaning and that of words together (semantic_weight of the topic, mostly one half each); "
+    "about 0.5 is all that one of them alone can give"
+)
 
 
 def add(app: typer.Typer) -> None:
-    app.command()(search)
+    app.command(cls=QueryCommand)(search)
     app.command()(similar)
-    app.command()(patterns)
-    app.command()(timeline)
+    app.command(cls=QueryCommand)(patterns)
+    app.command(cls=QueryCommand)(timeline)
 
 
 # ---------------------------------------------------------------------- search
@@ -50,7 +55,9 @@ def search(
     ] = None,
     min_score: Annotated[float | None, typer.Option(min=0, max=1, help="Leave out hits below this score.")] = None,
     cursor: Cursor = None,
-    explain: Annotated[bool, typer.Option("--explain", help="How it was found: plan, candidates, scores, timings.")] = False,
+    explain: Annotated[
+        bool, typer.Option("--explain", help="How it was found: plan, candidates, timings, what scores mean.")
+    ] = False,
     live: Annotated[bool, typer.Option("--live", help="Print new hits as they arrive; Ctrl+C ends.")] = False,
     limit: Annotated[int | None, typer.Option(min=1, help="With --live: end after so many hits.")] = None,
     full: Full = False,
@@ -78,19 +85,23 @@ def search(
         raise typer.BadParameter("--limit goes with --live; --top-k says how many hits a search gives")
     with session(data, url) as verbs:
         if live:
-            scope: dict[str, Any] = {"topics": names_of(topics), "mode": wanted, "filters": dict(pairs_of(filters, "--filter")) or None}
-            _follow(verbs.live(query, **scope, min_score=min_score, after=cursor), form, full, limit)
+            scope: dict[str, Any] = {
+                "topics": names_of(topics),
+                "mode": wanted,
+                "filters": dict(pairs_of(filters, "--filter")) or None,
+            }
+            _follow(verbs.live(query, **scope, min_score=min_score, after=cursor), form, full, limit, query)
             return
         reply = verbs.search(
             query, topics=names_of(topics), top_k=top_k, mode=wanted, since=since, until=until,
             filters=dict(pairs_of(filters, "--filter")) or None, min_score=min_score, explain=explain, cursor=cursor,
         )  # fmt: skip
-    _show_hits(reply, form, full)
+    _show_hits(reply, form, full, query=query)
 
 
-def _follow(events: Iterator[LiveEvent], form: output.Format, full: bool, limit: int | None) -> None:
+def _follow(events: Iterator[LiveEvent], form: output.Format, full: bool, limit: int | None, query: str) -> None:
     """Print hits as they come; what was missed is said."""
-    found = 0
+    found, matching = 0, pattern_of(terms_of(query))
     if form is output.Format.CSV:
         output.show_csv(_HIT_HEADS, ())
     for event in events:
@@ -101,7 +112,7 @@ def _follow(events: Iterator[LiveEvent], form: output.Format, full: bool, limit:
         if event.hit is None:
             continue
         if form is output.Format.TEXT:
-            show_hit(event.hit, full=full)
+            show_hit(event.hit, full=full, matching=matching)
         elif form is output.Format.CSV:
             output.append_csv(_hit_row(event.hit))
         else:
@@ -153,13 +164,14 @@ def _mode(mode: str | None) -> Mode | None:
     return cast("Mode | None", mode)
 
 
-def _show_hits(reply: SearchReply, form: output.Format, full: bool, *, pages: bool = True) -> None:
+def _show_hits(reply: SearchReply, form: output.Format, full: bool, *, query: str = "", pages: bool = True) -> None:
     if form is output.Format.JSON:
         output.show_json(reply)
         return
     if form is output.Format.TEXT:
+        matching = pattern_of(terms_of(query))
         for hit in reply:
-            show_hit(hit, full=full, explain=reply.explain is not None)
+            show_hit(hit, full=full, explain=reply.explain is not None, matching=matching)
         if not reply.hits:
             output.say("nothing found")
     else:
@@ -177,14 +189,17 @@ def _hit_row(hit: Hit) -> list[Any]:
     ]  # fmt: skip
 
 
-def show_hit(hit: Hit, *, full: bool = False, explain: bool = False, most: int = _TEXT_CHARS) -> None:
-    """score, xCOUNT, address, time, level, text; for a passage that occurred more than once also its first and last time."""
+def show_hit(
+    hit: Hit, *, full: bool = False, explain: bool = False, most: int = _TEXT_CHARS, matching: re.Pattern[str] | None = None
+) -> None:
+    """score, xCOUNT, address, time, level, text; for a passage that occurred more than once also its first and last time.
+    Words that match are marked."""
     level = str(hit.attributes.get("level") or "-")
     head = (
         f"{output.style(f'{hit.score:.2f}', 'bold')}  {f'x{hit.passage.count:,}':<7}  {output.style(hit.address, 'cyan')}  "
         f"{output.when(hit.timestamp)}  {output.style(level, *output.level_style(level))}"
     )
-    output.out(f"{head}  {_text(hit, full, len(hit.address) + len(level) + 41, most)}")
+    output.out(f"{head}  {_text(hit, full, len(hit.address) + len(level) + 41, most, matching)}")
     if hit.passage.count > 1:
         template = f"  {output.line_of(hit.passage.text, None if full else 160)}" if hit.passage.text != hit.value else ""
         seen = output.span(hit.passage.first_seen, hit.passage.last_seen)
@@ -195,17 +210,26 @@ def show_hit(hit: Hit, *, full: bool = False, explain: bool = False, most: int =
         output.out(f"      {output.style(f'{scores}{distance}; passage {hit.passage.id}', 'dim')}")
 
 
-def _text(hit: Hit, full: bool, used: int, most: int) -> str:
-    """What of the record shows why it was found: from the passage's place on where the record holds several."""
-    text = hit.value
-    if hit.span is not None and hit.span.start and not full:
-        text = "…" + text[hit.span.start : hit.span.end]
-    room = output.width()
-    return output.line_of(text, None if full else most if room is None else max(2 * room - used, 60))
+def _text(hit: Hit, full: bool, used: int, most: int, matching: re.Pattern[str] | None) -> str:
+    """What of the record shows why it was found: of a long one, or one that holds several passages, the stretch of the
+    passage with the words looked for."""
+    text, wide = hit.value, output.width()
+    room = most if wide is None else max(2 * wide - used, 60)
+    if not full:
+        span = hit.span
+        if span is not None and len(text) > room:
+            part = excerpt(text[span.start : span.end], matching, room - 2)
+            before = "…" if span.start and not part.startswith("…") else ""
+            text = f"{before}{part}{'…' if span.end < len(text) and not part.endswith('…') else ''}"
+        else:
+            text = excerpt(text, matching, room)
+    shown = output.line_of(text, None if full else room + 2)
+    return matching.sub(lambda found: output.style(found.group(), "bold"), shown) if matching else shown
 
 
 def _show_explain(explain: Any, form: output.Format) -> None:
     write = output.note if form is output.Format.TEXT else output.say
+    write(_SCORES)
     for plan in explain.get("plans", ()):
         steps = "; ".join(" ".join(f"{name} {value}" for name, value in step.items()) for step in plan["steps"])
         write(f"plan of {plan['topic']} ({plan['model']}): {plan['plan']}; {plan['why']}" + (f"; {steps}" if steps else ""))
@@ -331,4 +355,4 @@ def _show_bars(reply: Timeline) -> None:
         if bucket.count and not filled:
             bar = "▏"
         output.out(f"{output.when(bucket.start)}  {bucket.count:>{room},}  {output.style(bar, 'cyan')}".rstrip())
-    output.note(f"each bar: {timedelta(seconds=reply.interval_s)}")
+    output.note(f"each bar: {output.duration(reply.interval_s)}")

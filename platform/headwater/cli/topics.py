@@ -98,17 +98,21 @@ def set_(
     name: Name,
     retention: Retention = None,
     field: Field = None,
+    passages: Passages = None,
     setting: Setting = None,
     json: Json = False,
     data: Data = None,
     url: Url = None,
 ) -> None:
-    """Change settings. What shapes passages and partitions is fixed once there are records.
+    """Change settings.
+
+    What shapes passages and partitions is fixed once there are records: make a topic with
+    other settings and ingest again.
 
     \b
     headwater topics set logs --retention 7d --set semantic_weight=0.6
     """
-    given = _config(None, False, retention, setting, field=field)
+    given = _config(None, False, retention, setting, field=field, passages=passages)
     if not given:
         raise typer.BadParameter("nothing to change; give for example --retention 7d or --set semantic_weight=0.6")
     with session(data, url) as verbs:
