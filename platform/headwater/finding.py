@@ -151,7 +151,8 @@ class Finding:
 def checked(vector: Sequence[float]) -> np.ndarray:
     """`(d,)` float32 of what a caller gave; UsageError for anything that cannot be compared."""
     try:
-        query = np.asarray(vector, np.float32)
+        with np.errstate(over="ignore"):  # it is infinite then, and refused below
+            query = np.asarray(vector, np.float64).astype(np.float32)
     except (TypeError, ValueError, OverflowError) as error:
         raise UsageError("a vector is a list of numbers") from error
     if query.ndim != 1 or not len(query):

@@ -129,11 +129,12 @@ class Live:
             for name, reading in list(readings.items()):
                 before = reading.at
                 lost, found = await anyio.to_thread.run_sync(self._judge, wanted, reading, vectors)
-                moved |= reading.at > before
+                end = reading.at
+                moved |= end > before
                 if lost:
+                    reading.at = before + lost
                     told = _cursor(readings)
                     yield LiveEvent("skipped", told, skipped=lost, topic=name)
-                end = reading.at
                 for seq, hit in found:
                     reading.at = seq + 1
                     told, told_at = _cursor(readings), time.monotonic()
@@ -180,9 +181,7 @@ class Live:
 
     # ------------------------------------------------------------------ judging, in a thread
 
-    def _judge(
-        self, wanted: Wish, reading: _Reading, vectors: Mapping[str, np.ndarray]
-    ) -> tuple[int, list[tuple[int, Hit]]]:
+    def _judge(self, wanted: Wish, reading: _Reading, vectors: Mapping[str, np.ndarray]) -> tuple[int, list[tuple[int, Hit]]]:
         """Judge the next records: how many went before they could be read, and (seq, hit) of those that match."""
         topic, row = reading.topic, self._log.topic(reading.topic.row.name)
         lost = max(row.first_seq - reading.at, 0)
