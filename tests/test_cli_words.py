@@ -12,15 +12,6 @@ from headwater.cli.app import app
 from headwater.cli.words import excerpt, parted, pattern_of, terms_of
 
 OPTIONS = dict.fromkeys(("--top-k", "-k", "--topics", "-t", "--filter", "-f"), True) | {"--json": False, "--help": False}
-    "--top-k": True,
-    "-k": True,
-    "--topics": True,
-    "-t": True,
-    "--filter": True,
-    "-f": True,
-    "--json": False,
-    "--help": False,
-}
 
 
 @pytest.mark.parametrize(
