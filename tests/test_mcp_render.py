@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -213,6 +214,15 @@ def test_detailed_replies_carry_attributes_and_scores() -> None:
     )
     assert _inside(reply) == ["key=k host=h1 m"]
     assert "keyword=0.50" in reply
+
+
+def test_that_there_is_no_answer_is_said_in_our_own_words_outside_fences() -> None:
+    said = "No answer: the 12 records of logs were searched and none supports one well enough."
+    answer = Answer("a", "q", said, (), (), True, 0.1, Coverage(), "extractive", {}, {})
+    reply = render.ask(answer, Page())
+    assert said in _outside(reply)
+    assert "data-" not in reply
+    assert said not in _outside(render.ask(replace(answer, model="another"), Page()))
 
 
 def test_what_a_writer_of_records_decides_stands_only_inside_fences() -> None:

@@ -25,6 +25,7 @@ from headwater.errors import (
     LimitError,
     StorageError,
     UnreachableError,
+    UsageError,
     WaitTimeout,
 )
 from headwater.records import SearchReply
@@ -246,6 +247,32 @@ def test_wrong_arguments_are_answered_with_what_to_mend_and_never_with_their_val
         assert "there are topics, search" in await _refused(client, "drop_everything")
 
     _with(verbs, body)
+
+
+def test_what_is_similar_to_a_record_is_asked_by_the_address_other_tools_give(verbs: MemoryVerbs) -> None:
+    async def body(client: Client) -> None:
+        one = re.sub(r"data-\w+", "data", await _call(client, "similar", address="logs/0/3"))
+        two = re.sub(r"data-\w+", "data", await _call(client, "similar", topic="logs", offset=3))
+        assert one == two
+        assert one == re.sub(r"data-\w+", "data", await _call(client, "similar", address="logs/0/3", topic="logs", offset=3))
+        assert "address=logs/0/42" in await _refused(client, "similar", topic="logs")
+        assert "different records" in await _refused(client, "similar", address="logs/0/3", topic="logs", offset=4)
+        assert "topic/partition/offset" in await _refused(client, "similar", address="logs")
+
+    _with(verbs, body)
+
+
+def test_an_error_names_tools_and_not_the_commands_of_people() -> None:
+    class Failing(MemoryVerbs):
+        async def search(self, q: str, **_: Any) -> SearchReply:
+            raise UsageError("no topic 'x'; `headwater topics` lists them; `headwater index create x` adds meaning search")
+
+    async def body(client: Client) -> None:
+        text = await _refused(client, "search", q="x")
+        assert "the tool `topics` lists them" in text
+        assert "`headwater index create x`, which is the user's to run, adds" in text
+
+    _with(Failing(), body)
 
 
 @pytest.mark.parametrize(

@@ -42,6 +42,7 @@ _SHOWN = {"concise": 110, "detailed": 700}  # tokens of one record's text
 _QUOTE = 90
 _SLACK = 24  # a note of what was cut costs about as much as the rest of a text this little too long
 _NOTES = 3
+_OURS = "extractive"  # the model whose words for "no answer" are Headwater's own, and of no record
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +139,9 @@ def ask(answer: Answer, page: Page) -> str:
     body = clip(visible(answer.text), min(page.max_tokens * 3 // 5, page.max_tokens - 240))
     left = len(answer.text) - _consumed(answer.text, body)
     parts = [head]
-    if answer.text or answer.citations:
+    if answer.abstained and answer.model == _OURS:
+        parts.append(body)
+    elif answer.text or answer.citations:
         parts += [fence.legend, fence(body) + (f"\n… ({left} more characters; raise max_tokens)" if left > 0 else "")]
     if answer.unsupported:
         parts.append(f"{_count(len(answer.unsupported), 'sentence')} of it without a verified citation")

@@ -15,7 +15,7 @@ from mcp.types import ToolAnnotations
 from pydantic import BeforeValidator, Field
 
 from headwater.errors import UsageError
-from headwater.records import Mode
+from headwater.records import Mode, parse_address
 from headwater.verbs import Verbs
 from headwater_mcp import render
 from headwater_mcp.render import Page
@@ -101,8 +101,9 @@ class Tools:
 
     async def similar(
         self,
-        topic: TopicName,
-        offset: Whole,
+        address: Annotated[str | None, Field(max_length=200, description="of the record, such as logs/0/42")] = None,
+        topic: Annotated[str | None, Field(max_length=100, description="with offset: instead of address")] = None,
+        offset: Annotated[int | None, Field(ge=0)] = None,
         partition: Whole = 0,
         top_k: TopK = 10,
         topics: Topics = None,
@@ -110,9 +111,10 @@ class Tools:
         response_format: Format = "concise",
         max_tokens: MaxTokens = 6000,
     ) -> str:
-        """Find records whose meaning is nearest to a record you have (logs/0/42 is topic=logs, partition=0, offset=42): has
-        this happened before, who else reports it? topics chooses where to look, such as old tickets for a new log line."""
+        """Find records whose meaning is nearest to a record you have (its address as other tools give it): has this happened
+        before, who else reports it? topics chooses where to look, such as old tickets for a new log line."""
         page = _page(cursor, response_format, max_tokens)
+        topic, partition, offset = _place(address, topic, partition, offset)
         reply = await self._verbs.similar(topic, offset=offset, partition=partition, top_k=top_k, topics=topics)
         whole = replace(reply, coverage=replace(reply.coverage, next_cursor=None))  # the verb itself has no pages
         return render.search(whole, page, "similar")
@@ -207,6 +209,19 @@ def _slim(schema: dict[str, Any]) -> dict[str, Any]:
         }
     slim = {key: value for key, value in schema.items() if key not in ("title", "properties")}
     return {**slim, "properties": properties, "additionalProperties": False}
+
+
+def _place(address: str | None, topic: str | None, partition: int, offset: int | None) -> tuple[str, int, int]:
+    """The record that is meant. Raises UsageError where none, or two different ones, are."""
+    given = None if topic is None or offset is None else (topic, partition, offset)
+    if address is None:
+        if given is None:
+            raise UsageError("say which record: address=logs/0/42, or topic and offset")
+        return given
+    found = parse_address(address)
+    if given not in (None, found) or (given is None and (topic not in (None, found[0]) or offset not in (None, found[2]))):
+        raise UsageError("address and topic, partition, offset name different records; give the address alone")
+    return found
 
 
 def _page(cursor: str | None, response_format: render.Format, max_tokens: int) -> Page:
