@@ -126,7 +126,7 @@ def test_what_is_new_since_an_event_is_told_from_patterns_with_what_was_known(sh
     answer = shop.ask("what is new since the 12:30 deploy, and has anyone seen it before?")
     lines = told(shop, answer)
     assert lines[0].startswith(
-        'I read "since the 12:30 deploy" as `payments 2.14 rolled out to production` (deploys, 2026-03-10'
+        'I read "since the 12:30 deploy" as `payments 2.14 rolled out to production` (deploys payments, 2026-03-10'
     )
     assert lines[1] == "New in logs, the worst first:"
     assert "cannot borrow a connection" in lines[2]

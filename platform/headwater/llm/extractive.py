@@ -159,8 +159,10 @@ async def extract(
     picked = _pick(ranked, vectors, limit_sentences, worth)
     confidence = _confidence(best, evidence[best.index].score, vectors is not None)
     counts = (len(units), len(chosen) if vectors is not None else 0)
-    if confidence < threshold or not _names_found(question, evidence):
-        return Extract((), min(confidence, threshold / 2), True, *counts, nearest)
+    if not _names_found(question, evidence):
+        confidence = min(confidence, threshold / 2)
+    if confidence < threshold:
+        return Extract((), confidence, True, *counts, nearest)
     if asks_for_a_course(question) and all(evidence[u.index].kind != "chunks" for u in picked):  # documents are no events
         last = bool(_LAST.search(question))
         picked.sort(key=lambda u: _when(evidence[u.index], last=last), reverse=last)

@@ -11,11 +11,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
+from headwater.chunks import sentences
 from headwater.errors import UsageError
 from headwater.llm.extractive import ABSTAIN_BELOW, FLOOR, Embed, Evidence, Extract, Sentence, content_words, extract
 from headwater.rag.news import busiest, count_words, last_day, tell_of, whats_new
-from headwater.rag.place import Look, Placed, Scope, named_topics, place
-from headwater.rag.say import Page, bounds, how_often, quote, stretch
+from headwater.rag.place import Look, Placed, Scope, find_events, named_topics, place
+from headwater.rag.say import Page, bounds, how_often, quote, stretch, whose
 from headwater.records import Answer, Coverage, PassageForm, SearchReply, to_ms
 
 MODEL = "extractive"
@@ -70,7 +71,7 @@ async def ask(
         reading = await _news(placed, embed)
     else:
         judge = _Judge(embed, top_k, limit_sentences, floor, threshold, clock)
-        reading = await _count(placed) or await _list(placed) or await _find(placed, judge)
+        reading = await _event(placed, now_ms) or await _count(placed) or await _list(placed) or await _find(placed, judge)
     read = clock()
     searched = reading.searched or read
     text, checked = "", reading.page.checked()
@@ -167,7 +168,7 @@ def _opened(placed: Placed) -> Page:
         start, end = _first_sentence(event.value)
         at = stretch(event.timestamp, event.timestamp)
         page.lines.append(
-            f"{placed.reading} {quote(event.value, start, end)} ({event.topic}, {at}) {page.cite(event, start, end)}."
+            f"{placed.reading} {quote(event.value, start, end)} ({whose(event)}, {at}) {page.cite(event, start, end)}."
         )
     elif placed.reading:
         page.lines.append(f"{placed.reading}:")
@@ -191,6 +192,20 @@ async def _no_such_event(placed: Placed) -> _Reading:
 
 
 # ------------------------------------------------------------------------------------------------------- count, find
+async def _event(placed: Placed, now_ms: int) -> _Reading | None:
+    """The event a question asks for, where a record tells of it."""
+    asked, scope = placed.question, placed.scope
+    found = [] if asked.asks_for is None else await find_events(asked.asks_for, scope, now_ms)
+    if not found:
+        return None
+    page, hit = Page(), found[0]
+    said = [(start, end) for start, end in sentences(hit.value)[:3]] if scope.kind_of(hit.topic) == "exact" else []
+    for start, end in said or [_first_sentence(hit.value)]:
+        at = stretch(hit.timestamp, hit.timestamp)
+        page.lines.append(f"- {quote(hit.value, start, end)} ({whose(hit)}, {at}) {page.cite(hit, start, end)}")
+    return _Reading(page, (await scope.search("", 1)).coverage)
+
+
 async def _count(placed: Placed) -> _Reading | None:
     """How many records there are of a topic, of a level, or with the words counted; None where none has them, or where
     only documents are asked: then what a search finds is the answer."""
@@ -226,7 +241,8 @@ async def _find(placed: Placed, judge: _Judge) -> _Reading:
 async def _search(placed: Placed, words: str, judge: _Judge, saying: str = "") -> _Reading:
     """What a search for `words` supports; as words, only documents do, whose passages say the content words of `saying`."""
     scope, asked = placed.scope, placed.question
-    reply = await scope.search(words, judge.top_k)
+    topics = await _events_only(scope) if placed.reading and not placed.as_words else None
+    reply = await scope.search(words, judge.top_k, topics=topics)
     evidence = _evidence(reply, scope.kind_of)
     if placed.as_words:
         needed = set(content_words(saying))
@@ -242,10 +258,18 @@ async def _search(placed: Placed, words: str, judge: _Judge, saying: str = "") -
         said = tuple(sorted(said, key=lambda s: _began(evidence[s.index])))
     lines = [_line(page, scope, evidence[s.index], s) for s in said]
     page.lines += [f"- {line}" for line in lines] if len(lines) > 1 or page.lines else lines
-    if said and asked.intent == "seen-before":
+    if asked.intent == "seen-before" and not placed.as_words:
         patterns = [evidence[s.index] for s in said if evidence[s.index].kind == "template"]
-        await tell_of(scope, page, words, patterns, judge.embed)
+        told = await tell_of(scope, page, words, patterns, judge.embed)
+        if told and found.abstained:
+            return _Reading(page, reply.coverage, False, judge.threshold, found, evidence, searched=searched)
     return _Reading(page, reply.coverage, found.abstained, found.confidence, found, evidence, searched=searched)
+
+
+async def _events_only(scope: Scope) -> list[str] | None:
+    """The topics that are not of documents, whose time is that of their delivery; None where there are no others."""
+    topics = (await scope.search("", 1)).coverage.topics
+    return [t for t in topics if scope.kind_of(t) != "chunks"] or None
 
 
 async def _list(placed: Placed) -> _Reading | None:
@@ -265,7 +289,7 @@ async def _list(placed: Placed) -> _Reading | None:
     for hit in sorted(reply, key=lambda h: (h.timestamp, h.address)):
         start, end = _first_sentence(hit.value)
         at = stretch(hit.timestamp, hit.timestamp)
-        page.lines.append(f"- {quote(hit.value, start, end)} ({at}) {page.cite(hit, start, end)}")
+        page.lines.append(f"- {quote(hit.value, start, end)} ({whose(hit)}, {at}) {page.cite(hit, start, end)}")
     left = max(reply.coverage.searched - len(reply), 0)
     notes = (*reply.coverage.notes, *([f"older records not shown: {left:,}"] if left else []))
     return _Reading(page, replace(reply.coverage, omitted=left, truncated=left > 0, notes=notes), confidence=1.0)

@@ -17,7 +17,7 @@ from headwater.chunks import sentences
 from headwater.levels import LEVELS, canonical_level
 from headwater.llm.extractive import LONGEST_SENTENCE, Embed, Evidence, content_words, tells_trouble
 from headwater.rag.place import Placed, Scope, named_topics, when
-from headwater.rag.say import Page, bounds, how_often, quote
+from headwater.rag.say import Page, bounds, how_often, quote, whose
 from headwater.records import Hit, Mode, Pattern, Record, to_ms
 
 MOST_NEW = 8  # patterns shown
@@ -36,7 +36,6 @@ _WILDCARD = re.compile(r"<[^<>\s]{0,20}>")
 _REMEDY = re.compile(
     r"\b(?:fix(?:ed)?|solved|resolved|mended|rolled? back|rolling back|root cause|worked around|workaround)\b", re.IGNORECASE
 )
-_NAME = re.compile(r"[\w.:-]{1,40}")
 WARN = LEVELS.index("warn")
 
 
@@ -225,8 +224,8 @@ async def _tell_nearest(
     return bool(near)
 
 
-async def tell_of(scope: Scope, page: Page, words: str, patterns: Sequence[Evidence], embed: Embed | None) -> None:
-    """Write what people and documents tell of some words and of patterns that the page cites already."""
+async def tell_of(scope: Scope, page: Page, words: str, patterns: Sequence[Evidence], embed: Embed | None) -> bool:
+    """Write what people and documents tell of some words and of patterns that the page cites already; whether they do."""
     texts = [plain(words), *(plain(item.passage.text) for item in patterns)]
     mark = {i: f"[{_claim_of(page, item.address)}]" for i, item in enumerate(patterns, 1)}
     cited = {c.address for c in page.claims}
@@ -236,6 +235,7 @@ async def tell_of(scope: Scope, page: Page, words: str, patterns: Sequence[Evide
     page.lines += [await _known_bullet(page, k, texts, mark, embed) for k in found]
     if patterns and not found:
         await _tell_nearest(scope, page, texts, homes, mark, embed)
+    return bool(found)
 
 
 def _claim_of(page: Page, address: str) -> int:
@@ -272,9 +272,8 @@ async def _known_bullet(page: Page, item: Known, texts: Sequence[str], mark: Map
     spans = await _telling_sentences(hit, texts[best], embed)
     said = " ... ".join(quote(hit.value, *span) for span in spans)
     marks = "".join(page.cite(hit, *span) for span in spans)
-    whose = f"{hit.topic} {hit.key}" if hit.key and _NAME.fullmatch(hit.key) else hit.topic
     like = "".join(mark[i] for i in sorted(item.like) if i in mark and (item.like[i] >= HINT or i == best))
-    return f"- {said} ({whose}, {hit.timestamp:%Y-%m-%d %H:%M} UTC) {marks}{f', like {like}' if like else ''}"
+    return f"- {said} ({whose(hit)}, {hit.timestamp:%Y-%m-%d %H:%M} UTC) {marks}{f', like {like}' if like else ''}"
 
 
 async def _telling_sentences(hit: Hit, text: str, embed: Embed | None) -> list[tuple[int, int]]:

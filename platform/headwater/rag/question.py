@@ -44,8 +44,9 @@ class Event:
 @dataclass(frozen=True, slots=True)
 class Question:
     """A question as read. `words` is its text without times, event and the frame of its intent; `subject` the content
-    words among them. `trouble`: only what went wrong is asked for. `fresh`: only what is new, not all that happened. `counted`
-    are the words behind "how many", `counted_level` the level that one more, `counted_word`, names."""
+    words among them. `trouble`: only what went wrong is asked for. `fresh`: only what is new, not all that happened.
+    `asks_for` is an event that is itself the answer ("what was the last deploy?"). `counted` are the words behind "how
+    many", `counted_level` the level that one more of them, `counted_word`, names."""
 
     text: str
     intent: Intent
@@ -56,6 +57,7 @@ class Question:
     seen_before: bool = False
     trouble: bool = False
     fresh: bool = False
+    asks_for: Event | None = None
     counted: tuple[str, ...] = ()
     counted_level: str = ""
     counted_word: str = ""
@@ -87,7 +89,7 @@ def understand(text: str, now_ms: int) -> Question:
         intent = "count"
     elif _WHEN.search(asked):
         intent = "when"
-    return Question(text, intent, words, subject, period, event, seen is not None, trouble, fresh,
+    return Question(text, intent, words, subject, period, event, seen is not None, trouble, fresh, _event_asked(text),
                     *_counted(asked))  # fmt: skip
 
 
@@ -108,8 +110,14 @@ _SEEN = re.compile(
     r"|(?:are|were|is|was|have)\s+there\s+(?:been\s+)?(?:any\s+|an?\s+)?(?:similar|earlier|previous|comparable)\s+"
     r"(?:incidents?|issues?|problems?|tickets?|outages?|cases?|reports?)(?:\s+(?:like\s+(?:it|this|that)|before))?"
     r"|(?:any|show|find|list)\s+(?:me\s+)?(?:the\s+)?similar\s+(?:past\s+)?(?:incidents?|issues?|problems?|tickets?|outages?|cases?)"
+    r"|(?<=\s)(?:before|previously|in the past)(?=\s*\?)"
     r"|(?:is|was)\s+(?:it|this|that)\s+(?:an?\s+)?known(?:\s+(?:issue|problem|bug))?"
     r")\s*[?.!]*",
+    re.IGNORECASE,
+)
+_ASKED = re.compile(
+    r"^\s*(?:what|which|when)\b.{0,20}?\b(?:last|latest|newest|most recent)\s+(?P<about>(?:[\w.-]+\s+){0,2}?)"
+    r"(?P<kind>deploy(?:ment)?|release|rollout|rollback|restart|reboot|incident|outage)\b(?P<of>\s+of\s+[\w.-]+)?\s*\??\s*$",
     re.IGNORECASE,
 )
 _NEW = re.compile(
@@ -132,7 +140,7 @@ _FRAME = frozenset(content_words(
     "fail failed failing failure failures break broke broken breaking error errors wrong problem problems crash crashed issue "
     "issues exception exceptions warning warnings outage incident trouble bad all any else now then since after just recently "
     "recent latest last only please also system systems service services us me here out up down type types sort sorts "
-    "everywhere anywhere ever still got unusual strange odd interesting many much often number "
+    "everywhere anywhere ever still got logged reported unusual strange odd interesting many much often number "
     "count times before already earlier s"
 ))  # fmt: skip
 
@@ -224,6 +232,15 @@ def _event(text: str, now_ms: int) -> Event | None:
     kind = _KIND_OF[match["kind"].lower()]
     before = match["side"].lower() in ("before", "until")
     return Event(match.start(), end, text[match.start() : end], kind, before, clock, day, about, bool(set(middle) & _NEWEST))
+
+
+def _event_asked(text: str) -> Event | None:
+    match = _ASKED.search(text)
+    if match is None:
+        return None
+    words = re.findall(r"\w[\w.-]*", f"{match['about']} {match['of'] or ''}")
+    about = tuple(w for w in words if w.lower() not in {*_ARTICLES, "of"})
+    return Event(*match.span(), text, _KIND_OF[match["kind"].lower()], False, None, None, about, True)
 
 
 def _without(text: str, spans: list[tuple[int, int]], *, keep: bool = False) -> str:

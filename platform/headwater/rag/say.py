@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Protocol
 
 from headwater.rag.citations import Checked, Claim, Quotable, check
-from headwater.records import from_ms, to_ms
+from headwater.records import Hit, from_ms, to_ms
 from headwater.visible import visible
 
 
@@ -76,6 +77,14 @@ def how_often(seen: Seen, at: datetime, since_ms: int | None = None, until_ms: i
     inside = (since_ms is None or to_ms(seen.first_seen) >= since_ms) and (until_ms is None or to_ms(seen.last_seen) < until_ms)
     when = stretch(seen.first_seen, seen.last_seen) if inside else f"this one {stretch(at, at)}"
     return f"{seen.count:,} times, {when}"
+
+
+_NAME = re.compile(r"[\w.:-]{1,40}")
+
+
+def whose(hit: Hit) -> str:
+    """A record's topic, and its key where that is a name."""
+    return f"{hit.topic} {hit.key}" if hit.key and _NAME.fullmatch(hit.key) else hit.topic
 
 
 def bounds(since_ms: int | None, until_ms: int | None) -> str:
