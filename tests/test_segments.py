@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -16,7 +15,7 @@ import numpy as np
 import pytest
 
 from headwater.errors import DamageError, StorageError
-from headwater.vectors import Hnsw, SegmentRow, VectorIndex, segment
+from headwater.vectors import Hnsw, SegmentRow, VectorIndex, building
 from headwater.vectors.chroma import Clients, connect, create
 from vector_catalogue import SqliteCatalogue
 
@@ -258,7 +257,7 @@ def test_a_killed_builder_leaves_nothing_behind_and_is_tried_again(
         return child
 
     with monkeypatch.context() as patch:
-        patch.setattr(segment.subprocess, "Popen", doomed)
+        patch.setattr(building.subprocess, "Popen", doomed)
         with pytest.raises(DamageError, match="status -9"):
             index.maintain()
     assert directories(tmp_path) == []
@@ -284,55 +283,6 @@ def test_what_a_crash_left_behind_is_removed_and_other_files_are_not(
         (tmp_path / "index" / name / "ids.npy").write_bytes(b"x")
     opened()
     assert directories(tmp_path) == ["notes"]
-
-
-def _truncate(path: Path) -> None:
-    os.truncate(path, path.stat().st_size // 2)
-
-
-def _flip(path: Path) -> None:
-    with path.open("r+b") as file:
-        file.seek(path.stat().st_size // 2)
-        byte = file.read(1)
-        file.seek(-1, os.SEEK_CUR)
-        file.write(bytes([byte[0] ^ 0xFF]))
-
-
-def test_damage_is_found_before_it_is_read_answered_exactly_and_mended(
-    tmp_path: Path, catalogue: SqliteCatalogue, opened: Open
-) -> None:
-    index = opened()
-    fill(index, catalogue, 0, N)
-    index.maintain()
-    index.close()
-    (row,) = catalogue.segments()
-    home, spare = tmp_path / "index" / row.name, tmp_path / "spare"
-    shutil.copytree(home, spare)
-    harm: list[tuple[str, Callable[[Path], None]]] = [
-        ("chroma/chroma.sqlite3", _flip),
-        ("chroma/*/link_lists.bin", _flip),
-        ("chroma/*/index_metadata.pickle", _truncate),
-        ("vectors.npy", _flip),
-        ("ids.npy", Path.unlink),
-        ("chroma/*/data_level0.bin", _truncate),
-    ]
-    for pattern, damage in harm:
-        if not home.exists():
-            shutil.copytree(spare, home)
-            catalogue.commit_segment(row, np.arange(N), [])
-        (victim,) = home.glob(pattern)
-        damage(victim)
-        index = opened()
-        assert recall(index, N) == 1, pattern
-        assert index.search(random_vectors(1)[0], 3).exact
-        assert index.counts.tail == N
-        assert row.name in index.counts.problems[0]
-        assert catalogue.segments() == []
-        assert not home.exists()
-    settle(index)
-    assert index.counts.problems == ()
-    assert index.counts.segments[0].living == N
-    assert recall(index, N) >= 0.95
 
 
 def test_a_catalogued_segment_without_files_is_searched_from_the_log(
@@ -363,8 +313,8 @@ def test_a_full_disk_refuses_a_build_and_keeps_the_tail(
 ) -> None:
     index = opened()
     fill(index, catalogue, 0, N)
-    usage = type(segment.shutil.disk_usage(tmp_path))
-    monkeypatch.setattr(segment.shutil, "disk_usage", lambda path: usage(100, 99, 1))
+    usage = type(building.shutil.disk_usage(tmp_path))
+    monkeypatch.setattr(building.shutil, "disk_usage", lambda path: usage(100, 99, 1))
     with pytest.raises(StorageError, match="disk"):
         index.maintain()
     assert directories(tmp_path) == []

@@ -20,12 +20,12 @@ from typing import Any
 import numpy as np
 
 from headwater.errors import DamageError, StorageError
+from headwater.vectors.files import WORKING
 from headwater.vectors.space import Floats, Ints
 
 COLLECTION = "passages"
-MOST_IDS = 4096
-"""Ids asked for in one query; beyond it an exact scan is no slower."""
-WORKING = "open-"
+MOST_IDS = 8192
+"""Ids asked for in one query; beyond it an exact scan is not much slower."""
 _SPACES = {"cosine": "cosine", "euclidean": "l2", "dot": "ip"}
 
 
@@ -95,9 +95,12 @@ class Clients:
         self._lock = threading.Lock()
         self._open: OrderedDict[Path, _Open] = OrderedDict()
 
-    def query(self, database: Path, queries: Floats, k: int) -> list[Ints]:
-        """Ids of about the k nearest for each of `(m, d)` queries. The database was checked before; DamageError."""
-        with self._using(database) as collection, translated(database.parent):
+    def query(self, database: Path, queries: Floats, k: int, *, ef_search: int | None = None) -> list[Ints]:
+        """Ids of about the k nearest for each of `(m, d)` queries. The database was checked before; DamageError.
+
+        `ef_search`, where it is not what the database was built with, holds from when the database is opened.
+        """
+        with self._using(database, ef_search) as collection, translated(database.parent):
             found = collection.query(query_embeddings=list(queries), n_results=k, include=[])["ids"]
             return [np.array(ids, dtype=np.int64) for ids in found]
 
@@ -118,7 +121,7 @@ class Clients:
             return database in self._open
 
     @contextmanager
-    def _using(self, database: Path) -> Iterator[Any]:
+    def _using(self, database: Path, ef_search: int | None) -> Iterator[Any]:
         with self._lock:
             entry = self._open.setdefault(database, _Open())
             self._open.move_to_end(database)
@@ -130,7 +133,7 @@ class Clients:
         try:
             with entry.lock:
                 if entry.collection is None:
-                    _start(entry, database)
+                    _start(entry, database, ef_search)
             yield entry.collection
         finally:
             with self._lock:
@@ -140,7 +143,7 @@ class Clients:
                 _shut(entry)
 
 
-def _start(entry: _Open, database: Path) -> None:
+def _start(entry: _Open, database: Path, ef_search: int | None) -> None:
     with ExitStack() as undo:
         undo.callback(_shut, entry)
         working = database.parent.with_name(f"{WORKING}{secrets.token_hex(8)}")
@@ -155,6 +158,8 @@ def _start(entry: _Open, database: Path) -> None:
         entry.client = connect(working)
         with translated(database.parent):
             entry.collection = entry.client.get_collection(COLLECTION, embedding_function=None)
+            if ef_search is not None:
+                entry.collection.modify(configuration={"hnsw": {"ef_search": ef_search}})
         undo.pop_all()
 
 

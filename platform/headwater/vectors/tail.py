@@ -19,21 +19,34 @@ from headwater.vectors.space import Floats, Ints, Space, nearest
 
 Bools = npt.NDArray[np.bool_]
 BLOCK_BYTES = 8_388_608
+_MOST_HOLES = 4
+_MARKED_FROM = 64
 _T = TypeVar("_T", bound=np.generic)
 
 
 class Lookup:
-    """Where each id is in an array of distinct ids; free while the ids ascend, which passage ids do."""
+    """Where each id is in an array of distinct ids; free while the ids ascend, which passage ids do.
 
-    __slots__ = ("_ascending", "_order", "ids")
+    `lasting`: worth a table (4 bytes for each id between the least and the greatest), if that has few holes.
+    """
 
-    def __init__(self, ids: Ints, *, ascending: bool | None = None) -> None:
+    __slots__ = ("_ascending", "_least", "_order", "_table", "ids")
+
+    def __init__(self, ids: Ints, *, ascending: bool | None = None, lasting: bool = False) -> None:
         self.ids = ids
         self._ascending = bool((ids[1:] > ids[:-1]).all()) if ascending is None else ascending
         self._order: Ints | None = None
+        self._table: npt.NDArray[np.int32] | None = None
+        if lasting and len(ids) and int(ids.max()) - int(ids.min()) < _MOST_HOLES * len(ids):
+            self._least = int(ids.min())
+            self._table = np.full(int(ids.max()) - self._least + 3, -1, np.int32)  # one more at each end, for all others
+            self._table[ids - (self._least - 1)] = np.arange(len(ids), dtype=np.int32)
 
     def positions(self, ids: Ints) -> Ints:
         """`(n,)` position of each id, -1 where it is unknown."""
+        if self._table is not None:
+            within = np.clip(ids, self._least - 1, self._least + len(self._table) - 2) - (self._least - 1)
+            return self._table[within].astype(np.int64)
         if not len(self.ids):
             return np.full(len(ids), -1, np.int64)
         if self._ascending:
@@ -50,8 +63,15 @@ class Lookup:
     def found(self, ids: Ints) -> Ints:
         """The positions of the ids that are known: ascending, each once."""
         at = self.positions(ids)
-        at = at[at >= 0]
-        return at if (at[1:] > at[:-1]).all() else np.unique(at)
+        if not (known := at >= 0).all():
+            at = at[known]
+        if (at[1:] > at[:-1]).all():
+            return at
+        if len(at) * _MARKED_FROM < len(self.ids):
+            return np.unique(at)
+        marked = np.zeros(len(self.ids), np.bool_)
+        marked[at] = True
+        return np.flatnonzero(marked).astype(np.int64, copy=False)
 
 
 @dataclass(frozen=True, slots=True)
