@@ -25,7 +25,7 @@ import numpy.typing as npt
 from headwater.keyword import KeywordIndex, Scope
 from headwater.keyword_scope import reads_text
 from headwater.topicindex import TopicIndex
-from headwater.vectors import VectorIndex
+from headwater.vectors import Neighbours, VectorIndex
 
 Ints = npt.NDArray[np.int64]
 MOST_FETCHED = 4096  # nearest passages asked of a vector index at once
@@ -172,11 +172,11 @@ class Nearness:
 
     def _in_scope(self, topic: TopicIndex, scope: Scope, passages: Collection[int], costs: Costs) -> set[int]:
         """Those of some surviving passages that have a record in scope."""
-        members = np.asarray([m for p in passages for m in topic.family(p)], np.int64)
+        members = [m for p in passages for m in topic.family(p)] if topic.aliases else list(passages)
         if costs.listed:
-            inside = _among(members, self._keyword.passage_ids(scope, distinct=costs.passages))
+            inside = _among(np.asarray(members, np.int64), self._keyword.passage_ids(scope, distinct=costs.passages))
         else:
-            inside = list(self._keyword.passages(scope, limit=len(members), passages=members.tolist()))
+            inside = list(self._keyword.passages(scope, limit=len(members), passages=members))
         return {topic.resolve(p) for p in inside}
 
 
@@ -195,12 +195,11 @@ class _Search:
         size = self.wanted
         while True:
             near = self.index.search(self.vector, size)
-            found = self._survivors(near)
-            living = self.topic.catalogue.living([n.passage for n in found])
-            found = [n for n in found if n.passage in living]
-            self.told.step("search", fetched=len(near.ids), in_scope=len(found))
-            if len(found) >= self.wanted or len(near.ids) < size:
-                return Nearest(found[: self.wanted], len(near.ids) < size, self.told)
+            ranked = self._survivors(near)
+            living = self.topic.catalogue.living(ranked)
+            self.told.step("search", fetched=len(near.ids), in_scope=len(living))
+            if len(living) >= self.wanted or len(near.ids) < size:
+                return self._reply(near, ranked, living, len(near.ids) < size)
             size *= 4
             self.told.widenings += 1
 
@@ -209,53 +208,66 @@ class _Search:
         size = self.wanted
         while len(ids):
             near = self.index.search(self.vector, size, among=ids)
-            found = self._survivors(near)
-            self.told.step("scan", compared=len(ids), in_scope=len(found))
-            if len(found) >= self.wanted or len(near.ids) < size:
-                return Nearest(found[: self.wanted], len(near.ids) < size, self.told)
+            ranked = self._survivors(near)
+            self.told.step("scan", compared=len(ids), in_scope=len(ranked))
+            if len(ranked) >= self.wanted or len(near.ids) < size:
+                return self._reply(near, ranked, ranked, len(near.ids) < size)
             size *= 2  # several of them were aliases of one passage
         return Nearest([], True, self.told)
 
     def overfetch(self, size: int, costs: Costs, in_scope: Callable[[Collection[int]], set[int]]) -> Nearest | None:
         """The nearest that are in scope, of more and more that are fetched; None once comparing exactly costs less."""
-        looked: dict[int, bool] = {}
+        looked: set[int] = set()
+        inside: set[int] = set()
+
+        def needed() -> int:
+            # what was expected counts like one more look, so that no rate is nought or sure
+            rate = (len(inside) + 1) / (len(looked) + 1 / costs.share)
+            return _needed(self.wanted - len(inside), rate)
+
         while True:
             near = self.index.search(self.vector, size)
             ranked = self._survivors(near)
+            rest = [passage for passage in ranked if passage not in looked]
             self.told.step("search", fetched=len(near.ids))
-            while True:
-                found = [n for n in ranked if looked.get(n.passage)]
-                rest = [n.passage for n in ranked if n.passage not in looked]
-                if len(found) >= self.wanted or not rest:
-                    break
-                # what was expected counts like one more look, so that no rate is nought or sure
-                rate = (len(found) + 1) / (len(looked) + 1 / costs.share)
-                more = _needed(self.wanted - len(found), rate)
-                if looked and costs.exact < costs.verify(more) + (costs.fetch(len(looked) + more) if more > len(rest) else 0):
+            while rest and len(inside) < self.wanted:
+                more = needed()
+                further = costs.fetch(len(looked) + more) if more > len(rest) else 0.0
+                if looked and costs.exact < costs.verify(more) + further:
                     return None
-                part = rest[:more]
-                inside = in_scope(part)
-                looked.update((passage, passage in inside) for passage in part)
-                self.told.step("look up", passages=len(part), in_scope=len(inside))
+                part, rest = rest[:more], rest[more:]
+                found = in_scope(part)
+                looked.update(part)
+                inside |= found
+                self.told.step("look up", passages=len(part), in_scope=len(found))
             complete = len(near.ids) < size or size >= costs.passages
-            if len(found) >= self.wanted or complete:
-                return Nearest(found[: self.wanted], complete and len(found) <= self.wanted, self.told)
+            if len(inside) >= self.wanted or complete:
+                return self._reply(near, ranked, inside, complete and not rest)
             if self.told.widenings == _WIDENINGS or size >= MOST_FETCHED:
                 return None
-            rate = (len(found) + 1) / (len(looked) + 1 / costs.share)
-            size = min(max(2 * size, len(looked) + _needed(self.wanted - len(found), rate)), MOST_FETCHED)
+            size = min(max(2 * size, len(looked) + needed()), MOST_FETCHED)
             if costs.exact < costs.fetch(size) + costs.verify(size - len(looked)):
                 return None
             self.told.widenings += 1
 
-    def _survivors(self, near: Any) -> list[Near]:
-        """Surviving passages, each once with its best score, nearest first."""
-        best: dict[int, Near] = {}
-        for id, score, distance in zip(near.ids.tolist(), near.scores.tolist(), near.distances.tolist(), strict=True):
-            passage = self.topic.resolve(id)
-            if passage not in best:
-                best[passage] = Near(passage, score, distance)
-        return list(best.values())
+    def _survivors(self, near: Neighbours) -> dict[int, int]:
+        """Surviving passage -> where its nearest vector stands in the reply, nearest first."""
+        if not self.topic.aliases:
+            return {passage: at for at, passage in enumerate(near.ids.tolist())}
+        first: dict[int, int] = {}
+        for at, passage in enumerate(near.ids.tolist()):
+            first.setdefault(self.topic.resolve(passage), at)
+        return first
+
+    def _reply(self, near: Neighbours, ranked: dict[int, int], chosen: Collection[int], complete: bool) -> Nearest:
+        """The first `wanted` of the chosen passages."""
+        found = []
+        for passage, at in ranked.items():
+            if passage in chosen:
+                found.append(Near(passage, float(near.scores[at]), float(near.distances[at])))
+                if len(found) == self.wanted:
+                    break
+        return Nearest(found, complete and len(found) == len(chosen), self.told)
 
 
 def _needed(wanted: float, rate: float) -> int:

@@ -116,6 +116,10 @@ class KeywordIndex:
         """Delete the topic's documents with an earlier seq."""
         self._delete(topic, lambda: [column_range(self._schema, "seq", None, seq)])
 
+    def delete_between(self, topic: int, start: int, end: int) -> None:
+        """Delete the topic's documents with `start` <= seq < `end`."""
+        self._delete(topic, lambda: [column_range(self._schema, "seq", start, end)])
+
     def delete_records(self, topic: int, seqs: Sequence[int]) -> None:
         """Delete the documents of these records."""
         for start in range(0, len(seqs), _TERMS):
@@ -343,8 +347,8 @@ class KeywordIndex:
             found = self._counted_ids(view, query) if distinct <= min(total // 3, _BUCKETS // 2) else None
             if found is None:
                 hits = view.searcher.search(query, max(total, 1), count=False, order_by_field="passage", order=Order.Asc).hits
-                found = np.unique(np.fromiter((passage for passage, _ in hits), np.int64, len(hits)))
-        found = found[found > 0]  # a record without passages names none
+                found = np.fromiter([passage for passage, _ in hits], np.int64, len(hits))
+        found = found[np.diff(found, prepend=0) > 0]  # each once, and 0 is of a record without passages
         found.flags.writeable = False
         view.passages.keep(key, found, found.nbytes + len(key) + 200)
         return found

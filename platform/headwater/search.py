@@ -78,7 +78,7 @@ class Plan:
         """How many candidates are ranked at first, of each kind: that of the first page on every page. By meaning alone
         the order does not change with it, unless several passages are one hit."""
         plain = self.mode == "semantic" and all(t.kind != "chunks" for t in self.topics)
-        return self.first_pool or (self.top_k + 10 if plain else self.top_k * _OVERFETCH + 20)
+        return self.first_pool or (self.top_k + 1 if plain else self.top_k * _OVERFETCH + 20)
 
 
 @dataclass(slots=True)
