@@ -188,7 +188,7 @@ def test_a_filter_that_shuns_the_meaning_asked_for_is_compared_exactly_after_one
 
 def test_the_cheaper_way_is_taken_by_the_counts() -> None:
     def costs(records: int, passages: int = 1_000_000, *, listed: bool = False) -> Costs:
-        return Costs(records, 1_000_000, passages, 0, 1, 384, listed, 0.25)
+        return Costs(records, 1_000_000, passages, 0, 1, 384, listed)
 
     def exact(c: Costs, wanted: int = 20) -> bool:
         return c.exact < c.fetch(wanted / c.share * 1.3) + c.verify(wanted / c.share)

@@ -75,18 +75,19 @@ class Costs:
     """What each way costs, in microseconds, by the counts; measured at 1,000,000 documents and 384 dimensions on 2 cores.
     Only their ratios matter.
 
-    `records` of the topic's `documents` are in scope; it has `passages`, `tail` of them outside of `segments` segments;
-    `listed`: the passages in scope are known already.
+    `records` of the topic's `documents` are in scope; it has `passages`. A search without candidates compares `scanned` of them
+    one after the other and asks `graphs` graphs. `listed`: the passages in scope are known already. `scan_us`: comparing one
+    passage of 384 components that is not beside the one before.
     """
 
     records: int
     documents: int
     passages: int
-    tail: int
-    segments: int
+    scanned: int
+    graphs: int
     dimension: int
     listed: bool
-    scan_us: float
+    scan_us: float = SCAN_US
 
     @property
     def share(self) -> float:
@@ -110,7 +111,7 @@ class Costs:
 
     def fetch(self, size: float) -> float:
         """Getting the `size` nearest of all passages."""
-        return 200 + 0.08 * self.dimension / 384 * self.tail + self.segments * (1000 + 8 * size)
+        return 200 + 0.08 * self.dimension / 384 * self.scanned + self.graphs * (1500 + 27 * size)
 
     def verify(self, number: float) -> float:
         """Looking up whether `number` passages are in scope."""
@@ -130,7 +131,7 @@ class Nearness:
     """Finds the nearest passages in scope. Thread-safe; holds no state of its own."""
 
     def __init__(self, keyword: KeywordIndex, *, scan_us: float = SCAN_US) -> None:
-        """`scan_us`: what comparing one vector of 384 components costs that is not beside the one compared before."""
+        """`scan_us`: see Costs."""
         self._keyword, self._scan_us = keyword, scan_us
 
     def nearest(
@@ -148,10 +149,10 @@ class Nearness:
             return Nearest([], True, told)
         if not narrow or (records >= documents and not reads_text(scope)):
             return search.all()
-        costs = Costs(
-            records, documents, counts.vectors, counts.tail, len(counts.segments), index.space.dimension,
-            self._keyword.holds_passage_ids(scope), self._scan_us,
-        )  # fmt: skip
+        graphs = [s for s in counts.segments if s.kind == "hnsw" and s.ready]
+        scanned = counts.vectors - sum(s.living for s in graphs)
+        listed = self._keyword.holds_passage_ids(scope)
+        costs = Costs(records, documents, counts.vectors, scanned, len(graphs), index.space.dimension, listed, self._scan_us)
         size = min(_needed(wanted, costs.share), counts.vectors, MOST_FETCHED)
         over = costs.fetch(size) + costs.verify(wanted / costs.share)
         told.why = (
