@@ -34,7 +34,7 @@ from headwater.stock import Stock
 from headwater.topicindex import TopicIndex
 from headwater.vectors import VectorIndex
 
-MIN_SCORE = 0.45  # of meaning, where the caller names none
+MIN_SCORE = 0.35  # of meaning, where the caller names none: paraphrases reach it with the default model, other subjects do not
 _BLOCK = 500  # records judged at once
 _JUDGED = 50_000  # passages whose nearness is remembered, for each topic
 _QUIET_S = 5.0  # between two events that only move the cursor
