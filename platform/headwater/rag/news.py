@@ -158,10 +158,12 @@ def rank(pattern: Pattern) -> int:
 async def _record(scope: Scope, pattern: Pattern, *, first: bool) -> Record:
     """The first record of a pattern, or any that is in scope."""
     passage = pattern.passage
-    hit = await scope.at_instant(to_ms(passage.first_seen), pattern.topic, passage.id) if first else None
-    if hit is None:
-        near = await scope.search(plain(passage.text), 30, mode="keyword", topics=[pattern.topic])
-        hit = next((h for h in near if h.passage.id == passage.id), None)
+    low, words = to_ms(passage.first_seen), plain(passage.text)
+    hit = await scope.at_instant(low, pattern.topic, passage.id) if first else None
+    for place in (scope.within(low, low + 1), scope) if first else (scope,):  # many lines may have one time
+        if hit is None:
+            near = await place.search(words, 30, mode="keyword", topics=[pattern.topic])
+            hit = next((h for h in near if h.passage.id == passage.id), None)
     return (await scope.look.read(pattern.example if hit is None else hit.address)).record
 
 
