@@ -26,7 +26,7 @@ from headwater.errors import ConfigError, EmbedError, HeadwaterError, UsageError
 from headwater.log import Log, TopicRow, add_dead_letter, set_cursor
 from headwater.passages import embedding_text
 from headwater.topicindex import Shadow, Standby, TopicIndex
-from headwater.vectors import Clients, Hnsw, VectorIndex
+from headwater.vectors import Clients, Hnsw, Ivf, VectorIndex
 
 logger = logging.getLogger(__name__)
 _STEP = 256  # passages between two semantic commits
@@ -66,6 +66,13 @@ class Embedding:
         if fallback is not None and (second is None or second.name != fallback.local.name):  # else its vectors are the shadow's
             topic.standby = self._open_standby(topic, fallback)
 
+    def configure(self, topic: TopicIndex) -> None:
+        """Tell the topic's vector indexes of its settings; they serve as they are until segments have been built anew."""
+        config = topic.config
+        hnsw = Hnsw(config.hnsw_m, config.hnsw_ef_construction, config.hnsw_ef_search)
+        for index in topic.indexes():
+            index.configure(kind=config.index_kind, hnsw=hnsw, ivf=Ivf(config.ivf_cells, config.ivf_n_probe))
+
     def _opened(self, row: TopicRow, config: TopicConfig, catalogue: Catalogue, dimension: int) -> VectorIndex:
         assert catalogue.model is not None
         vectors = VectorIndex(
@@ -73,7 +80,9 @@ class Embedding:
             catalogue,
             dimension=dimension,
             metric=config.metric,
+            kind=config.index_kind,
             hnsw=Hnsw(config.hnsw_m, config.hnsw_ef_construction, config.hnsw_ef_search),
+            ivf=Ivf(config.ivf_cells, config.ivf_n_probe),
             seal_at=self._settings.index.seal_at,
             max_segments=self._settings.index.max_segments,
             clients=self._clients,

@@ -42,6 +42,7 @@ from headwater.planning import now_ms, plan, window
 from headwater.purging import Purge
 from headwater.query import parse, parse_time
 from headwater.rag.chain import ask as answer
+from headwater.rebuilding import Rebuilding
 from headwater.records import (
     Answer,
     Appended,
@@ -112,7 +113,7 @@ class Engine:
             await self.aclose()
             raise
         self._tasks += [asyncio.create_task(self.indexer.run()), asyncio.create_task(self._housekeeping())]
-        background = (self.swaps.run(), self.stock.embedders.warm(self.settings.embedding.model))
+        background = (self.swaps.run(), self.rebuilding.run(), self.stock.embedders.warm(self.settings.embedding.model))
         self._tasks += [asyncio.create_task(work) for work in background]
         return self
 
@@ -144,8 +145,12 @@ class Engine:
             self.stock = Stock(self.log, self.keyword, self.indexer, self.settings, vectors, embedders)
             asked = Asked(self.log, self.settings.search.record_queries)
             self.finding = Finding(self.log, self.stock, self.searcher, asked)
-            self.swaps = Swaps(self.log, self.indexer, self.stock, asked, self.settings, vectors, clock_ms=now_ms)
+            self.rebuilding = Rebuilding(self.log, self.keyword, self.indexer, self.settings.ingest.batch_records)
+            self.swaps = Swaps(
+                self.log, self.indexer, self.stock, self.rebuilding, asked, self.settings, vectors, clock_ms=now_ms
+            )
             self.stock.open_all()
+            self.rebuilding.resume()
             self._opened = opened.pop_all()
 
     def _notify(self, _: Collection[int]) -> None:
@@ -409,10 +414,11 @@ class Engine:
     # ------------------------------------------------------------------ indexes
 
     async def indexes(self) -> list[IndexInfo]:
-        return [await _thread(views.index_view, self.log, topic, self.settings.index) for topic in self.stock.choose(None)]
+        return [await self.index(topic.row.name) for topic in self.stock.choose(None)]
 
     async def index(self, topic: str) -> IndexInfo:
-        return await _thread(views.index_view, self.log, self.stock.find(topic), self.settings.index)
+        found = self.stock.find(topic)
+        return await _thread(views.index_view, self.log, found, self.settings.index, self.rebuilding.progress(found))
 
     async def create_index(self, topic: str, model: str | None = None, **settings: Any) -> IndexInfo:
         await _thread(self.swaps.create, topic, model, settings)

@@ -73,7 +73,7 @@ class Indexer:
         self._log, self._keyword, self._settings = log, keyword, settings
         self._embedder_of, self._clock_ms = embedder_of, clock_ms
         self.topics: dict[int, TopicIndex] = {}
-        self._embedding = Embedding(log, settings, directory, fallback_of=fallback_of, clock_ms=clock_ms)
+        self.embedding = Embedding(log, settings, directory, fallback_of=fallback_of, clock_ms=clock_ms)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._wake_map, self._wake_embed, self._progress = asyncio.Event(), asyncio.Event(), asyncio.Event()
         self._committed, self._unmarked = 0.0, False
@@ -109,9 +109,9 @@ class Indexer:
             topic.keyword = max(topic.keyword, topic.mapped)
             self._uncommitted.pop(row.id)
         if embedder is not None:
-            self._embedding.open(topic)
-        self._embedding.open_shadow(topic, self._embedder_of)
-        self._embedding.measure(topic)
+            self.embedding.open(topic)
+        self.embedding.open_shadow(topic, self._embedder_of)
+        self.embedding.measure(topic)
         earlier, self.topics[row.id] = self.topics.get(row.id), topic
         if earlier is not None:
             earlier.close()
@@ -119,29 +119,20 @@ class Indexer:
 
     def rest(self, id: int) -> None:
         """Feed a topic no more. It is served from what it holds until it is opened anew or closed."""
-        with self._embedding.storing:
+        with self.embedding.storing:
             if (topic := self.topics.get(id)) is not None:
                 topic.closed = True
         if topic is not None:
             topic.close()
 
-    def open_shadow(self, topic: TopicIndex) -> None:
-        """Begin to make vectors of the second model that the log names for a topic."""
-        self._embedding.open_shadow(topic, self._embedder_of)
-        self.wake()
-
-    def stand_by(self, topic: TopicIndex) -> None:
-        """Have a local model ready for a topic whose model may be down."""
-        self._embedding.stand_by(topic)
-
     def exchange(self, topic: TopicIndex, heir: TopicIndex, write: Callable[[apsw.Connection], None]) -> None:
         """Commit `write` and let `heir` take the place of `topic`, with which it shares what it holds: searches under way
         end on what they began with. `busy` is held."""
-        with self._embedding.storing:
+        with self.embedding.storing:
             self._log.write(write)
             topic.closed = True
             self.topics[topic.row.id] = heir
-        self._embedding.measure(heir)
+        self.embedding.measure(heir)
         self.wake()
 
     def close_topic(self, id: int) -> None:
@@ -277,11 +268,11 @@ class Indexer:
             waits: list[float] = []
             for topic in list(self.topics.values()):
                 if topic.embedder is embedder and topic.wants_vectors and time.monotonic() >= topic.retry_at:
-                    worked |= await self._embed_step(topic, topic, self._embedding.step)
+                    worked |= await self._embed_step(topic, topic, self.embedding.step)
                 shadow = topic.shadow
                 if shadow is not None and shadow.embedder is embedder:
                     if topic.shadow_wants and time.monotonic() >= shadow.retry_at:
-                        worked |= await self._embed_step(topic, shadow, self._embedding.step_shadow)
+                        worked |= await self._embed_step(topic, shadow, self.embedding.step_shadow)
                     waits += [shadow.retry_at] if shadow.error is not None else []
                 waits += [topic.retry_at] if topic.error is not None and topic.embedder is embedder else []
             if worked:

@@ -18,7 +18,7 @@ from typing import Any
 import apsw
 
 from headwater import catalogue, shadows
-from headwater.config import EmbeddingSettings, Settings, TopicConfig, topic_config
+from headwater.config import INDEX_SETTINGS, EmbeddingSettings, Settings, TopicConfig, topic_config
 from headwater.deletion import Deletion
 from headwater.embed import Embedder, Fallback
 from headwater.embed.cache import VectorCache
@@ -34,6 +34,7 @@ from headwater.topicindex import TopicIndex
 logger = logging.getLogger(__name__)
 _FIXED = ("partitions", "passages", "field", "text_template", "dimension")
 _LIGHT = {"semantic_weight", "retention_s", "retention_bytes", "retention_records", "oversize"}  # no index is touched
+_SHAPE = set(INDEX_SETTINGS) - {"metric"}  # segments of other settings answer until they are built anew
 _RELEASE_STEP = 5000
 
 
@@ -175,9 +176,11 @@ class Stock:
         with self._indexer.busy:
             topic = self.find(name)
             changed = {key for key, value in asdict(settings).items() if getattr(topic.config, key) != value}
-            if changed <= _LIGHT:
+            if changed <= _LIGHT | _SHAPE:
                 self._log.update_topic(topic.row.id, config=given(settings))
                 topic.config = settings
+                if changed & _SHAPE:
+                    self._indexer.embedding.configure(topic)
                 return
             row = self._log.topic(name)
             self._indexer.save_marks()

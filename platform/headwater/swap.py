@@ -39,6 +39,7 @@ from headwater.errors import ConflictError, HeadwaterError, NotFoundError, Usage
 from headwater.index_records import Comparison, Found, SideBySide, SwapStep
 from headwater.indexer import Indexer
 from headwater.log import Log
+from headwater.rebuilding import Rebuilding
 from headwater.records import from_ms
 from headwater.search import unit_score
 from headwater.shadows import Asked, ShadowRow
@@ -61,11 +62,12 @@ class Swaps:
     """The second models of all topics. Methods are plain synchronous code, but for `run` and `compare`."""
 
     def __init__(
-        self, log: Log, indexer: Indexer, stock: Stock, asked: Asked, settings: Settings, directory: Path,
-        *, clock_ms: Callable[[], int],
+        self, log: Log, indexer: Indexer, stock: Stock, rebuilding: Rebuilding, asked: Asked, settings: Settings,
+        directory: Path, *, clock_ms: Callable[[], int],
     ) -> None:  # fmt: skip
         self._log, self._indexer, self._stock, self._asked = log, indexer, stock, asked
         self._settings, self._directory, self._clock_ms = settings, directory, clock_ms
+        self._rebuilding = rebuilding
 
     # ------------------------------------------------------------------ what surfaces ask for
 
@@ -93,7 +95,7 @@ class Swaps:
         held = self._log.topic(name).model
         if model is None or (model == held and not shadow):
             if not settings:
-                self._stock.rebuild(name)
+                self._rebuilding.begin(topic)
         elif topic.embedder is None:
             self._stock.set_model(name, model)
         else:
@@ -108,7 +110,11 @@ class Swaps:
         elif step == "drop":
             self.drop(name)
         elif step == "cancel":
-            self.drop(name, only=("building", "ready"))
+            topic = self._stock.find(name)
+            if self._rebuilding.progress(topic) is None and topic.shadow is not None:
+                self.drop(name, only=("building", "ready"))
+            else:
+                self._rebuilding.cancel(topic)
         else:
             raise UsageError(f"a step is cut-over, roll-back, drop or cancel, not {step!r}")
 
@@ -143,7 +149,8 @@ class Swaps:
             self._log.write(lambda db: shadows.begin(db, topic.row.id, model, config, threshold, now))
             if stands_in:
                 topic.standby = None  # from now on its vectors are the shadow's
-            self._indexer.open_shadow(topic)
+            self._indexer.embedding.open_shadow(topic, self._stock.embedders.get)
+            self._indexer.wake()
 
     def drop(self, name: str, *, only: Sequence[str] = ("building", "ready", "former")) -> None:
         """Forget the second model and its vectors; one that is being built is given up."""
@@ -210,7 +217,7 @@ class Swaps:
                     drop_vectors(db, row.topic, standby.catalogue.model)
 
             self._indexer.exchange(topic, heir, write)
-            self._indexer.stand_by(heir)
+            self._indexer.embedding.stand_by(heir)
         logger.info("topic %s is searched with %s now; %s is kept beside it", name, row.name, live)
 
     # ------------------------------------------------------------------ comparing

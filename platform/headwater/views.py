@@ -73,8 +73,8 @@ def topic_view(log: Log, row: TopicRow, topic: TopicIndex, rates: Rates, dead: i
     )
 
 
-def index_view(log: Log, topic: TopicIndex, settings: IndexSettings) -> IndexInfo:
-    """The index of one topic; its second model without samples."""
+def index_view(log: Log, topic: TopicIndex, settings: IndexSettings, rebuild: Progress | None = None) -> IndexInfo:
+    """The index of one topic, with how far a rebuild of it has come; its second model without samples."""
     mark, config, embedder = topic.watermark(), topic.config, topic.embedder
     counts = topic.vectors.counts if topic.vectors is not None else None
     problems = () if counts is None else counts.problems
@@ -82,6 +82,9 @@ def index_view(log: Log, topic: TopicIndex, settings: IndexSettings) -> IndexInf
     state = "off" if embedder is None else "stalled" if topic.error else "building" if behind else "ready"
     if state == "ready" and problems:
         state = "damaged"
+    progress = _embedding_progress(log, topic.row.id, topic.next_passage, topic.pace) if state in _GROWING else rebuild
+    if state == "ready" and (progress := rebuild or _segments_progress(topic)) is not None:
+        state = "building"
     return IndexInfo(
         topic=topic.row.name,
         model=None if embedder is None else embedder.name,
@@ -95,20 +98,29 @@ def index_view(log: Log, topic: TopicIndex, settings: IndexSettings) -> IndexInf
         segments=()
         if counts is None
         else tuple(
-            {"name": s.name, "count": s.living, "dead": s.dead, "bytes": s.bytes, "recall": s.recall} for s in counts.segments
+            {"name": s.name, "kind": s.kind, "count": s.living, "dead": s.dead, "bytes": s.bytes, "recall": s.recall}
+            for s in counts.segments
         ),
         state=state,
         error=topic.error or "; ".join(problems) or None,
         kind=config.index_kind,
         ivf={"cells": config.ivf_cells, "n_probe": config.ivf_n_probe},
         dead=0 if counts is None else counts.dead,
-        progress=_embedding_progress(log, topic.row.id, topic.next_passage, topic.pace) if state in _GROWING else None,
+        progress=progress,
         problems=problems,
         shadow=None if topic.shadow is None else shadow_view(log, topic, settings, samples=False),
     )
 
 
 _GROWING = ("building", "stalled")
+
+
+def _segments_progress(topic: TopicIndex) -> Progress | None:
+    """Segments that are to be built for changed settings; None where all are as they should be."""
+    segments = () if topic.vectors is None else topic.vectors.counts.segments
+    if not any(one.due == "settings" for one in segments):
+        return None
+    return Progress("segments", sum(one.due is None for one in segments), len(segments), 0.0, None)
 
 
 def _embedding_progress(log: Log, topic: int, start: int, pace: Pace) -> Progress:
