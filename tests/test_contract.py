@@ -237,7 +237,7 @@ def test_every_verb_has_a_method_with_its_signature_and_words() -> None:
 def test_the_exported_names_are_these_and_cost_nothing_to_import() -> None:
     assert set(headwater.__all__) == {
         "MEMORY", "__version__", "aconnect", "aopen", "connect", "open",
-        "AskEvent", "Client", "Engine", "Headwater", "Settings", "TopicConfig", "Verbs",
+        "AskEvent", "Client", "Deleted", "Engine", "Headwater", "LiveEvent", "Purged", "Settings", "TopicConfig", "Verbs",
         "AuthError", "ConfigError", "ConflictError", "DamageError", "EmbedError", "HeadwaterError", "LimitError",
         "NotFoundError", "OwnedError", "QueryError", "StorageError", "UnreachableError", "UsageError", "WaitTimeout",
         "Answer", "Appended", "Bucket", "Citation", "Coverage", "DeadLetter", "Draft", "Embedded", "Hit", "IndexInfo",

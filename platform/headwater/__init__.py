@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from headwater.blocking import Headwater
     from headwater.client import Client
-    from headwater.composed import AskEvent
+    from headwater.composed import AskEvent, LiveEvent
     from headwater.config import Settings, TopicConfig
     from headwater.engine import Engine
     from headwater.errors import (
@@ -63,6 +63,7 @@ if TYPE_CHECKING:
         Topic,
         Watermark,
     )
+    from headwater.removals import Deleted, Purged
     from headwater.verbs import Verbs
 
     __version__: str
@@ -72,7 +73,7 @@ MEMORY = ":memory:"
 _HOMES = {
     "blocking": ("Headwater",),
     "client": ("Client",),
-    "composed": ("AskEvent",),
+    "composed": ("AskEvent", "LiveEvent"),
     "config": ("Settings", "TopicConfig"),
     "engine": ("Engine",),
     "errors": (
@@ -84,6 +85,7 @@ _HOMES = {
         "Passage", "Pattern", "PatternsReply", "Receipt", "Record", "RecordView", "SearchReply", "SourceInfo", "Span", "Status",
         "Timeline", "Topic", "Watermark",
     ),
+    "removals": ("Deleted", "Purged"),
     "verbs": ("Verbs",),
 }  # fmt: skip
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
@@ -186,6 +188,7 @@ __all__ = [
     "Coverage",
     "DamageError",
     "DeadLetter",
+    "Deleted",
     "Draft",
     "EmbedError",
     "Embedded",
@@ -195,12 +198,14 @@ __all__ = [
     "Hit",
     "IndexInfo",
     "LimitError",
+    "LiveEvent",
     "NotFoundError",
     "OwnedError",
     "Page",
     "Passage",
     "Pattern",
     "PatternsReply",
+    "Purged",
     "QueryError",
     "Receipt",
     "Record",
