@@ -236,3 +236,14 @@ def test_without_a_model_words_alone_decide() -> None:
         lines = told(verbs, answer)
         assert any("10 times" in line for line in lines)
         assert "Resolved by a larger quota." in answer.text.partition("Seen before:")[2]
+
+
+def test_long_texts_with_times_of_their_own_are_no_documents() -> None:
+    with headwater.open(headwater.MEMORY) as verbs:
+        verbs.create_topic("reports", passages="chunks")
+        for month, what in ((1, "The lamp in the hall was fixed by the porter."), (3, "The lift was fixed by a new cable.")):
+            at = datetime(2026, month, 12, tzinfo=UTC)
+            verbs.append("reports", [{"value": f"# Report\n\n{what}", "timestamp": at}], wait="searchable", timeout_s=60)
+        assert "The lift was fixed by a new cable." in verbs.ask("what was fixed in March?").text
+        assert "lamp" not in verbs.ask("what was fixed in March?").text
+        assert verbs.ask("what was fixed in February?").abstained

@@ -64,7 +64,8 @@ async def ask(
     if not question.strip():
         raise UsageError("the question is empty; ask about what the records say")
     began = clock()
-    placed = await place(question, Scope(look, kind_of, topics, since_ms, until_ms), now_ms)
+    scope = await Scope(look, kind_of, topics, since_ms, until_ms).knowing_documents()
+    placed = await place(question, scope, now_ms)
     if placed.missing:
         reading = await _no_such_event(placed)
     elif placed.question.intent == "new-since" and await _has_events(placed):
@@ -126,7 +127,7 @@ class _Judge:
 async def _has_events(placed: Placed) -> bool:
     """Whether anything but documents may be looked at: nothing is new in a book."""
     topics = (await placed.scope.search("", 1)).coverage.topics
-    return any(placed.scope.kind_of(t) != "chunks" for t in topics)
+    return bool(placed.scope.events(topics))
 
 
 async def _news(placed: Placed, embed: Embed | None) -> _Reading:
@@ -213,7 +214,7 @@ async def _count(placed: Placed) -> _Reading | None:
     if asked.intent != "count" or placed.as_words:
         return None
     coverage = (await scope.search("", 1)).coverage
-    events = [t for t in coverage.topics if scope.kind_of(t) != "chunks"]
+    events = scope.events(coverage.topics)
     topics = named_topics(asked.counted, events)
     rest = [w for w in asked.counted if not named_topics([w], topics)]
     if not events or not (topics or rest or asked.counted_level):
@@ -269,7 +270,7 @@ async def _search(placed: Placed, words: str, judge: _Judge, saying: str = "") -
 async def _events_only(scope: Scope) -> list[str] | None:
     """The topics that are not of documents, whose time is that of their delivery; None where there are no others."""
     topics = (await scope.search("", 1)).coverage.topics
-    return [t for t in topics if scope.kind_of(t) != "chunks"] or None
+    return scope.events(topics) or None
 
 
 async def _list(placed: Placed) -> _Reading | None:
@@ -279,7 +280,7 @@ async def _list(placed: Placed) -> _Reading | None:
     if not (placed.reading and asked.subject) or asked.intent not in ("find", "when", "seen-before"):
         return None
     every = (await scope.search("", 1)).coverage.topics
-    topics = [t for t in named_topics(asked.subject, every) if scope.kind_of(t) == "exact"]
+    topics = [t for t in named_topics(asked.subject, scope.events(every)) if scope.kind_of(t) != "template"]
     if not topics or any(not named_topics([w], topics) for w in asked.subject):
         return None
     reply = await scope.search("", _MOST_LISTED, topics=topics)

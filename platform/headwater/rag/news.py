@@ -209,7 +209,7 @@ async def _tell_known(placed: Placed, page: Page, new: Sequence[Found], embed: E
         page.lines.append(f"Nothing like it is known from before {rest}.")
     since = await known(scope, texts, homes, by_meaning=embed is not None)
     event = None if placed.event is None else placed.event.address
-    since = [k for k in since if k.hit.address != event and scope.kind_of(k.hit.topic) != "chunks"]
+    since = [k for k in since if k.hit.address != event and k.hit.topic not in scope.documents]
     page.lines += ["Said of it since:"] * bool(since)
     page.lines += [await _known_bullet(page, k, texts, mark, embed) for k in since]
 
@@ -220,7 +220,7 @@ async def _tell_nearest(
     """Write what comes nearest where nothing is clearly the same; whether anything does."""
     cited = {c.address for c in page.claims}
     near = await known(scope, texts, homes, by_meaning=embed is not None, least=NEAR)
-    near = [k for k in near if k.hit.address not in cited and scope.kind_of(k.hit.topic) == "exact"][:_MOST_NEAR]
+    near = [k for k in near if k.hit.address not in cited and k.hit.topic not in scope.documents][:_MOST_NEAR]
     page.lines += ["Nothing earlier is clearly the same; the nearest:"] * bool(near)
     page.lines += [await _known_bullet(page, k, texts, mark, embed) for k in near]
     return bool(near)
@@ -256,8 +256,7 @@ async def known(scope: Scope, texts: Sequence[str], homes: set[str], *, by_meani
             lines, like = scope.kind_of(hit.topic) == "template", hit.score / scale
             if like >= (SAME if lines else min(HINT, least)) and not (lines and hit.topic in homes):
                 found.setdefault(hit.address, Known(hit)).like[i] = like
-    wanted = {"chunks": least * WRITTEN}
-    alike = [k for k in found.values() if max(k.like.values()) >= wanted.get(scope.kind_of(k.hit.topic), least)]
+    alike = [k for k in found.values() if max(k.like.values()) >= least * (WRITTEN if k.hit.topic in scope.documents else 1)]
     return sorted(alike, key=lambda k: (-k.weight, -max(k.like.values()), k.hit.address))[:MOST_SEEN]
 
 

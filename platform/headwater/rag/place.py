@@ -15,6 +15,7 @@ from headwater.rag.times import AROUND_MS
 from headwater.records import Hit, Mode, PassageForm, PatternsReply, RecordView, SearchReply, from_ms, to_ms
 
 _DAY_MS = 86_400_000
+_DELIVERY_MS = 60_000  # between a record's time and its append, within which it has none of its own
 _MOST_EVENTS = 200  # newest records of a topic of events that are looked through
 _STEPS = 3  # back to older records, for a time whose day or year was left open
 
@@ -39,13 +40,29 @@ class Look(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """The records that may be looked at. `kind_of` gives the form of a topic's passages."""
+    """The records that may be looked at. `kind_of` gives the form of a topic's passages. `documents` are topics of long
+    texts without times of their own: what they tell of is as old as it says, not as their delivery."""
 
     look: Look
     kind_of: Callable[[str], PassageForm]
     topics: Sequence[str] | None = None
     since_ms: int | None = None
     until_ms: int | None = None
+    documents: frozenset[str] = frozenset()
+
+    async def knowing_documents(self) -> Scope:
+        """The same scope, with its topics of documents found: their newest record has the time of its delivery."""
+        found = []
+        for topic in (await self.search("", 1)).coverage.topics:
+            if self.kind_of(topic) == "chunks" and len(reply := await self.look.search("", topics=[topic], top_k=1)):
+                record = (await self.look.read(reply[0].address)).record
+                if abs(to_ms(record.timestamp) - to_ms(record.appended)) < _DELIVERY_MS:
+                    found.append(topic)
+        return replace(self, documents=frozenset(found))
+
+    def events(self, topics: Sequence[str]) -> list[str]:
+        """The topics that are not of documents."""
+        return [t for t in topics if t not in self.documents]
 
     async def search(self, q: str, top_k: int, *, mode: Mode | None = None, topics: Sequence[str] | None = None) -> SearchReply:
         return await self.look.search(
@@ -59,7 +76,7 @@ class Scope:
     async def counted(self) -> int:
         """How many records are in scope; documents, whose time is that of their delivery, only where nothing else is."""
         every = (await self.search("", 1)).coverage
-        events = [t for t in every.topics if self.kind_of(t) != "chunks"]
+        events = self.events(every.topics)
         if not events or len(events) == len(every.topics):
             return every.searched
         return (await self.search("", 1, topics=events)).coverage.searched
@@ -67,7 +84,7 @@ class Scope:
     async def newest(self) -> Hit | None:
         """The newest record in scope, not of a document where there are others."""
         reply = await self.search("", 1)
-        events = [t for t in reply.coverage.topics if self.kind_of(t) != "chunks"]
+        events = self.events(reply.coverage.topics)
         if events and len(events) < len(reply.coverage.topics):
             reply = await self.search("", 1, topics=events)
         return reply[0] if len(reply) else None
@@ -140,7 +157,7 @@ async def place(text: str, scope: Scope, now_ms: int) -> Placed:
 async def _excludes_no_document(scope: Scope, since_ms: int | None, until_ms: int | None) -> bool:
     """Whether there are documents only, and a period lets all of them in."""
     every = (await scope.search("", 1)).coverage
-    if not every.topics or any(scope.kind_of(t) != "chunks" for t in every.topics):
+    if not every.topics or scope.events(every.topics):
         return False
     return (await scope.within(since_ms, until_ms).search("", 1)).coverage.searched == every.searched
 
@@ -181,7 +198,7 @@ async def find_events(event: Event, scope: Scope, now_ms: int) -> list[Hit]:
     first, or where a time of day is said the one nearest to it first."""
     topics = (await scope.search("", 1)).coverage.topics
     named = [t for t in topics if _is_of(event.kind, t)]
-    written = [t for t in topics if t not in named and scope.kind_of(t) == "exact"]
+    written = [t for t in scope.events(topics) if t not in named and scope.kind_of(t) != "template"]
     logs = [t for t in topics if t not in named and scope.kind_of(t) == "template"]
     inside = _around(event, scope)
     for group in (named, written, logs):
