@@ -151,7 +151,9 @@ def when(moment: datetime | None) -> str:
 
 
 def span(first: datetime, last: datetime) -> str:
-    """`first .. last`, without saying the day twice."""
+    """`first .. last`, without saying the day, or one second, twice."""
+    if when(first) == when(last):
+        return when(first)
     return f"{when(first)} .. {when(last) if first.date() != last.date() else f'{last:%H:%M:%S}Z'}"
 
 

@@ -237,14 +237,14 @@ async def _ingest_file(load: Load, path: str, kind: str | None, step: Step, befo
         if earlier is not None and earlier.get("kind") == reading.kind and reading.resume(earlier):
             passed = int(earlier.get("records", 0))
             load.tally.known += passed
-        step(before + reading.done_bytes, 0, label)
+        step(before + reading.done_bytes, load.tally.stored, label)
         ahead = asyncio.create_task(asyncio.to_thread(_next, reading))
         while (batch := await ahead) is not None:
             ahead = asyncio.create_task(asyncio.to_thread(_next, reading))
             passed += len(batch.drafts)
             state = {**batch.state, "kind": reading.kind, "records": passed}
             await load.deliver(batch.drafts, f"{batch.stream}|{reading.kind}", state, batch.faults)
-            step(before + reading.done_bytes, load.tally.stored + load.tally.known, label)
+            step(before + reading.done_bytes, load.tally.stored, label)
 
 
 def _open(path: str, kind: str | None) -> Reading:
