@@ -174,9 +174,11 @@ def model_id(db: apsw.Connection, name: str) -> int:
 def store_vectors(
     db: apsw.Connection, topic: int, model: int, ids: Sequence[int], vectors: np.ndarray, upto: int | None
 ) -> None:
-    """Keep vectors `(n, d)` of passages and move the semantic cursor to passage id `upto`, when it is given."""
-    rows = [(topic, model, id, None, row.tobytes()) for id, row in zip(ids, vectors.astype(np.float16), strict=True)]
-    db.executemany("INSERT OR IGNORE INTO vector VALUES(?,?,?,?,?)", rows)
+    """Keep vectors `(n, d)` of passages and move the semantic cursor to passage id `upto`, when it is given. A passage that
+    was forgotten while the model was at work gets none."""
+    rows = [(topic, model, id, None, row.tobytes(), id) for id, row in zip(ids, vectors.astype(np.float16), strict=True)]
+    there = "SELECT ?,?,?,?,? WHERE EXISTS (SELECT 1 FROM passage WHERE id = ?)"
+    db.executemany(f"INSERT OR IGNORE INTO vector {there}", rows)
     if upto is not None:
         set_cursor(db, topic, SEMANTIC, upto)
 

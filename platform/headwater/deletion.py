@@ -136,9 +136,10 @@ class Deletion:
                 catalogue.forget_passages(db, dead)
             return number, dead, texts
 
-        number, dead, texts = self._log.write(write, rows=len(records) or 1)
-        if dead and forget:
-            hide(topic, dead)
+        with self._indexer.embedding.storing:  # what is being embedded is not stored in between
+            number, dead, texts = self._log.write(write, rows=len(records) or 1)
+            if dead and forget:
+                hide(topic, dead)
         if texts and self._cache is not None:
             self._cache.forget([embedding_text(topic.kind, text, context) for text, context in texts])
         self._settle(id)

@@ -48,7 +48,7 @@ class Embedding:
         self._log, self._settings, self._directory = log, settings, directory
         self._fallback_of, self._clock_ms = fallback_of, clock_ms
         self._clients = Clients()
-        self.storing = threading.Lock()  # no vectors are stored for a topic that is being closed
+        self.storing = threading.Lock()  # no vectors are stored for a topic that is being closed, nor while passages are forgotten
 
     def open(self, topic: TopicIndex) -> None:
         """Open the topic's vector index from what the log holds, and its standby where the settings name one."""
@@ -159,7 +159,7 @@ class Embedding:
             if topic.closed:
                 return
             self._log.write(lambda db: store_vectors(db, topic.row.id, model, ids, vectors, None), rows=len(ids))
-            standby.vectors.add(np.asarray(ids, np.int64), _as_stored(vectors))
+            standby.vectors.add(*_kept(standby.catalogue, ids, vectors))
 
     def _clear_standby(self, topic: TopicIndex) -> None:
         """The topic's own model has caught up: what stood in for it goes."""
@@ -201,7 +201,7 @@ class Embedding:
             if topic.vectors is None:
                 self.open(topic)
             elif vectors.size:
-                topic.vectors.add(np.asarray(ids, np.int64), _as_stored(vectors))
+                topic.vectors.add(*_kept(topic.catalogue, ids, vectors))
             topic.next_passage = upto
         topic.pace.step(len(ids))
         self.measure(topic)
@@ -274,7 +274,7 @@ class Embedding:
             if shadow.vectors is None and vectors.size:
                 shadow.vectors = self._opened(topic.row, topic.config, shadow.catalogue, vectors.shape[1])
             elif shadow.vectors is not None and vectors.size:
-                shadow.vectors.add(np.asarray(ids, np.int64), _as_stored(vectors))
+                shadow.vectors.add(*_kept(shadow.catalogue, ids, vectors))
             shadow.next_passage = upto
         shadow.pace.step(len(ids))
 
@@ -305,6 +305,13 @@ class Embedding:
 def home_of(directory: Path, row: TopicRow, model: int) -> Path:
     """Where the segments of a topic's vectors of one model lie."""
     return directory / f"{row.id}-{row.generation}-{model}"
+
+
+def _kept(catalogue: Catalogue, ids: Sequence[int], vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The vectors that the log has kept, by passage: not those of passages that were forgotten meanwhile."""
+    there = catalogue.rows(ids)
+    stays = [i for i, id in enumerate(ids) if id in there]
+    return np.asarray(ids, np.int64)[stays], _as_stored(vectors)[stays]
 
 
 def _as_stored(vectors: np.ndarray) -> np.ndarray:

@@ -73,8 +73,9 @@ class Purge:
         self._stock.deletion.settle()
         with self._indexer.busy:
             topic = self._stock.find(name)
-            left = self._log.write(lambda db: _forget(db, topic))
-            hide(topic, left.passages)
+            with self._indexer.embedding.storing:
+                left = self._log.write(lambda db: _forget(db, topic))
+                hide(topic, left.passages)
             self._indexer.relearn(topic)
         left.counts["vectors in segments"] = self._rewrite_segments(name)
         if self._cache is not None:
@@ -162,6 +163,9 @@ def _forget(db: apsw.Connection, topic: TopicIndex) -> Leftovers:
     left.counts["dead letters"] = db.changes()
     db.execute("DELETE FROM asked WHERE topic = ?", (id,))
     left.counts["kept queries"] = db.changes()
+    db.execute(
+        "UPDATE shadow SET report = json_set(report, '$.samples', json('[]')) WHERE topic = ? AND report IS NOT NULL", (id,)
+    )
     return left
 
 
