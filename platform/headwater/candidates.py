@@ -137,10 +137,11 @@ class Nearness:
     def nearest(
         self, topic: TopicIndex, model: str, index: VectorIndex, vector: np.ndarray, wanted: int, scope: Scope, *, narrow: bool
     ) -> Nearest:
-        """The `wanted` nearest of the topic's passages that have a record in scope. `narrow`: the scope has conditions."""
-        scope = replace(scope, topics=(topic.row.id,))
-        documents = self._keyword.counts(Scope((topic.row.id,))).get(topic.row.id, 0)
+        """The `wanted` nearest of the topic's passages that have a record in scope, which may hold other topics too. `narrow`:
+        the scope has conditions."""
+        documents = self._keyword.counts(Scope(scope.topics)).get(topic.row.id, 0)
         records = self._keyword.counts(scope).get(topic.row.id, 0) if narrow else documents
+        scope = replace(scope, topics=(topic.row.id,))
         counts = index.counts
         told = Told(topic.row.name, model, "all", "every record is in scope", records, counts.vectors)
         search = _Search(topic, index, vector, wanted, told)

@@ -13,7 +13,6 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, NamedTuple, Self
@@ -26,7 +25,7 @@ from tantivy import Query as TQuery
 
 from headwater.errors import HeadwaterError, StorageError, UsageError
 from headwater.keyword_files import reading, verify, writing
-from headwater.keyword_held import Held
+from headwater.keyword_held import View
 from headwater.keyword_schema import NUL, Doc, Encoder, chunked, field_name, schema
 from headwater.keyword_scope import Clause, Scope, clauses, column_range, combined, ids, reads_text
 from headwater.keyword_words import WordReader, Words, attainable, scoring
@@ -38,8 +37,6 @@ _CHUNK = 2_000  # documents
 _BUCKETS = 60_000  # tantivy refuses an aggregation of more than 65,000
 _VALUES = 50_000  # distinct values of a field that `field_values` counts
 _TERMS = 10_000  # in one set query
-_HELD_BYTES = 64_000_000  # of passage ids kept for scopes asked for again, until the next commit
-Ints = npt.NDArray[np.int64]
 
 
 class Match(NamedTuple):
@@ -50,16 +47,6 @@ class Match(NamedTuple):
     n: int
     passage: int
     score: float
-
-
-@dataclass(frozen=True, slots=True)
-class _View:
-    """What searches see: the state of one commit."""
-
-    searcher: tantivy.Searcher
-    topics: frozenset[int]  # all it may hold
-    counts: Held[dict[int, int]] = field(default_factory=lambda: Held(1_000_000))
-    passages: Held[Ints] = field(default_factory=lambda: Held(_HELD_BYTES))
 
 
 class KeywordIndex:
@@ -84,7 +71,7 @@ class KeywordIndex:
             searcher = self._index.searcher()
             held = searcher.aggregate(TQuery.all_query(), {"t": {"terms": {"field": "topic", "size": _BUCKETS}}})
             self._topics = {int(bucket["key"]) for bucket in held["t"]["buckets"]}
-            self._view = _View(searcher, frozenset(self._topics))
+            self._view = View(searcher, frozenset(self._topics))
             self._writer: tantivy.IndexWriter | None = self._index.writer(self._memory_bytes, 1)
         self._encoder = Encoder()
         self._failure: Exception | None = None
@@ -205,7 +192,7 @@ class KeywordIndex:
         def commit(writer: tantivy.IndexWriter) -> None:
             writer.commit()
             self._index.reload()
-            self._view = _View(self._index.searcher(), frozenset(self._topics))
+            self._view = View(self._index.searcher(), frozenset(self._topics))
 
         self._attempt(commit)
         failure, self._failure = self._failure, None
@@ -335,7 +322,7 @@ class KeywordIndex:
                 return dict(Counter(p for (p,) in self._list(view, query, "passage")).most_common(limit))
             return {int(bucket["key"]): int(bucket["doc_count"]) for bucket in reply["buckets"]}
 
-    def passage_ids(self, scope: Scope, *, distinct: int) -> Ints:
+    def passage_ids(self, scope: Scope, *, distinct: int) -> npt.NDArray[np.int64]:
         """`(n,)` int64: every passage with an occurrence in scope, ascending. `distinct` is about how many passages the
         topics have: a few of them are counted together, many are listed one by one (28 ms for 100,000)."""
         view, key = self._view, repr(scope)
@@ -358,7 +345,7 @@ class KeywordIndex:
         return self._view.passages.get(repr(scope)) is not None
 
     @staticmethod
-    def _counted_ids(view: _View, query: TQuery) -> Ints | None:
+    def _counted_ids(view: View, query: TQuery) -> npt.NDArray[np.int64] | None:
         """The passages a query matches, by aggregation; None where they are more than fit."""
         terms = {"field": "passage", "size": _BUCKETS, "segment_size": _BUCKETS}
         reply = view.searcher.aggregate(query, {"p": {"terms": terms}})["p"]
@@ -437,18 +424,18 @@ class KeywordIndex:
 
     # ------------------------------------------------------------------ parts
 
-    def _read(self, words: str, view: _View) -> Words:
+    def _read(self, words: str, view: View) -> Words:
         return self._words.read(words, lambda stem: view.searcher.doc_freq("text", stem))
 
     def _clauses(
-        self, scope: Scope, view: _View, passages: Sequence[int] | None = None, exclude_passages: Sequence[int] = ()
+        self, scope: Scope, view: View, passages: Sequence[int] | None = None, exclude_passages: Sequence[int] = ()
     ) -> list[Clause]:
         return clauses(
             scope, self._index, self._schema, self._words.analyzer,
             known_topics=view.topics, passages=passages, exclude_passages=exclude_passages,
         )  # fmt: skip
 
-    def _records(self, scope: Scope, view: _View, passages: Sequence[int] | None) -> tuple[TQuery, bool]:
+    def _records(self, scope: Scope, view: View, passages: Sequence[int] | None) -> tuple[TQuery, bool]:
         """A query of records in scope, and whether one may match more than once (and must be counted by its seq)."""
         found = self._clauses(scope, view, passages)
         if not self._has_later(view):
@@ -460,7 +447,7 @@ class KeywordIndex:
         first = (Occur.Must, TQuery.const_score_query(column_range(self._schema, "n", 0, 1), 0.0))
         return combined([*found, first]), False
 
-    def _has_later(self, view: _View) -> bool:
+    def _has_later(self, view: View) -> bool:
         """Whether any record has more than one passage."""
         if (known := view.counts.get("later")) is None:
             total = self._total(view, column_range(self._schema, "n", 1, None))
@@ -468,16 +455,16 @@ class KeywordIndex:
         return bool(known)
 
     @staticmethod
-    def _total(view: _View, query: TQuery) -> int:
+    def _total(view: View, query: TQuery) -> int:
         reply: dict[str, Any] = view.searcher.aggregate(query, {"c": {"value_count": {"field": "seq"}}})
         return int(reply["c"]["value"])
 
-    def _list(self, view: _View, query: TQuery, *columns: str) -> list[tuple[int, ...]]:
+    def _list(self, view: View, query: TQuery, *columns: str) -> list[tuple[int, ...]]:
         total = self._total(view, query)
         return self._columns(view, view.searcher.search(query, total, count=False).hits, *columns) if total else []
 
     @staticmethod
-    def _columns(view: _View, hits: Sequence[tuple[Any, tantivy.DocAddress]], *columns: str) -> list[tuple[int, ...]]:
+    def _columns(view: View, hits: Sequence[tuple[Any, tantivy.DocAddress]], *columns: str) -> list[tuple[int, ...]]:
         addresses = [address for _, address in hits]
         values: list[list[Any]] = [view.searcher.fast_field_values(name, addresses) for name in columns]
         return list(zip(*values, strict=True))

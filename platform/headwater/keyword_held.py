@@ -4,9 +4,16 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
+from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
+import numpy as np
+import numpy.typing as npt
+import tantivy
+
 T = TypeVar("T")
+_COUNTS_BYTES = 1_000_000
+_PASSAGES_BYTES = 64_000_000
 
 
 class Held(Generic[T]):
@@ -36,3 +43,13 @@ class Held(Generic[T]):
             while self._bytes > self._most_bytes:
                 _, (_, freed) = self._values.popitem(last=False)
                 self._bytes -= freed
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """What searches see: the state of one commit. `topics` are all it may hold; `counts` and `passages` are kept by scope."""
+
+    searcher: tantivy.Searcher
+    topics: frozenset[int]
+    counts: Held[dict[int, int]] = field(default_factory=lambda: Held(_COUNTS_BYTES))
+    passages: Held[npt.NDArray[np.int64]] = field(default_factory=lambda: Held(_PASSAGES_BYTES))
