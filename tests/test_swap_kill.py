@@ -9,6 +9,8 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
+
 from headwater.engine import Engine
 from swap_worker import MODELS, settings_for
 
@@ -66,6 +68,7 @@ async def check(directory: Path) -> None:
         assert (await engine.search(view.record.value, mode="semantic"))[0].offset == newest
 
 
+@pytest.mark.slow
 def test_killed_at_any_moment_of_a_swap_one_model_answers_whole_and_the_swap_goes_on(tmp_path: Path) -> None:
     rng = random.Random(7)
     victims = [start()]

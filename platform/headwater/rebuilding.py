@@ -7,6 +7,7 @@ answers until its successor is in place. How far it has come is in the log: afte
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import threading
 import time
@@ -37,6 +38,8 @@ class Rebuilding:
         self._at: dict[int, int] = {}
         self._paces: dict[int, Pace] = {}
         self._renewed: set[int] = set()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._begun = asyncio.Event()
 
     def resume(self) -> None:
         """Take up what a crash or an end has cut short."""
@@ -68,16 +71,21 @@ class Rebuilding:
 
     async def run(self) -> None:
         """Step through all rebuilds until cancelled. Half of the time is left to others."""
+        self._loop = asyncio.get_running_loop()
         while True:
+            self._begun.clear()
+            if not self._at:
+                await self._begun.wait()
             for id in list(self._at):
                 began = time.monotonic()
                 try:
                     await anyio.to_thread.run_sync(self.step, id)
-                except HeadwaterError as error:
-                    logger.warning("a rebuild waits: %s", error)
+                except Exception as error:  # the top of a loop that nothing may end
+                    logger.warning("a rebuild waits: %s", error, exc_info=None if isinstance(error, HeadwaterError) else error)
                     await anyio.sleep(_LOOK_S)
                 await anyio.sleep(min(time.monotonic() - began, _LOOK_S))
-            await anyio.sleep(0.02 if any(at < _SEGMENTS for at in self._at.values()) else _LOOK_S / 4)
+            if all(at >= _SEGMENTS for at in self._at.values()):
+                await anyio.sleep(_LOOK_S / 4)
 
     def step(self, id: int) -> None:
         """One batch of records, or a look whether all segments are new."""
@@ -115,6 +123,8 @@ class Rebuilding:
             self._renewed.discard(id)
             self._paces.pop(id, None)
             self._keep(id, at)
+        if self._loop is not None and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._begun.set)
 
     def _keep(self, id: int, at: int) -> None:
         self._log.write(lambda db: set_cursor(db, id, REBUILD, at))

@@ -237,8 +237,10 @@ class Swaps:
                 try:
                     await self._finish(topic, shadow)
                     did = True
-                except HeadwaterError as error:
-                    shadow.error, failed = f"it cannot be compared: {error}", True
+                except Exception as error:  # the top of a loop that nothing may end
+                    if not isinstance(error, HeadwaterError):
+                        logger.warning("topic %s: its models cannot be compared", topic.row.name, exc_info=error)
+                    shadow.error, failed = f"it cannot be compared: {error or type(error).__name__}", True
             if not did:
                 try:
                     async with asyncio.timeout(_RETRY_S if failed else _EXPIRE_S):

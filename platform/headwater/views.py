@@ -108,6 +108,8 @@ def index_view(log: Log, topic: TopicIndex, settings: IndexSettings, rebuild: Pr
         dead=0 if counts is None else counts.dead,
         progress=progress,
         problems=problems,
+        rebuilt=0 if counts is None else counts.rebuilt,
+        damaged=0 if counts is None else counts.damaged,
         shadow=None if topic.shadow is None else shadow_view(log, topic, settings, samples=False),
     )
 

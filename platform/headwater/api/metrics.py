@@ -82,15 +82,19 @@ class _Snapshot:
         dead = GaugeMetricFamily("headwater_index_dead_vectors", "Removed, not yet physically gone.", labels=["topic"])
         segments = GaugeMetricFamily("headwater_index_segments", "Sealed segments.", labels=["topic"])
         held = GaugeMetricFamily("headwater_index_segment_bytes", "Size of the segments on disk.", labels=["topic"])
-        damaged = GaugeMetricFamily("headwater_index_damaged", "Damaged, not rebuilt yet.", labels=["topic"])
+        problems = GaugeMetricFamily("headwater_index_problems", "What is wrong now, rebuilt soon.", labels=["topic"])
+        damaged = CounterMetricFamily("headwater_index_damaged", "Segments found damaged.", labels=["topic"])
+        rebuilt = CounterMetricFamily("headwater_index_rebuilt", "Segments built anew.", labels=["topic"])
         for index in self._indexes:
             vectors.add_metric([index.topic], index.count_vectors)
             tail.add_metric([index.topic], index.tail)
             dead.add_metric([index.topic], index.dead)
             segments.add_metric([index.topic], len(index.segments))
             held.add_metric([index.topic], sum(int(segment["bytes"]) for segment in index.segments))
-            damaged.add_metric([index.topic], len(index.problems))
-        yield from (vectors, tail, dead, segments, held, damaged)
+            problems.add_metric([index.topic], len(index.problems))
+            damaged.add_metric([index.topic], index.damaged)
+            rebuilt.add_metric([index.topic], index.rebuilt)
+        yield from (vectors, tail, dead, segments, held, problems, damaged, rebuilt)
 
     def _models(self) -> Iterator[Metric]:
         labels = ["topic", "model"]
