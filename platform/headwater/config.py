@@ -55,9 +55,14 @@ class ServerSettings:
 
 @dataclass(frozen=True, slots=True)
 class EmbeddingSettings:
-    model: str = _set("bge-small", "Default model: bge-small, minilm, static, hash, openai:NAME, onnx:PATH, external or none.")
-    base_url: str | None = _set(None, "Endpoint of an OpenAI-compatible embeddings server.")
+    model: str = _set("bge-small", "Default model: bge-small, minilm, static, PROVIDER:NAME, onnx:PATH, external, none.")
+    base_url: str | None = _set(None, "Address of the provider's server; its own by default.")
     api_key: SecretStr | None = _set(None, "Key of the embedding provider.")
+    query_prefix: str | None = _set(None, "Put before a query; by default what the model's family was trained with.")
+    passage_prefix: str | None = _set(None, "Put before a passage; by default what the model's family was trained with.")
+    http_request: str = _set('{"model": "$model", "input": "$texts"}', "What http:NAME sends: JSON with $texts or $text in it.")
+    http_reply: str = _set("data[].embedding", "Where the vectors lie in what http:NAME is answered.")
+    http_key_header: str = _set("Authorization: Bearer $key", "Header in which http:NAME sends the key.")
     batch_size: int = _set(64, "Most texts in one call to an embedder.")
     timeout_s: float = _set(30.0, "Timeout of one call to a remote embedder.")
     retries: int = _set(4, "Tries after the first, of a failed call to a remote embedder.")

@@ -22,9 +22,9 @@ class HashEmbedder(Embedder):
     name = "hash"
     floor = 0.0
 
-    def __init__(self, *, dimension: int | None = None, batch_size: int = 64, name: str = "hash") -> None:
+    def __init__(self, *, dimension: int | None = None, batch_size: int = 64, name: str | None = None) -> None:
         super().__init__(dimension=dimension or 256)
-        self.batch_size, self.name = batch_size, name
+        self.batch_size, self.name = batch_size, name or self.name
 
     async def embed_batch(self, texts: Sequence[str], kind: Kind) -> Vectors:
         import numpy as np

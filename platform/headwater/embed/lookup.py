@@ -9,22 +9,37 @@ from __future__ import annotations
 import difflib
 import functools
 import hashlib
+import importlib
 import importlib.metadata
 import os
 import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-
-from pydantic import SecretStr
+from typing import Any
 
 from headwater.config import EmbeddingSettings
 from headwater.embed.cache import Cached, VectorCache
-from headwater.embed.embedder import Embedder
+from headwater.embed.embedder import Embedder, Kind
+from headwater.embed.prefixes import prefixes
 from headwater.errors import ConfigError, EmbedError
 
-PLUGINS = "headwater.embedders"  # entry points: name -> callable(settings) -> Embedder
-NAMES = ("bge-small", "minilm", "static", "hash", "openai:NAME", "onnx:PATH", "external", "none")
+PLUGINS = "headwater.embedders"  # entry points: name -> callable(settings, whose model is the name asked for) -> Embedder
+REMOTE = {  # provider -> its class, in the module of its name
+    "openai": "OpenAIEmbedder",
+    "azure": "AzureEmbedder",
+    "cohere": "CohereEmbedder",
+    "huggingface": "HuggingFaceEmbedder",
+    "ollama": "OllamaEmbedder",
+    "llamafile": "LlamafileEmbedder",
+    "http": "HttpEmbedder",
+}
+LIBRARIES = ("fastembed", "sentence-transformers")
+NAMES = (
+    *("bge-small", "minilm", "static", "hash", "onnx:PATH"),
+    *(f"{provider}:NAME" for provider in (*REMOTE, *LIBRARIES)),
+    *("external", "none"),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,11 +82,19 @@ STATIC = Weights(
 BGE_FLOOR, MINILM_FLOOR = 0.51, 0.08
 
 
-def load(name: str, settings: EmbeddingSettings, *, cache: VectorCache | None = None, dimension: int | None = None) -> Embedder:
-    """The embedder of a name: bge-small, minilm, static, hash, openai:NAME, onnx:PATH, external, or a plugin's.
+def load(
+    name: str,
+    settings: EmbeddingSettings,
+    *,
+    cache: VectorCache | None = None,
+    dimension: int | None = None,
+    env: Mapping[str, str] | None = None,
+) -> Embedder:
+    """The embedder of a name: bge-small, minilm, static, hash, onnx:PATH, PROVIDER:NAME, external, or a plugin's.
 
     ConfigError for an unknown name (it names the nearest), EmbedError where weights are missing or damaged (it says
     where was looked, and the mending command). `dimension` is the vector length wanted, where a model leaves a choice.
+    `env` holds the well-known variables of providers (that of this process by default).
     With a cache, and `settings.cache_enabled`, the result is Cached; what is cheaper to make than to find is not."""
     kind, _, rest = name.partition(":")
     if name == "hash" or (kind == "hash" and rest.isdecimal() and 2 <= int(rest) <= 4096):
@@ -95,8 +118,10 @@ def load(name: str, settings: EmbeddingSettings, *, cache: VectorCache | None = 
         embedder = _minilm(settings)
     elif kind == "onnx" and rest:
         embedder = _onnx(name, Path(rest).expanduser(), settings)
-    elif kind == "openai" and rest:
-        embedder = _openai(rest, settings, dimension)
+    elif kind in REMOTE and rest:
+        embedder = _remote(kind, rest, _for_provider(kind, settings), dimension, os.environ if env is None else env)
+    elif kind in LIBRARIES and rest:
+        embedder = _library(kind, rest, _for_provider(kind, settings))
     else:
         embedder = _plugin(name, settings)
     _fits(embedder, dimension)
@@ -154,31 +179,68 @@ def _onnx(name: str, path: Path, settings: EmbeddingSettings) -> Embedder:
 
     model = read_directory(path, name)
     model = replace(model, version=digest(model.model)[:12])
+    before = prefixes(path.name, settings.query_prefix, settings.passage_prefix)
+    given = {kind: before[kind] for kind in before if before[kind] and not model.prefix.get(kind)}
+    if given:  # what the directory says of prompts comes first; vectors made with others are another version's
+        mark = hashlib.sha256(repr(sorted(given.items())).encode()).hexdigest()[:8]
+        model = replace(model, prefix={**model.prefix, **given}, version=f"{model.version}-{mark}")
     return OnnxEmbedder(name, model, floor=0.0, threads=settings.threads, batch_size=settings.batch_size)
 
 
-def _openai(model: str, settings: EmbeddingSettings, dimension: int | None) -> Embedder:
-    from headwater.embed.openai import DEFAULT_URL, OpenAIEmbedder
+def _for_provider(provider: str, settings: EmbeddingSettings) -> EmbeddingSettings:
+    """The settings as they hold for a provider. Where embedding.model is of another one, address, key and prefixes are that
+    one's: a key must not reach a provider that it was not meant for."""
+    main = settings.model.partition(":")[0]
+    if main == provider or main not in (*REMOTE, *LIBRARIES):
+        return settings
+    return replace(settings, base_url=None, api_key=None, query_prefix=None, passage_prefix=None)
 
-    key, official = settings.api_key, (settings.base_url or DEFAULT_URL).rstrip("/") == DEFAULT_URL
-    if key is None and official:  # the well-known variable is OpenAI's: it goes to no other server
-        if not os.environ.get("OPENAI_API_KEY"):
-            raise ConfigError(
-                f"openai:{model} needs a key: set HEADWATER_EMBEDDING_API_KEY or OPENAI_API_KEY; "
-                "for a local server set embedding.base_url, for example http://localhost:11434/v1"
-            )
-        key = SecretStr(os.environ["OPENAI_API_KEY"])
-    return OpenAIEmbedder(
-        model,
-        base_url=settings.base_url,
-        api_key=key,
-        dimension=dimension,
-        batch_size=settings.batch_size,
-        timeout_s=settings.timeout_s,
-        retries=settings.retries,
-        requests_per_s=settings.requests_per_s,
-        allow_private_urls=settings.allow_private_urls,
+
+def _remote(provider: str, model: str, settings: EmbeddingSettings, dimension: int | None, env: Mapping[str, str]) -> Embedder:
+    from headwater.embed.ollama import host_url
+    from headwater.embed.remote import RemoteEmbedder
+
+    kind: type[RemoteEmbedder] = getattr(importlib.import_module(f"headwater.embed.{provider}"), REMOTE[provider])
+    url = settings.base_url
+    if url is None and provider in ("azure", "ollama"):  # their own variables for it
+        url = env.get("AZURE_OPENAI_ENDPOINT") if provider == "azure" else host_url(env.get("OLLAMA_HOST", ""))
+    options: dict[str, Any] = {
+        "base_url": url,
+        "api_key": kind.found_key(f"{provider}:{model}", url or kind.default_url, settings.api_key, env),
+        "dimension": dimension,
+        "batch_size": settings.batch_size,
+        "timeout_s": settings.timeout_s,
+        "retries": settings.retries,
+        "requests_per_s": settings.requests_per_s,
+        "allow_private_urls": settings.allow_private_urls,
+    }
+    bare = provider in ("ollama", "llamafile", "huggingface") or (
+        provider == "openai" and not kind.at_home(url or kind.default_url)
     )
+    given = settings.query_prefix, settings.passage_prefix
+    options["prefix"] = prefixes(model if bare else "", *given)
+    if provider == "http":
+        options |= {
+            "request": settings.http_request,
+            "reply": settings.http_reply,
+            "key_header": settings.http_key_header,
+        }
+    return kind(model, **options)
+
+
+def _library(provider: str, model: str, settings: EmbeddingSettings) -> Embedder:
+    from headwater.embed.fastembed import FastembedEmbedder
+    from headwater.embed.sentence_transformers import SentenceTransformersEmbedder
+
+    options: dict[str, Any] = {"threads": settings.threads, "batch_size": settings.batch_size}
+    if settings.cache_dir:
+        options["cache_dir"] = str(Path(settings.cache_dir).expanduser() / "models")
+    given = (settings.query_prefix, settings.passage_prefix)
+    if provider == "fastembed":
+        return FastembedEmbedder(model, prefix=prefixes(model, *given), **options)
+    kinds: tuple[Kind, ...] = ("query", "passage")
+    only = {kind: text for kind, text in zip(kinds, given, strict=True) if text is not None}
+    return SentenceTransformersEmbedder(model, prefix=only, **options)
 
 
 def _plugin(name: str, settings: EmbeddingSettings) -> Embedder:
@@ -190,7 +252,7 @@ def _plugin(name: str, settings: EmbeddingSettings) -> Embedder:
         near = next((n for n in names if close and n.partition(":")[0] == close[0]), None)
         hint = f"did you mean {near!r}? " if near else ""
         raise ConfigError(f"unknown embedding model {name!r}; {hint}There are {', '.join(names)}")
-    embedder = found[kind].load()(settings)
+    embedder = found[kind].load()(replace(_for_provider(kind, settings), model=name))
     if not isinstance(embedder, Embedder):
         raise ConfigError(f"the plugin {found[kind].value} of model {name!r} does not give a headwater.embed.Embedder")
     return embedder
