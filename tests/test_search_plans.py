@@ -26,7 +26,7 @@ from headwater.records import SearchReply
 from headwater.search import position_of
 from headwater.topicindex import TopicIndex
 from headwater.vectors import Hnsw, VectorIndex
-from test_engine import BASE, fill, run
+from test_engine import BASE, fill, run, until
 
 S = BASE / 1000
 DIMENSION = 16
@@ -286,10 +286,14 @@ def test_meaning_alone_says_why_it_finds_nothing_while_there_are_no_vectors(tmp_
     async def main(engine: Engine) -> None:
         await engine.create_topic("t", passages="exact", embedding_model="openai:m")
         await engine.create_topic("plain", passages="exact", embedding_model="none")
-        await engine.append("t", ["the payment failed"], wait="searchable", timeout_s=0.3)
+        await engine.append("t", ["the payment failed"])
+
+        async def by_words() -> bool:
+            return len(await engine.search("payment", topics=["t"])) == 1
+
+        await until(by_words)
         notes = (await engine.search("payment", topics=["t"], mode="semantic")).coverage.notes
         assert any("no passage of t has a vector yet" in note and "mode hybrid or keyword" in note for note in notes)
-        assert len(await engine.search("payment", topics=["t"])) == 1
         await engine.append("plain", ["the payment failed"], wait="searchable")
         notes = (await engine.search("payment", topics=["plain"], mode="semantic")).coverage.notes
         assert "nothing is found by meaning in plain: no embedding model" in notes
