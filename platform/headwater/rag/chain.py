@@ -231,10 +231,11 @@ async def _find(placed: Placed, judge: _Judge) -> _Reading:
     asked = placed.question
     words = asked.text if placed.as_words else asked.words or asked.text
     reading = await _search(placed, words, judge)
-    if reading.abstained and asked.period is not None and placed.reading:
+    period = asked.period
+    if reading.abstained and period is not None and placed.reading and (period.present or not await _has_events(placed)):
         # documents speak of times that are not their records' own: "who runs the shop today?", "the last three minutes"
         wider = replace(placed, scope=placed.scope.within(None, None), reading="", as_words=True)
-        other = await _search(wider, asked.text, judge, saying="" if asked.period.present else asked.period.phrase)
+        other = await _search(wider, asked.text, judge, saying="" if period.present else period.phrase)
         reading = reading if other.abstained else other
     return reading
 
@@ -288,7 +289,8 @@ async def _list(placed: Placed) -> _Reading | None:
         return None
     page = _opened(placed)
     for hit in sorted(reply, key=lambda h: (h.timestamp, h.address)):
-        start, end = _first_sentence(hit.value)
+        line = re.search(r"\S[^\n]{0,299}", hit.value)
+        start, end = line.span() if line else (0, len(hit.value))
         at = stretch(hit.timestamp, hit.timestamp)
         page.lines.append(f"- {quote(hit.value, start, end)} ({whose(hit)}, {at}) {page.cite(hit, start, end)}")
     left = max(reply.coverage.searched - len(reply), 0)

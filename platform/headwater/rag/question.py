@@ -141,7 +141,7 @@ _FRAME = frozenset(content_words(
     "issues exception exceptions warning warnings outage incident trouble bad all any else now then since after just recently "
     "recent latest last only please also system systems service services us me here out up down type types sort sorts "
     "everywhere anywhere ever still got logged reported unusual strange odd interesting many much often number "
-    "count times before already earlier s"
+    "count times before already earlier say said says told write wrote arrive arrived s"
 ))  # fmt: skip
 
 
