@@ -445,21 +445,21 @@ def test_a_rebuild_goes_through_all_records_and_segments_while_searches_miss_not
 
 def test_a_rebuild_that_is_cut_short_goes_on_at_the_next_start_and_can_be_cancelled(tmp_path: Path) -> None:
     async def begin(engine: Engine) -> None:
-        await fill(engine, [f"order {n}" for n in range(500)])
+        await fill(engine, [f"order {n}" for n in range(200)])
         await engine.rebuild_index("t")
-        await until(lambda: engine.rebuilding.progress(engine.stock.find("t")).done >= 40)
+        await until(lambda: engine.rebuilding.progress(engine.stock.find("t")).done >= 25)
 
     async def resume(engine: Engine) -> None:
         progress = engine.rebuilding.progress(engine.stock.find("t"))
         assert progress is not None
-        assert progress.done >= 40
+        assert progress.done >= 25
         await until(lambda: engine.rebuilding.progress(engine.stock.find("t")) is None)
-        assert (await engine.search("order", mode="keyword")).coverage.searched == 500
+        assert (await engine.search("order", mode="keyword")).coverage.searched == 200
         await engine.rebuild_index("t")
         await engine.swap_index("t", "cancel")
         assert engine.rebuilding.progress(engine.stock.find("t")) is None
         with pytest.raises(NotFoundError, match="nothing is being built"):
             await engine.swap_index("t", "cancel")
 
-    run(tmp_path, begin, ingest__batch_records=20)
-    run(tmp_path, resume, ingest__batch_records=20)
+    run(tmp_path, begin, ingest__batch_records=25)
+    run(tmp_path, resume, ingest__batch_records=25)

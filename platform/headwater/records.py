@@ -386,8 +386,8 @@ class Answer:
 class IndexInfo:
     """The index of one topic: how it is made, how large it is, and its state: `off` (keyword only), `building` (`progress` says
     how far), `ready`, `damaged` (a segment is, its passages are searched exactly until it is rebuilt), `stalled` (`error`
-    says why). `kind` is that of segments: hnsw, flat or ivf; `dead` counts removed vectors that still take up space; `rebuilt` and
-    `damaged` count segments since the start."""
+    says why). `kind` is that of segments: hnsw, flat or ivf; `dead` counts removed vectors that still take up space;
+    `rebuilt` and `damaged` count segments since the start."""
 
     topic: str
     model: str | None
