@@ -357,9 +357,12 @@ class _Ranking:
                 missing = {c.passage: c for c in ranked if c.topic is topic and c.distance is None and c.passage}
                 if not missing or (vector := self._vectors.get(embedder.name)) is None:
                     continue
-                near = index.search(vector, len(missing), among=np.asarray(sorted(missing), np.int64))
+                members = sorted(m for passage in missing for m in topic.family(passage))
+                near = index.search(vector, len(members), among=np.asarray(members, np.int64))
                 for id, score, distance in zip(near.ids.tolist(), near.scores.tolist(), near.distances.tolist(), strict=True):
-                    missing[id].vector, missing[id].distance = unit_score(topic, embedder, score), distance
+                    c = missing[topic.resolve(id)]
+                    if c.distance is None:  # its nearest alias comes first
+                        c.vector, c.distance = unit_score(topic, embedder, score), distance
 
 
 def unit_score(topic: TopicIndex, embedder: Embedder, similarity: float) -> float:
