@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 import signal
 import subprocess
@@ -181,6 +182,49 @@ def test_thousands_go_while_others_come_and_nothing_else_is_lost(tmp_path: Path)
         await assert_converged(engine, "t")
 
     run(tmp_path, main)
+
+
+@pytest.mark.parametrize("kind", ["exact", "template", "chunks"])
+def test_appends_deletions_purges_and_live_searches_at_once_leave_every_index_equal_to_the_log(
+    tmp_path: Path, kind: str
+) -> None:
+    seed = 20261121
+    print("seed", seed)
+    rng = random.Random(seed)
+
+    async def main(engine: Engine) -> None:
+        await engine.create_topic("t", passages=kind)
+        stored: list[int] = []
+
+        async def write(writer: int) -> None:
+            for n in range(20):
+                lines = [f"INFO event {writer} {n} {rng.choice('abcdef') * 4} user{rng.randrange(200)} done" for _ in range(15)]
+                done = await engine.append("t", [{"key": f"k{rng.randrange(8)}", "value": line} for line in lines])
+                stored.extend(r.offset for r in done.records)
+
+        async def delete() -> None:
+            for _ in range(12):
+                await asyncio.sleep(rng.random() * 0.02)
+                q = rng.random()
+                if q < 0.4 and stored:
+                    with contextlib.suppress(NotFoundError):
+                        await engine.delete_records("t", offset=rng.choice(stored))
+                elif q < 0.7:
+                    await engine.delete_records("t", key=f"k{rng.randrange(8)}", limit=40)
+                else:
+                    await engine.delete_records("t", q=f"user{rng.randrange(200)}")
+
+        async def follow() -> None:
+            async for _ in engine.live("event"):
+                continue
+
+        following = asyncio.create_task(follow())
+        await asyncio.gather(write(1), write(2), delete(), delete(), engine.purge_topic("t"))
+        await engine.purge_topic("t")
+        following.cancel()
+        await assert_converged(engine, "t")
+
+    run(tmp_path, main, **{"index.seal_at": 150})
 
 
 def test_a_second_delivery_does_not_bring_deleted_or_expired_records_back(tmp_path: Path) -> None:

@@ -48,7 +48,7 @@ class Embedding:
         self._log, self._settings, self._directory = log, settings, directory
         self._fallback_of, self._clock_ms = fallback_of, clock_ms
         self._clients = Clients()
-        self.storing = threading.Lock()  # no vectors are stored for a topic that is being closed, nor while passages are forgotten
+        self.storing = threading.Lock()  # none are stored for a topic that is being closed, nor while passages go
 
     def open(self, topic: TopicIndex) -> None:
         """Open the topic's vector index from what the log holds, and its standby where the settings name one."""
