@@ -359,6 +359,31 @@ def test_what_cannot_be_swapped_is_refused_with_what_to_do(tmp_path: Path) -> No
     run(tmp_path, main)
 
 
+def test_a_model_that_is_missing_after_the_cut_over_can_be_rolled_back(tmp_path: Path) -> None:
+    async def over(engine: Engine) -> None:
+        await fill(engine, TEXTS)
+        await engine.rebuild_index("t", "hash:64", shadow=True)
+        await ready(engine)
+        await engine.swap_index("t", "cut-over")
+        engine.log.write(lambda db: db.execute("UPDATE model SET name = 'onnx:/gone' WHERE name = 'hash:64'").get)
+        engine.log.update_topic(engine.stock.find("t").row.id, model="onnx:/gone")
+
+    async def back(engine: Engine) -> None:
+        assert len((await engine.status()).problems) == 1
+        assert (await engine.index("t")).state == "off"
+        await engine.swap_index("t", "roll-back")
+        info = await engine.index("t")
+        assert (info.model, info.count_vectors) == ("hash", 120)
+        assert info.shadow is not None
+        assert info.shadow.error is not None
+        assert (await engine.search("warehouse 7", mode="semantic"))[0].value
+        await engine.swap_index("t", "drop")
+        assert (await engine.status()).problems == ()
+
+    run(tmp_path, over)
+    run(tmp_path, back)
+
+
 def test_a_former_model_goes_when_its_time_is_over(tmp_path: Path) -> None:
     async def main(engine: Engine) -> None:
         await fill(engine, TEXTS)

@@ -139,10 +139,12 @@ class Finding:
         home = self._stock.find(topic)
         if home.embedder is None:
             raise UsageError(f"{topic!r} is keyword-only; `headwater index create {topic}` adds meaning search")
-        name = home.embedder.name
+        name, chosen = home.embedder.name, self._stock.choose(topics or [topic])
         vector, own = await anyio.to_thread.run_sync(meaning_of, self._log, home, partition, offset)
-        others = [t.row.name for t in self._stock.choose(topics or [topic]) if t.embedder and t.embedder.name == name]
-        wanted = plan(self._stock, "", topics=others, top_k=min(top_k + len(own), MOST_HITS), mode="semantic")
+        others = tuple(t for t in chosen if t.embedder and t.embedder.name == name)
+        names = [t.row.name for t in others]
+        wanted = plan(self._stock, "", topics=names, top_k=min(top_k + len(own), MOST_HITS), mode="semantic")
+        wanted = replace(wanted, topics=others)  # as they were when the vector was read: their model may change
         reply = await anyio.to_thread.run_sync(self._searcher.search, wanted, {name: vector})
         hits = [h for h in reply if h.passage.id not in own and (h.topic, h.partition, h.offset) != (topic, partition, offset)]
         return replace(reply, hits=tuple(hits[:top_k]))

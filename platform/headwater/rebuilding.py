@@ -121,7 +121,8 @@ class Rebuilding:
     def _move(self, id: int, at: int) -> None:
         with self._lock:
             self._renewed.discard(id)
-            self._paces.pop(id, None)
+            self._paces[id] = Pace()
+            self._paces[id].step(0)
             self._keep(id, at)
         if self._loop is not None and not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self._begun.set)

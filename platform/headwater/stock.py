@@ -126,7 +126,7 @@ class Stock:
             self.problems[row.name] = f"{row.name}: {error}"
             self._indexer.open(replace(row, model=None), config)
 
-    def _reopen(self, name: str) -> None:
+    def reopen(self, name: str) -> None:
         """Open a topic's indexes by what the log now says; until then the old ones serve. The caller holds `busy`."""
         self._open(self._log.topic(name))
         self._indexer.wake()
@@ -192,7 +192,7 @@ class Stock:
                 else:
                     self._log.update_topic(row.id, config=given(settings))
             finally:
-                self._reopen(name)
+                self.reopen(name)
         if "metric" in changed:
             self._remove(row)
 
@@ -209,7 +209,7 @@ class Stock:
                 self._indexer.commit_keyword()
                 self._log.write(lambda db: catalogue.delete_topic(db, id))
             except StorageError:
-                self._reopen(name)
+                self.reopen(name)
                 raise
             self._indexer.close_topic(id)
         self.problems.pop(name, None)
@@ -237,7 +237,7 @@ class Stock:
             try:
                 self._log.write(lambda db: _forget_vectors(db, row.id, columns))
             finally:
-                self._reopen(name)
+                self.reopen(name)
         self._remove(row)
 
     def rebuild(self, name: str) -> None:
@@ -249,7 +249,7 @@ class Stock:
             try:
                 self._log.write(lambda db: _restart_indexes(db, row.id, row.generation + 1))
             finally:
-                self._reopen(name)
+                self.reopen(name)
         self._remove(row)
 
     def _remove(self, row: TopicRow) -> None:

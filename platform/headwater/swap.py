@@ -31,7 +31,7 @@ import orjson
 
 from headwater import shadows
 from headwater.catalogue import drop_vectors
-from headwater.config import INDEX_SETTINGS, Settings, topic_config
+from headwater.config import INDEX_SETTINGS, Settings, TopicConfig, topic_config
 from headwater.embed import Embedder
 from headwater.embed.cache import Cached
 from headwater.embedding import home_of
@@ -191,11 +191,14 @@ class Swaps:
             row = shadow.row
             if row.state != wanted:
                 raise UsageError(_REFUSED[wanted, row.state].format(name=name, model=row.name))
-            if shadow.embedder is None or topic.embedder is None or topic.catalogue.model is None or topic.row.model is None:
+            if shadow.embedder is None:
                 raise UsageError(f"the index of {row.name} cannot answer: {shadow.error}")
             now = self._clock_ms()
             former = {"embedding_model": topic.config.embedding_model, "dimension": topic.config.dimension}
             settings = topic_config(row.config, base=topic.config)
+            if topic.embedder is None or topic.catalogue.model is None or topic.row.model is None:
+                self._replace_missing(topic, row, settings, former, now)
+                return
             behind = ShadowRow(
                 row.topic, topic.catalogue.model, topic.row.model, "former" if wanted == "ready" else "ready", former, None,
                 topic.next_passage, row.started_ms, now, row.report,
@@ -219,6 +222,22 @@ class Swaps:
             self._indexer.exchange(topic, heir, write)
             self._indexer.embedding.stand_by(heir)
         logger.info("topic %s is searched with %s now; %s is kept beside it", name, row.name, live)
+
+    def _replace_missing(
+        self, topic: TopicIndex, row: ShadowRow, settings: TopicConfig, former: Mapping[str, Any], now: int
+    ) -> None:
+        """Exchange with a model that could not be loaded, so that nothing of it is open. `busy` is held."""
+        live = self._log.topic(topic.row.name).model
+        if live is None:
+            raise UsageError(
+                f"{topic.row.name!r} has no model that answers; `headwater index create {topic.row.name}` gives it one"
+            )
+        self._indexer.save_marks()
+        self._indexer.rest(row.topic)
+        try:
+            self._log.write(lambda db: shadows.exchange(db, row, live, given(settings), former, now))
+        finally:
+            self._stock.reopen(topic.row.name)
 
     # ------------------------------------------------------------------ comparing
 
