@@ -185,9 +185,7 @@ def test_thousands_go_while_others_come_and_nothing_else_is_lost(tmp_path: Path)
 
 
 @pytest.mark.parametrize("kind", ["exact", "template", "chunks"])
-def test_appends_deletions_purges_and_live_searches_at_once_leave_every_index_equal_to_the_log(
-    tmp_path: Path, kind: str
-) -> None:
+def test_everything_at_once_leaves_every_index_equal_to_the_log(tmp_path: Path, kind: str) -> None:
     seed = 20261121
     print("seed", seed)
     rng = random.Random(seed)
@@ -279,11 +277,11 @@ def test_a_deletion_that_is_killed_is_finished_by_asking_again(tmp_path: Path) -
         "hw = headwater.open(sys.argv[1], embedding={'model': 'none'})\n"
         "if not hw.topics():\n"
         "    hw.create_topic('t', passages='exact')\n"
-        "    for at in range(0, 20000, 5000):\n"
-        "        records = [{'key': f'k{n % 2}', 'value': f'value {n}'} for n in range(at, at + 5000)]\n"
+        "    for at in range(0, 8000, 2000):\n"
+        "        records = [{'key': f'k{n % 2}', 'value': f'value {n}'} for n in range(at, at + 2000)]\n"
         "        hw.append('t', records, wait='searchable', timeout_s=60)\n"
         "print('ready', flush=True)\n"
-        "while hw.delete_records('t', key='k1', limit=700).more: print('step', flush=True)\n"
+        "while hw.delete_records('t', key='k1', limit=300).more: print('step', flush=True)\n"
         "print('done', flush=True)\n"
     )
     rng, killed = random.Random(7), 0
@@ -307,8 +305,8 @@ def test_a_deletion_that_is_killed_is_finished_by_asking_again(tmp_path: Path) -
     async def main(engine: Engine) -> None:
         await engine.delete_records("t", key="k1")
         topic = await engine.topic("t")
-        assert topic.records == 10_000
-        assert (await engine.delete_records("t", key="k0", dry_run=True)).matched == 10_000
+        assert topic.records == 4000
+        assert (await engine.delete_records("t", key="k0", dry_run=True)).matched == 4000
         await assert_converged(engine, "t")
 
     run(tmp_path, main, **{"embedding.model": "none"})
