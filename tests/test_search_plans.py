@@ -159,6 +159,17 @@ def test_the_passages_of_a_scope_are_listed_in_order_however_many_they_are(corpo
         assert (count, seq) == (len(own), own[-1])
 
 
+def test_a_scope_too_large_to_be_listed_at_once_is_listed_in_parts(
+    corpora: list[Corpus], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("headwater.keyword_listing._LISTED", 50)
+    for corpus in corpora:
+        corpus.keyword.commit()
+        scope = scoped("-colour:3")
+        wanted = {int(p) for seq, p in enumerate(corpus.passages) if corpus.colours[seq] != 3}
+        assert corpus.keyword.passage_ids(scope, distinct=1_000_000).tolist() == sorted(wanted)
+
+
 def test_a_filter_that_shuns_the_meaning_asked_for_is_compared_exactly_after_one_look(tmp_path: Path) -> None:
     async def main(engine: Engine) -> None:
         random = np.random.default_rng(1)

@@ -26,6 +26,7 @@ from tantivy import Query as TQuery
 from headwater.errors import HeadwaterError, StorageError, UsageError
 from headwater.keyword_files import reading, verify, writing
 from headwater.keyword_held import View
+from headwater.keyword_listing import BUCKETS, matches, passage_ids
 from headwater.keyword_schema import NUL, Doc, Encoder, chunked, field_name, schema
 from headwater.keyword_scope import Clause, Scope, clauses, column_range, combined, ids, reads_text
 from headwater.keyword_words import WordReader, Words, attainable, scoring
@@ -34,7 +35,6 @@ __all__ = ["Doc", "KeywordIndex", "Match", "Scope", "Words"]
 
 _QUEUED = 8  # chunks that wait for the owner thread before `add` blocks
 _CHUNK = 2_000  # documents
-_BUCKETS = 60_000  # tantivy refuses an aggregation of more than 65,000
 _VALUES = 50_000  # distinct values of a field that `field_values` counts
 _TERMS = 10_000  # in one set query
 
@@ -69,7 +69,7 @@ class KeywordIndex:
             self._index.config_reader("manual")
             self._index.reload()
             searcher = self._index.searcher()
-            held = searcher.aggregate(TQuery.all_query(), {"t": {"terms": {"field": "topic", "size": _BUCKETS}}})
+            held = searcher.aggregate(TQuery.all_query(), {"t": {"terms": {"field": "topic", "size": BUCKETS}}})
             self._topics = {int(bucket["key"]) for bucket in held["t"]["buckets"]}
             self._view = View(searcher, frozenset(self._topics))
             self._writer: tantivy.IndexWriter | None = self._index.writer(self._memory_bytes, 1)
@@ -275,7 +275,7 @@ class KeywordIndex:
             if distinct:
                 found = dict(Counter(topic for topic, _ in set(self._list(view, query, "topic", "seq"))))
             else:
-                reply = view.searcher.aggregate(query, {"t": {"terms": {"field": "topic", "size": _BUCKETS}}})
+                reply = view.searcher.aggregate(query, {"t": {"terms": {"field": "topic", "size": BUCKETS}}})
                 found = {int(bucket["key"]): int(bucket["doc_count"]) for bucket in reply["t"]["buckets"]}
         view.counts.keep(key, found, 200 + len(key) + 100 * len(found))
         return found
@@ -314,8 +314,8 @@ class KeywordIndex:
         view = self._view
         with reading(self._path):
             query = combined(self._clauses(scope, view, passages))
-            size = min(limit, _BUCKETS)
-            terms = {"field": "passage", "size": size, "segment_size": _BUCKETS}
+            size = min(limit, BUCKETS)
+            terms = {"field": "passage", "size": size, "segment_size": BUCKETS}
             reply = view.searcher.aggregate(query, {"p": {"terms": terms}})["p"]
             # Counts are partial where a segment had more than fits; then, or when more are wanted, every match is read.
             if reply["doc_count_error_upper_bound"] or (reply["sum_other_doc_count"] and limit > size):
@@ -324,18 +324,13 @@ class KeywordIndex:
 
     def passage_ids(self, scope: Scope, *, distinct: int) -> npt.NDArray[np.int64]:
         """`(n,)` int64: every passage with an occurrence in scope, ascending. `distinct` is about how many passages the
-        topics have: a few of them are counted together, many are listed one by one (28 ms for 100,000)."""
+        topics have (`keyword_listing`)."""
         view, key = self._view, repr(scope)
         if (known := view.passages.get(key)) is not None:
             return known
         with reading(self._path):
             query = combined(self._clauses(scope, view))
-            total = self._total(view, query)
-            found = self._counted_ids(view, query) if distinct <= min(total // 3, _BUCKETS // 2) else None
-            if found is None:
-                hits = view.searcher.search(query, max(total, 1), count=False, order_by_field="passage", order=Order.Asc).hits
-                found = np.fromiter([passage for passage, _ in hits], np.int64, len(hits))
-        found = found[np.diff(found, prepend=0) > 0]  # each once, and 0 is of a record without passages
+            found = passage_ids(view.searcher, self._schema, query, distinct=distinct)
         found.flags.writeable = False
         view.passages.keep(key, found, found.nbytes + len(key) + 200)
         return found
@@ -343,15 +338,6 @@ class KeywordIndex:
     def holds_passage_ids(self, scope: Scope) -> bool:
         """Whether `passage_ids` of this scope is known since the last commit and costs nothing."""
         return self._view.passages.get(repr(scope)) is not None
-
-    @staticmethod
-    def _counted_ids(view: View, query: TQuery) -> npt.NDArray[np.int64] | None:
-        """The passages a query matches, by aggregation; None where they are more than fit."""
-        terms = {"field": "passage", "size": _BUCKETS, "segment_size": _BUCKETS}
-        reply = view.searcher.aggregate(query, {"p": {"terms": terms}})["p"]
-        if reply["sum_other_doc_count"] or reply["doc_count_error_upper_bound"]:
-            return None
-        return np.sort(np.fromiter((bucket["key"] for bucket in reply["buckets"]), np.int64, len(reply["buckets"])))
 
     def newest(self, scope: Scope, passages: Sequence[int]) -> dict[int, tuple[int, int]]:
         """passage -> (its occurrences in scope, the seq of the newest), for those of at most 10,000 that have some."""
@@ -456,8 +442,7 @@ class KeywordIndex:
 
     @staticmethod
     def _total(view: View, query: TQuery) -> int:
-        reply: dict[str, Any] = view.searcher.aggregate(query, {"c": {"value_count": {"field": "seq"}}})
-        return int(reply["c"]["value"])
+        return matches(view.searcher, query)
 
     def _list(self, view: View, query: TQuery, *columns: str) -> list[tuple[int, ...]]:
         total = self._total(view, query)

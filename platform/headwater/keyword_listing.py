@@ -1,0 +1,63 @@
+"""The passages that a query of the keyword index matches, as one array.
+
+Measured at 1,000,000 documents: listing costs 0.28 us for each match (100,000: 28 ms, 10,000: 2.2 ms, 100: 0.1 ms), counting
+by aggregation 0.03 us for each match and 0.9 us for each distinct passage, of which there may be 60,000.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import tantivy
+from tantivy import Occur, Order
+from tantivy import Query as TQuery
+
+from headwater.keyword_scope import column_range, combined
+
+BUCKETS = 60_000  # tantivy refuses an aggregation of more than 65,000
+_LISTED = 200_000  # documents listed at once: a hit takes 150 bytes on its way out
+Ints = npt.NDArray[np.int64]
+
+
+def passage_ids(searcher: tantivy.Searcher, schema: tantivy.Schema, query: TQuery, *, distinct: int) -> Ints:
+    """`(n,)` int64, ascending, each once. `distinct` is about how many passages there are: few are counted, many listed."""
+    total = matches(searcher, query)
+    found = _counted(searcher, query) if distinct <= min(total // 3, BUCKETS // 2) else None
+    if found is None:
+        found = np.concatenate([_listed(searcher, part) for part in _parts(searcher, schema, query, total)])
+    return found[np.diff(found, prepend=0) > 0]  # 0 is of a record without passages
+
+
+def matches(searcher: tantivy.Searcher, query: TQuery) -> int:
+    """How many documents a query matches."""
+    reply: dict[str, Any] = searcher.aggregate(query, {"c": {"value_count": {"field": "seq"}}})
+    return int(reply["c"]["value"])
+
+
+def _counted(searcher: tantivy.Searcher, query: TQuery) -> Ints | None:
+    """The passages by aggregation; None where they are more than fit."""
+    terms = {"field": "passage", "size": BUCKETS, "segment_size": BUCKETS}
+    reply = searcher.aggregate(query, {"p": {"terms": terms}})["p"]
+    if reply["sum_other_doc_count"] or reply["doc_count_error_upper_bound"]:
+        return None
+    return np.sort(np.fromiter((bucket["key"] for bucket in reply["buckets"]), np.int64, len(reply["buckets"])))
+
+
+def _listed(searcher: tantivy.Searcher, query: TQuery) -> Ints:
+    """The passage of each document a query matches, ascending."""
+    total = max(matches(searcher, query), 1)
+    hits = searcher.search(query, total, count=False, order_by_field="passage", order=Order.Asc).hits
+    return np.fromiter([passage for passage, _ in hits], np.int64, len(hits))
+
+
+def _parts(searcher: tantivy.Searcher, schema: tantivy.Schema, query: TQuery, total: int) -> list[TQuery]:
+    """A query cut by ranges of passages, in order, so that each part is small."""
+    if total <= _LISTED:
+        return [query]
+    ends = searcher.aggregate(query, {end: {end: {"field": "passage"}} for end in ("min", "max")})
+    first, last = int(ends["min"]["value"]), int(ends["max"]["value"])
+    step = (last - first) // (total // _LISTED + 1) + 1
+    ranges = (column_range(schema, "passage", low, low + step) for low in range(first, last + 1, step))
+    return [combined([(Occur.Must, query), (Occur.Must, within)]) for within in ranges]
