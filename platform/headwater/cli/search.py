@@ -227,11 +227,17 @@ def _text(hit: Hit, full: bool, used: int, most: int, matching: re.Pattern[str] 
     return matching.sub(lambda found: output.style(found.group(), "bold"), shown) if matching else shown
 
 
+def _step(step: Any) -> str:
+    """`look up 3.1 ms (passages 175, in_scope 22)`."""
+    numbers = ", ".join(f"{name} {value:,}" for name, value in step.items() if name not in ("step", "ms"))
+    return f"{step['step']} {step['ms']} ms ({numbers})"
+
+
 def _show_explain(explain: Any, form: output.Format) -> None:
     write = output.note if form is output.Format.TEXT else output.say
     write(_SCORES)
     for plan in explain.get("plans", ()):
-        steps = "; ".join(" ".join(f"{name} {value}" for name, value in step.items()) for step in plan["steps"])
+        steps = "; ".join(_step(step) for step in plan["steps"])
         write(f"plan of {plan['topic']} ({plan['model']}): {plan['plan']}; {plan['why']}" + (f"; {steps}" if steps else ""))
     for name, value in explain.items():
         if name == "plans":
