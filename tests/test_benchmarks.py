@@ -82,6 +82,11 @@ PROMISED = {
         "search_keyword_ms", "search_semantic_ms", "search_hybrid_ms", "search_filtered_ms", "chroma_ms", "brute_force_ms",
         "recall_at_10_semantic", "open_s",
     ),
+    "index": (
+        "search_2k_p50_ms", "search_2k_p99_ms", "recall", "filters", "queries_per_s", "add_p99_ms", "build_10k_ms",
+        "rss_bytes_per_vector", "disk_bytes_per_vector", "open_2k_s", "latency_while_sealing_ratio", "system_hnsw",
+        "system_flat", "system_ivf", "system_chroma", "system_brute_force", "system_usearch",
+    ),
     "quality": (
         "ndcg10_hybrid_cacm", "ndcg10_keyword_cranfield", "ndcg10_semantic_mtrag_un", "ndcg10_hybrid_mtrag_human",
         "ndcg10_hybrid_mtrag", "ndcg10_hybrid_xquad", "relevant_at_5_hybrid", "relevant_at_5_keyword",
