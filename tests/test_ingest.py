@@ -109,8 +109,8 @@ def test_a_load_that_is_killed_goes_on_where_it_stopped_and_stores_nothing_twice
         assert load.returncode == 130
         assert "goes on from there" in said
     again = json.loads(place.run("ingest", "logs", str(big), "--json").stdout)
-    assert again["stored"] == LINES - before
-    assert again["duplicates"] == before
+    assert again["stored"] + again["duplicates"] == LINES
+    assert again["duplicates"] >= before  # what was on its way at the kill may have been stored after the count
     assert place.values("logs") == big.read_text().splitlines()
 
 
