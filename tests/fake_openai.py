@@ -96,7 +96,7 @@ class FakeOpenAI:
             writer.transport.abort()
             return False
         status, extra = 200, ""
-        payload = json.dumps(self._vectors(step, request.body)).encode()
+        payload = json.dumps(self.reply(step, request)).encode()
         if step == "bad-json":
             payload = payload[: len(payload) // 2]
         elif step in ("429", "429-date", "500", "503", "redirect") or step.startswith("status:"):
@@ -113,20 +113,28 @@ class FakeOpenAI:
         await writer.drain()
         return step != "cut"
 
-    def _vectors(self, step: str, body: dict[str, Any]) -> dict[str, Any]:
-        dimension = body.get("dimensions", self.dimension) + (1 if step == "dimension" else 0)
-        data = [{"object": "embedding", "index": i, "embedding": vector_of(t, dimension)} for i, t in enumerate(body["input"])]
-        if step == "count":
-            data.pop()
-        elif step == "unordered":
+    def reply(self, step: str, request: Request) -> Any:
+        """The body of a 200."""
+        body = request.body
+        rows = self.rows(step, body["input"], body.get("dimensions"))
+        data: list[dict[str, Any]] = [{"object": "embedding", "index": i, "embedding": row} for i, row in enumerate(rows)]
+        if step == "unordered":
             data.reverse()
         elif step == "no-index":
             for entry in data:
                 del entry["index"]
         elif step == "index":
             data[-1]["index"] = len(data)
+        usage = {"prompt_tokens": 1, "total_tokens": 1}
+        return {"object": "list", "data": data, "model": body.get("model", "deployed"), "usage": usage}
+
+    def rows(self, step: str, texts: Sequence[str], dimension: int | None = None) -> list[Any]:
+        """A vector for each text, spoilt as the step says."""
+        rows: list[Any] = [vector_of(t, (dimension or self.dimension) + (step == "dimension")) for t in texts]
+        if step == "count":
+            rows.pop()
         elif step in ("nan", "null"):
-            data[0]["embedding"][0] = float("nan") if step == "nan" else None
+            rows[0][0] = float("nan") if step == "nan" else None
         elif step == "zero":
-            data[0]["embedding"] = [0.0] * dimension
-        return {"object": "list", "data": data, "model": body["model"], "usage": {"prompt_tokens": 1, "total_tokens": 1}}
+            rows[0] = [0.0] * len(rows[0])
+        return rows

@@ -10,7 +10,8 @@ from headwater.embed.library import LibraryEmbedder
 
 
 class FastembedEmbedder(LibraryEmbedder):
-    """Query and passage prefixes are put before the texts here: the library leaves that to its caller."""
+    """A prefix that is given, or that the model's family wants, is put before the texts here: for those models the library
+    leaves it to its caller. For others its own way with queries and passages counts."""
 
     provider = "fastembed"
     extra = "fastembed"
@@ -22,4 +23,7 @@ class FastembedEmbedder(LibraryEmbedder):
 
     def run(self, model: Any, texts: Sequence[str], kind: Kind) -> Any:
         before = self._prefix.get(kind, "")
-        return list(model.embed([before + text for text in texts], batch_size=len(texts)))
+        if before:
+            return list(model.embed([before + text for text in texts], batch_size=len(texts)))
+        made = model.query_embed(list(texts)) if kind == "query" else model.passage_embed(texts, batch_size=len(texts))
+        return list(made)

@@ -9,16 +9,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import orjson
 
 from headwater.embed.embedder import Kind
 from headwater.embed.remote import RemoteEmbedder, Request
 from headwater.errors import ConfigError
-
-if TYPE_CHECKING:
-    from headwater.embed.embedder import Vectors
 
 REQUEST = '{"model": "$model", "input": "$texts"}'
 REPLY = "data[].embedding"
@@ -35,7 +32,7 @@ class HttpEmbedder(RemoteEmbedder):
         self, model: str, *, request: str = REQUEST, reply: str = REPLY, key_header: str = KEY_HEADER, **options: Any
     ) -> None:
         self._template, self._steps = _template(request), _steps(reply)
-        self._single = "$texts" not in _words(self._template)
+        self.one_by_one = "$texts" not in _words(self._template)
         self._shape = (request, reply)
         self._header = _header(key_header)
         super().__init__(model, **options)
@@ -49,18 +46,11 @@ class HttpEmbedder(RemoteEmbedder):
 
     def vectors(self, answer: Any, count: int) -> Sequence[Any]:
         found = _at(answer, self._steps)
-        if self._single:
+        if self.one_by_one:
             found = [found]
         if not isinstance(found, list):
             raise ValueError("what embedding.http_reply leads to is not a list")
         return found
-
-    async def call(self, texts: Sequence[str], kind: Kind) -> Vectors:
-        import numpy as np
-
-        if not self._single:
-            return await super().call(texts, kind)
-        return np.concatenate([await super(HttpEmbedder, self).call([text], kind) for text in texts])
 
     def authorization(self, key: str) -> Mapping[str, str]:
         name, value = self._header

@@ -24,28 +24,26 @@ class LlamafileEmbedder(OpenAIEmbedder):
     hosts = ()
     variables = ()
     concurrency = 2
-    _old = False
 
     def _endpoint(self, base_url: str | None) -> str:
         return super()._endpoint(base_url).rstrip("/").removesuffix("/v1")
 
     def request(self, texts: Sequence[str], kind: Kind) -> Request:
-        return Request("/embedding", {"content": texts[0]}) if self._old else Request("/v1/embeddings", self.body(texts))
+        return Request("/embedding", {"content": texts[0]}) if self.one_by_one else Request("/v1/embeddings", self.body(texts))
 
     def vectors(self, answer: Any, count: int) -> Sequence[Any]:
-        return [_only_row(answer)] if self._old else super().vectors(answer, count)
+        return [_only_row(answer)] if self.one_by_one else super().vectors(answer, count)
 
     async def call(self, texts: Sequence[str], kind: Kind) -> Vectors:
-        import numpy as np
-
-        if not self._old:
-            try:
-                return await super().call(texts, kind)
-            except Fault as fault:
-                if fault.status != 404:
-                    raise
-            self._old = True
-        return np.concatenate([await super(LlamafileEmbedder, self).call([text], kind) for text in texts])
+        try:
+            return await super().call(texts, kind)
+        except Fault as fault:
+            if fault.status != 404 or self.one_by_one:
+                raise
+            self.one_by_one = True
+            if len(texts) > 1:
+                raise Fault(str(fault), passes=False, too_large=True) from fault
+        return await super().call(texts, kind)
 
     def remedy(self, status: int, said: str) -> str:
         if status in (0, 404, 501):

@@ -64,6 +64,7 @@ class RemoteEmbedder(Embedder):
     hosts: ClassVar[tuple[str, ...]] = ()  # the provider's own, and those below them: they need a key
     variables: ClassVar[tuple[str, ...]] = ()  # its well-known keys, which go to `hosts` by https and nowhere else
     most_texts: ClassVar[int] = 2048  # in one request, by the provider's rule
+    one_by_one = False  # whether the server takes one text a request
 
     local = False
     floor = 0.0  # not measured: differs by provider
@@ -136,6 +137,8 @@ class RemoteEmbedder(Embedder):
         """The rows of these texts, asked for in halves as often as the server finds them too many or too long."""
         import numpy as np
 
+        if self.one_by_one and len(texts) > 1:  # each with its own tries: what came is not asked for again
+            return np.concatenate([await self._fitted([text], kind) for text in texts])
         try:
             return await self._persist(texts, kind)
         except _TooLarge as fault:
