@@ -20,7 +20,9 @@ from headwater.errors import HeadwaterError
 
 if TYPE_CHECKING:
     from headwater.config import Settings
+    from headwater.embed import Embedder
 
+_PATIENCE_S = 10.0  # for one answer of a provider
 _SCARCE_BYTES = 500 << 20
 _2026_S = 1_767_225_600.0
 
@@ -155,16 +157,29 @@ def _keyword(settings: Settings) -> tuple[str, str]:
 
 
 def _embedding(settings: Settings) -> tuple[str, str]:
-    """The default model's weights, and one embedding."""
-    import asyncio
+    """The default model's weights or provider, and one embedding; a fallback's too. One try each: a provider that is down
+    is to be told of now."""
+    from dataclasses import replace
 
     from headwater.embed.lookup import load
+    from headwater.embed.remote import MEND
 
-    model = settings.embedding.model
-    if model in ("none", "external"):
-        return f"model {model}: nothing is embedded here", ""
-    begun = time.monotonic()
-    embedder = load(model, settings.embedding)
+    once = replace(settings.embedding, retries=0, timeout_s=min(settings.embedding.timeout_s, _PATIENCE_S))
+    if once.model in ("none", "external"):
+        return f"model {once.model}: nothing is embedded here", ""
+    seen = []
+    for model in dict.fromkeys((once.model, once.fallback or once.model)):
+        try:
+            embedder = load(model, once)
+            seen.append(_one_vector(model, embedder))
+        except HeadwaterError as error:
+            reason, told, mend = str(error).partition(MEND)
+            return "; ".join([*seen, reason.rstrip()]), mend.strip() if told else _MENDS["embedding"]
+    return "; ".join(seen), ""
+
+
+def _one_vector(model: str, embedder: Embedder) -> str:
+    import asyncio
 
     async def embed() -> int:
         try:
@@ -172,8 +187,10 @@ def _embedding(settings: Settings) -> tuple[str, str]:
         finally:
             await embedder.aclose()
 
+    begun = time.monotonic()
     dimension = asyncio.run(embed())
-    return f"{model}: {dimension} dimensions; loaded and embedded in {time.monotonic() - begun:.1f} s", ""
+    how = "loaded and embedded" if embedder.local else "answered"
+    return f"{model}: {dimension} dimensions; {how} in {time.monotonic() - begun:.1f} s"
 
 
 def _daemon(settings: Settings) -> tuple[str, str]:

@@ -14,7 +14,9 @@ if TYPE_CHECKING:
 
 Name = Annotated[str, typer.Argument(metavar="TOPIC")]
 Partitions = Annotated[int | None, typer.Option(help="Partitions; a record's is a stable hash of its key.")]
-Model = Annotated[str | None, typer.Option(help="bge-small, minilm, static, openai:NAME, onnx:PATH, external.")]
+Model = Annotated[
+    str | None, typer.Option(help="bge-small, minilm, static, onnx:PATH, external, PROVIDER:NAME (ollama:bge-m3).")
+]
 NoEmbed = Annotated[bool, typer.Option("--no-embed", help="Keyword search only; `headwater index create` adds meaning.")]
 Field = Annotated[str | None, typer.Option(help="What is indexed: value, key, or a JSON path such as $.message.")]
 Passages = Annotated[str | None, typer.Option(help="How records become passages: auto, template, exact or chunks.")]

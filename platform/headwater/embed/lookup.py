@@ -66,8 +66,8 @@ BGE_SMALL = Weights(
 MINILM = Weights(
     "minilm",
     {"model.onnx": "", "tokenizer.json": ""},
-    mend="load all-MiniLM-L6-v2 once with Chroma or fastembed where there is a network, name an ONNX export as "
-    "onnx:DIRECTORY, or use bge-small",
+    mend="export HEADWATER_EMBEDDING_MODEL=bge-small  # or load all-MiniLM-L6-v2 once with Chroma or fastembed where there is a "
+    "network, or name an ONNX export as onnx:DIRECTORY",
 )
 STATIC = Weights(
     "static",
