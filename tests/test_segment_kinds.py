@@ -395,7 +395,6 @@ def test_a_process_killed_at_random_moments_of_sealing_and_merging_leaves_nothin
     """Two segments are wanted as one of 200, of a kind that changes each time, and the worker dies while it works at that."""
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
     chance, stored = random.Random("deaths"), 0
-    longest = 0.6
     for kill in range(KILLS):
         kind = KINDS[kill % 3]
         if stored < 2 * N:
@@ -408,7 +407,7 @@ def test_a_process_killed_at_random_moments_of_sealing_and_merging_leaves_nothin
         )
         assert worker.stdout is not None
         assert worker.stdout.readline() == "open\n"
-        died = threading.Timer(chance.uniform(0, longest), worker.kill)
+        died = threading.Timer(chance.uniform(0, 2.5 if kind == "hnsw" else 0.8), worker.kill)
         died.start()
         died.join()
         worker.communicate(timeout=20)
