@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib
+import json
 import logging
 import random
 import sys
@@ -21,8 +22,10 @@ from pydantic import SecretStr
 
 from fake_openai import vector_of
 from fake_providers import FAULTS, FakeProvider, Format
-from headwater.config import EmbeddingSettings
+from headwater.cli.doctor import examine
+from headwater.config import EmbeddingSettings, Settings
 from headwater.embed import load
+from headwater.embed.fault import retry_after_s, said_by
 from headwater.embed.lookup import LIBRARIES, NAMES, REMOTE
 from headwater.embed.ollama import host_url
 from headwater.embed.prefixes import prefixes
@@ -319,6 +322,21 @@ def test_no_provider_may_be_pointed_at_a_metadata_address_or_hold_a_key_in_its_a
 
 
 @pytest.mark.parametrize(
+    ("headers", "body", "seconds"),
+    [
+        ({"retry-after-ms": "1500", "retry-after": "9"}, {}, 1.5),
+        ({"retry-after-ms": "soon", "retry-after": "9"}, {}, 9.0),
+        ({}, {"error": "Model m is currently loading", "estimated_time": 20.0}, 20.0),
+        ({}, {"error": "x", "estimated_time": "soon"}, None),
+        ({"retry-after": "nonsense"}, [], None),
+    ],
+)
+def test_a_wait_is_read_from_each_recorded_place(headers: dict[str, str], body: Any, seconds: float | None) -> None:
+    header = retry_after_s(headers, 1000.0)
+    assert (said_by(json.dumps(body).encode()).wait_s if header is None else header) == seconds
+
+
+@pytest.mark.parametrize(
     ("host", "url"),
     [
         ("", None), ("0.0.0.0", "http://127.0.0.1:11434"), ("0.0.0.0:9", "http://127.0.0.1:9"), (":9", "http://localhost:9"),
@@ -507,3 +525,44 @@ def test_a_plugin_package_gets_the_name_asked_for_the_settings_and_the_kind_of_t
 
 def test_every_provider_is_named_in_the_list_of_models() -> None:
     assert {f"{provider}:NAME" for provider in (*REMOTE, *LIBRARIES)} <= set(NAMES)
+
+
+# ---------------------------------------------------------------- doctor
+def _doctor(embedding: EmbeddingSettings) -> tuple[bool, str, str]:
+    found = {f.check: f for f in examine(Settings(embedding=embedding, data_dir="/nonexistent/headwater"))}["embedding"]
+    return found.ok, found.seen, found.mend
+
+
+@pytest.mark.parametrize(
+    ("model", "command"),
+    [
+        ("ollama:nomic-embed-text", "ollama serve"),
+        ("cohere:embed-v4.0", "export HEADWATER_EMBEDDING_API_KEY=YOUR_KEY"),
+        ("azure:mine", "export HEADWATER_EMBEDDING_BASE_URL=https://RESOURCE.openai.azure.com"),
+        ("fastembed:BAAI/bge-small-en-v1.5", "pip install 'headwater[fastembed]'"),
+        ("no-such-model", "export HEADWATER_EMBEDDING_MODEL=bge-small"),
+    ],
+)
+def test_doctor_ends_with_the_command_that_mends_the_provider(
+    model: str, command: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("AZURE_OPENAI_ENDPOINT", "AZURE_OPENAI_API_KEY", "CO_API_KEY", "COHERE_API_KEY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("OLLAMA_HOST", "127.0.0.1:9")  # the discard port: nothing listens
+    monkeypatch.setitem(sys.modules, "fastembed", None)
+    ok, _, mend = _doctor(EmbeddingSettings(model=model))
+    assert (ok, mend) == (False, command)
+
+
+def test_doctor_says_that_a_provider_answers_and_asks_it_once_where_it_does_not() -> None:
+    async def work(server: FakeProvider) -> None:
+        settings = EmbeddingSettings(model="ollama:tiny", base_url=server.root, fallback="hash")
+        ok, seen, _ = await asyncio.to_thread(_doctor, settings)
+        assert ok
+        assert seen.startswith("ollama:tiny: 8 dimensions; answered in ")
+        assert "; hash: 256 dimensions; " in seen
+        ok, seen, mend = await asyncio.to_thread(_doctor, settings)
+        assert (ok, mend) == (False, "ollama pull tiny")
+        assert len(server.requests) == 2
+
+    with_server("ollama", work, ["ok", "status:404"])

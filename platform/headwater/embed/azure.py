@@ -22,6 +22,9 @@ class AzureEmbedder(OpenAIEmbedder):
     hosts = ("openai.azure.com", "cognitiveservices.azure.com", "services.ai.azure.com")
     variables = ("AZURE_OPENAI_API_KEY",)
 
+    def _endpoint(self, base_url: str | None) -> str:
+        return super()._endpoint(base_url).rstrip("/").removesuffix("/openai")
+
     def request(self, texts: Sequence[str], kind: Kind) -> Request:
         body = self.body(texts)
         if self.url.endswith("/openai/v1"):

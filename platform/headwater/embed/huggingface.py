@@ -22,6 +22,10 @@ class HuggingFaceEmbedder(RemoteEmbedder):
     variables = ("HF_TOKEN",)
     most_texts = 32  # what TEI takes unless told otherwise
 
+    def _endpoint(self, base_url: str | None) -> str:
+        """Without the route, which people copy along with the address."""
+        return super()._endpoint(base_url).rstrip("/").removesuffix("/embed").removesuffix("/v1")
+
     def request(self, texts: Sequence[str], kind: Kind) -> Request:
         body: dict[str, Any] = {"inputs": list(texts), "normalize": True, "truncate": True}
         if self.asked_dimension is not None:

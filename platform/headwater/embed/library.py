@@ -33,8 +33,9 @@ class LibraryEmbedder(Embedder):
         threads: int = 1,
         batch_size: int = 64,
         cache_dir: str | None = None,
+        dimension: int | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__(dimension=dimension)
         self.name, self.model, self.batch_size = f"{self.provider}:{model}", model, batch_size
         self._prefix, self._threads, self._cache_dir = dict(prefix or {}), threads, cache_dir
         before = "".join(f"{kind}={text} " for kind, text in sorted(self._prefix.items()) if text)

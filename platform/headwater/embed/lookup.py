@@ -66,8 +66,8 @@ BGE_SMALL = Weights(
 MINILM = Weights(
     "minilm",
     {"model.onnx": "", "tokenizer.json": ""},
-    mend="export HEADWATER_EMBEDDING_MODEL=bge-small  # or load all-MiniLM-L6-v2 once with Chroma or fastembed where there is a "
-    "network, or name an ONNX export as onnx:DIRECTORY",
+    mend="export HEADWATER_EMBEDDING_MODEL=bge-small  # or load all-MiniLM-L6-v2 once with Chroma or fastembed where there is "
+    "a network, or name an ONNX export as onnx:DIRECTORY",
 )
 STATIC = Weights(
     "static",
@@ -121,7 +121,7 @@ def load(
     elif kind in REMOTE and rest:
         embedder = _remote(kind, rest, _for_provider(kind, settings), dimension, os.environ if env is None else env)
     elif kind in LIBRARIES and rest:
-        embedder = _library(kind, rest, _for_provider(kind, settings))
+        embedder = _library(kind, rest, _for_provider(kind, settings), dimension)
     else:
         embedder = _plugin(name, settings)
     _fits(embedder, dimension)
@@ -228,11 +228,11 @@ def _remote(provider: str, model: str, settings: EmbeddingSettings, dimension: i
     return kind(model, **options)
 
 
-def _library(provider: str, model: str, settings: EmbeddingSettings) -> Embedder:
+def _library(provider: str, model: str, settings: EmbeddingSettings, dimension: int | None) -> Embedder:
     from headwater.embed.fastembed import FastembedEmbedder
     from headwater.embed.sentence_transformers import SentenceTransformersEmbedder
 
-    options: dict[str, Any] = {"threads": settings.threads, "batch_size": settings.batch_size}
+    options: dict[str, Any] = {"threads": settings.threads, "batch_size": settings.batch_size, "dimension": dimension}
     if settings.cache_dir:
         options["cache_dir"] = str(Path(settings.cache_dir).expanduser() / "models")
     given = (settings.query_prefix, settings.passage_prefix)
