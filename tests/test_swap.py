@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import json
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 
 import apsw
 import pytest
+from typer.testing import CliRunner
 
 import headwater
 from fake_openai import FakeOpenAI
 from headwater.blocking import Headwater
+from headwater.cli.app import app
 from headwater.config import Settings, load
 from headwater.engine import Engine
 from headwater.errors import ConfigError, ConflictError, NotFoundError, UsageError
@@ -152,6 +155,35 @@ def test_a_changed_metric_changes_no_result_and_no_score_of_a_model(hw: Headwate
     assert [address for address, _ in after] == [address for address, _ in before]
     assert [score for _, score in after] == pytest.approx([score for _, score in before], abs=2e-3)
     assert hw.index("t").count_vectors == 120
+
+
+def test_the_commands_show_how_far_it_is_and_both_answers_and_take_the_steps(tmp_path: Path) -> None:
+    with serving(settings_in(tmp_path)) as url, headwater.connect(url) as hw:
+        hw.create_topic("t", passages="exact")
+        hw.append("t", TEXTS, wait="searchable", timeout_s=20)
+
+        def command(*words: str, code: int = 0) -> str:
+            done = CliRunner().invoke(app, ["index", *words, "--url", url])
+            assert done.exit_code == code, done.output
+            return done.output if code else done.stdout
+
+        made = json.loads(command("rebuild", "t", "--model", "hash:64", "--shadow", "--wait", "--json"))
+        assert (made["model"], made["shadow"]["model"], made["shadow"]["state"]) == ("hash", "hash:64", "ready")
+        told = command("rebuild", "t", "--status", "--explain")
+        for line in (
+            "answers     hash\n",
+            "120 of 120 passages embedded",
+            "queries made of the topic's own passages",
+            "  second\n",
+        ):
+            assert line in told
+        assert "hash:64, ready; overlap@10" in command("describe", "t")
+        command("rebuild", "t", "--cut-over", "--cancel", code=2)
+        assert "model      hash:64" in command("rebuild", "t", "--cut-over")
+        assert "model      hash\n" in command("rebuild", "t", "--roll-back")
+        command("rebuild", "t", "--drop-old", "--yes")
+        assert "no second model" in command("rebuild", "t", "--status", code=3)
+        assert "kind       ivf, cells 5, n_probe 16" in command("create", "t", "--kind", "ivf", "--ivf-cells", "5", "--wait")
 
 
 # ---------------------------------------------------------------------- inside
