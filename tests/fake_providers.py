@@ -7,15 +7,28 @@ the status the provider would give. `limit` is the most texts, `window` the most
 from __future__ import annotations
 
 import asyncio
+import importlib
 import json
+import random
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from fake_openai import FakeOpenAI, Request
+import numpy as np
+from pydantic import SecretStr
+
+from fake_openai import FakeOpenAI, Request, vector_of
+from headwater.embed.lookup import REMOTE
+from headwater.embed.remote import RemoteEmbedder
 
 Format = Literal["azure", "cohere", "huggingface", "ollama", "llamafile", "old-llamafile", "http"]
 # faults of every format; those of `index` are OpenAI's alone
 FAULTS = ("429", "429-date", "500", "503", "timeout", "bad-json", "cut", "reset", "count", "dimension", "nan", "null", "shape")
+
+CANARY = "key-canary-Yx93kd"
+TEXTS = ["a long text comes first", "b", "ccc"]
+SORTED = ["b", "ccc", "a long text comes first"]  # as they are sent: by length
+TEMPLATE = {"request": '{"input": "$texts", "options": {"task": "$kind", "name": "$model"}}', "reply": "result[].values"}
 
 
 @dataclass
@@ -81,3 +94,37 @@ class FakeProvider(FakeOpenAI):
         if self.format == "old-llamafile":
             return {"embedding": rows[0] if rows else None}
         return {"result": [{"values": row} for row in rows]}
+
+
+class Waits:
+    """A sleep that only notes how long it was asked to."""
+
+    def __init__(self) -> None:
+        self.seconds: list[float] = []
+
+    async def __call__(self, seconds: float) -> None:
+        self.seconds.append(seconds)
+        await asyncio.sleep(0)
+
+
+def remote(server: FakeProvider, waits: Waits | None = None, **options: Any) -> RemoteEmbedder:
+    provider = server.format.removeprefix("old-")
+    given: dict[str, Any] = {"base_url": server.root, "api_key": SecretStr(CANARY), "timeout_s": 5.0, "sleep": waits or Waits()}
+    given |= {"rng": random.Random(1), "now": lambda: 1000.0} | (TEMPLATE if provider == "http" else {}) | options
+    made = getattr(importlib.import_module(f"headwater.embed.{provider}"), REMOTE[provider])("tiny/embed", **given)
+    assert isinstance(made, RemoteEmbedder)
+    server.at_exit.append(made.aclose)
+    return made
+
+
+def with_server(form: Format, work: Callable[[FakeProvider], Awaitable[Any]], plan: Sequence[str] = (), **options: Any) -> Any:
+    async def main() -> Any:
+        async with FakeProvider(plan, format=form, **options) as server:
+            return await work(server)
+
+    return asyncio.run(main())
+
+
+def unit(texts: Sequence[str], dimension: int = 8) -> np.ndarray[Any, Any]:
+    rows = np.array([vector_of(t, dimension) for t in texts])
+    return rows / np.linalg.norm(rows, axis=1, keepdims=True)

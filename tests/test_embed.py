@@ -288,6 +288,18 @@ def test_prompts_and_window_of_the_directory_are_used(tmp_path: Path) -> None:
     assert np.allclose(tiny_vectors(path, ["a " * 7 + "c " * 9])[0], unit(TINY[[2] + [1] * 7].mean(axis=0)), atol=1e-6)
 
 
+def test_an_onnx_directory_without_prompts_gets_the_prefixes_of_its_family_and_another_version(tmp_path: Path) -> None:
+    def loaded(name: str, **options: Any) -> Any:
+        return load(f"onnx:{tmp_path / name}", EmbeddingSettings(**options))
+
+    for name in ("plain", "multilingual-e5-small"):
+        tiny_directory(tmp_path / name)
+    plain, family, given = loaded("plain"), loaded("multilingual-e5-small"), loaded("plain", query_prefix="a ")
+    assert family._model.prefix == {"query": "query: ", "passage": "passage: "}
+    assert (dict(plain._model.prefix), given._model.prefix) == ({}, {"query": "a "})
+    assert len({plain.version, family.version, given.version}) == 3
+
+
 def test_an_onnx_directory_that_cannot_be_used_says_why(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="there is no"):
         load(f"onnx:{tmp_path / 'absent'}", EmbeddingSettings())
