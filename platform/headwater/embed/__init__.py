@@ -2,6 +2,9 @@
 
 `load` finds a model by name. Importing this package loads no model and no heavy library.
 
+A provider is one small file: behind HTTP a `remote.RemoteEmbedder` (`openai`, `cohere`, `ollama` ...), of another library in
+this process a `library.LibraryEmbedder`.
+
 How a vector comes about: `embed` cleans the texts (lone surrogates, blanks), sorts them by length, hands batches to the
 model's `embed_batch`, and checks and normalises what comes back. `Cached` keeps results between runs; `Fallback` lets
 a local model serve while a remote one is down, under its own name, so that vectors of two models never mix.
