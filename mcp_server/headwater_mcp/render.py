@@ -333,7 +333,7 @@ def _coverage(coverage: Coverage, detail: int) -> str:
     if coverage.backlog:
         parts[1] += " (found by keyword only)" if detail else ""
     if coverage.omitted or coverage.truncated:
-        parts.append(f"{coverage.omitted} more matched")
+        parts.append(f"at least {coverage.omitted} more matched")
     if detail:
         names = ", ".join(coverage.topics)
         parts.insert(0, kept if (kept := clip(names, 40)) == names else f"{kept}… ({len(coverage.topics)} topics)")

@@ -143,7 +143,7 @@ class Engine:
             )  # fmt: skip
             self.searcher = Searcher(self.log, self.keyword)
             self.stock = Stock(self.log, self.keyword, self.indexer, self.settings, vectors, embedders)
-            asked = Asked(self.log, self.settings.search.record_queries)
+            asked = self._asked = Asked(self.log, self.settings.search.record_queries)
             self.finding = Finding(self.log, self.stock, self.searcher, asked)
             self.rebuilding = Rebuilding(self.log, self.keyword, self.indexer, self.settings.ingest.batch_records)
             self.swaps = Swaps(
@@ -250,7 +250,7 @@ class Engine:
         self._wake_readers()
 
     async def purge_topic(self, name: str, *, markers: Sequence[str] = ()) -> Purged:
-        purge = Purge(self.log, self.keyword, self.indexer, self.stock, self._cache, self.directory)
+        purge = Purge(self.log, self.keyword, self.indexer, self.stock, self._cache, self._asked, self.directory)
         return await _thread(purge.topic, name, markers)
 
     async def delete_records(

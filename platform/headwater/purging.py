@@ -26,6 +26,7 @@ from headwater.log import Log, in_list
 from headwater.passages import embedding_text
 from headwater.removals import Purged
 from headwater.schema import SEQ_BITS
+from headwater.shadows import Asked
 from headwater.stock import Stock
 from headwater.templates import pruned
 from headwater.topicindex import TopicIndex
@@ -58,10 +59,11 @@ class Purge:
     """Plain synchronous code."""
 
     def __init__(
-        self, log: Log, keyword: KeywordIndex, indexer: Indexer, stock: Stock, cache: VectorCache | None, directory: Path
-    ) -> None:
+        self, log: Log, keyword: KeywordIndex, indexer: Indexer, stock: Stock, cache: VectorCache | None, asked: Asked,
+        directory: Path,
+    ) -> None:  # fmt: skip
         self._log, self._keyword, self._indexer, self._stock = log, keyword, indexer, stock
-        self._cache, self._directory = cache, directory
+        self._cache, self._asked, self._directory = cache, asked, directory
 
     def topic(self, name: str, markers: Sequence[str] = ()) -> Purged:
         """Purge the topic of that name; then look for the `markers`, texts that should be gone, in every file. Appends wait
@@ -71,6 +73,7 @@ class Purge:
         check_markers(markers)
         self._stock.find(name)
         self._stock.deletion.settle()
+        self._asked.flush()
         with self._indexer.busy:
             topic = self._stock.find(name)
             with self._indexer.embedding.storing:
