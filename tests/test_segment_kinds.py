@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,7 @@ from hypothesis import strategies as st
 
 from headwater.config import Metric
 from headwater.errors import UsageError
-from headwater.vectors import Hnsw, Ivf, Kind, SegmentRow, VectorIndex, segment
+from headwater.vectors import Hnsw, Ivf, Kind, SegmentRow, VectorIndex, files, segment
 from headwater.vectors.due import Due, next_due, smallest
 from headwater.vectors.stored import Stored, widen
 from vector_catalogue import SqliteCatalogue
@@ -260,6 +261,27 @@ def test_progress_tells_how_far_a_build_has_come(catalogue: SqliteCatalogue, ope
     assert {(one.kind, one.why, one.total) for one in built} == {("hnsw", "seal", N)}
     assert all(0 <= one.done <= N for one in built)
     assert index.progress is None
+
+
+def test_segments_of_the_first_format_are_read_as_they_are(tmp_path: Path, catalogue: SqliteCatalogue, opened: Open) -> None:
+    index = opened()
+    fill(index, catalogue, 0, N)
+    settle(index)
+    index.close()
+    (row,) = catalogue.segments()
+    home, made = tmp_path / "index" / row.name, json.loads(row.manifest)
+    (home / "weights.npy").unlink()
+    np.save(home / "vectors.npy", np.load(home / "vectors.npy").astype(np.float32))
+    for name in ("kind", "ivf"):
+        del made[name]
+    kept = {name: mark for name, mark in files.marks(home).items() if name != "manifest.json"}
+    row = replace(row, manifest=json.dumps({**made, "format": 1, "files": kept}))
+    catalogue.commit_segment(row, np.arange(N), [row.name])
+    index = opened()
+    settle(index)
+    assert (index.counts.segments[0].name, index.counts.segments[0].due, index.counts.problems) == (row.name, None, ())
+    assert recall(index) >= 0.9
+    assert not index.search(random_vectors(1)[0], 3).exact
 
 
 # ---------------------------------------------------------------------- merging

@@ -49,10 +49,11 @@ class Cells:
         order = np.argsort(-near, kind="stable").astype(np.int64, copy=False)
         probes = self._probes(n_probe, k)
         parts: list[tuple[Ints, Floats]] = []
-        found, done = 0, 0
+        found, done, room = 0, 0, vectors.buffer()
         while done < len(order) and (found < k or not done):
             for start, stop in _ranges(self.bounds, order[done:probes]):
-                close, here = vectors.closeness(self._space, weights, start, stop, query[None])[0], alive[start:stop]
+                close = vectors.closeness(self._space, weights, start, stop, query[None], room)[0]
+                here = alive[start:stop]
                 part = (ids[start:stop], close) if here.all() else (ids[start:stop][here], close[here])
                 parts.append(part)
                 found += len(part[0])

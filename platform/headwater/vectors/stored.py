@@ -48,10 +48,16 @@ class Stored:
         """The vectors from `start` up to `stop`, float32."""
         return self._float32(self._rows[start:stop], None)
 
-    def closeness(self, space: Space, weights: Floats | None, start: int, stop: int, queries: Floats) -> Floats:
+    def buffer(self) -> Floats:
+        """Room for the rows that are compared at once, for callers that compare many short stretches."""
+        return np.empty((min(_ROWS, self.shape[0]), self.shape[1]), np.float32)
+
+    def closeness(
+        self, space: Space, weights: Floats | None, start: int, stop: int, queries: Floats, buffer: Floats | None = None
+    ) -> Floats:
         """`(m, stop - start)` closeness of neighbouring rows; `weights` are those of all rows, None to compute them."""
         near = np.empty((len(queries), stop - start), np.float32)
-        wide = np.empty((min(_ROWS, stop - start), self.shape[1]), np.float32)
+        wide = self.buffer() if buffer is None else buffer
         for first in range(start, stop, _ROWS):
             last = min(first + _ROWS, stop)
             part = self._float32(self._rows[first:last], wide)
