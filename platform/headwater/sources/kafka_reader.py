@@ -1,0 +1,436 @@
+"""The reading of one run of a Kafka source: the client, the partitions in hand and the place in each. Sync; one thread.
+
+A partition's place is, in this order: the one kept in the log; what the group has committed; the start or, at the source's
+very first start with `from_start` off, the end. Kept or committed places of a topic that has since been deleted and made
+anew (its id is another) do not count.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from headwater.batches import Fault
+from headwater.errors import UnreachableError
+from headwater.records import Draft
+from headwater.sources import State
+from headwater.sources.messages import Message, Reading
+
+if TYPE_CHECKING:
+    import confluent_kafka as ck
+    from confluent_kafka.admin import AdminClient
+
+    from headwater.sources.kafka import KafkaSource
+
+logger = logging.getLogger(__name__)
+_POLL_S = 0.25  # the longest one call waits, and so a cancellation
+_COMMIT_S = 2.0  # how often the group is told
+_LOOK_S = 10.0  # how often topics are looked at: new partitions, topics made anew
+_RETRY_S = 1.0  # how often, while no broker answers
+_CALL_S = 3.0  # for a request to the broker
+Tp = tuple[str, int]
+
+
+@dataclass(slots=True)
+class Piece:
+    """Messages of one partition, in order, as drafts and faults; `next` is the offset behind the last. One without a
+    partition only tells the places."""
+
+    tp: Tp | None = None
+    next: int = 0
+    stream: str = ""
+    drafts: list[Draft] = field(default_factory=list)
+    faults: list[Fault] = field(default_factory=list)
+    skipped: int = 0
+
+
+Pieces = Sequence[Piece]
+
+
+class Take(NamedTuple):
+    """How a message becomes a draft."""
+
+    reading: Reading
+    coordinates: bool
+    tombstones: bool
+
+    def add(self, message: ck.Message, offset: int, piece: Piece) -> None:
+        """Take the message into the piece."""
+        value = message.value()
+        piece.next = offset + 1
+        if value is None and not self.tombstones:
+            piece.skipped += 1
+            return
+        attributes: dict[str, str | int | bool] = {}
+        if self.coordinates:
+            attributes = {"kafka.topic": message.topic() or "", "kafka.partition": message.partition() or 0}
+            attributes["kafka.offset"] = offset
+        if value is None:
+            attributes["kafka.tombstone"] = True
+        kind, at_ms = message.timestamp()
+        key, headers = message.key(), message.headers() or ()
+        found = self.reading.draft(
+            Message(_bytes(value), offset, None if key is None else _bytes(key), at_ms if kind else None, headers, attributes)
+        )
+        if isinstance(found, Draft):
+            piece.drafts.append(found)
+        else:
+            piece.faults.append(found)
+
+
+@dataclass(slots=True)
+class _Topic:
+    """A topic's id, and the next offset of each of its partitions that is known."""
+
+    id: str
+    next: dict[int, int] = field(default_factory=dict)
+    generation: int = 0  # how often it was cut below what was read
+
+    def stream(self, name: str, partition: int) -> str:
+        again = f"~{self.generation}" if self.generation else ""
+        return f"kafka:{name}/{partition}#{self.id}{again}"
+
+
+class Reader:
+    """Reads batches of messages; `step` does a bounded piece of work in one thread. `state`, `take_over` and `stored` are
+    called while no `step` runs."""
+
+    def __init__(self, source: KafkaSource, state: State | None) -> None:
+        self._source = source
+        self._first = state is None
+        self._topics = {
+            name: _Topic(t["id"], {int(p): int(n) for p, n in t["next"].items()}, t.get("generation", 0))
+            for name, t in (state or {}).get("topics", {}).items()
+        }
+        self._reading: dict[Tp, int] = {}  # partitions in hand: the next offset expected of the client
+        self._to_commit: dict[Tp, int] = {}
+        self._consumer: ck.Consumer | None = None
+        self._admin: AdminClient | None = None
+        self._moved = False  # places were set that the log does not know yet
+        self._trouble = self._rebalanced = False
+        self._committed_at = self._looked_at = self._measured_at = -_LOOK_S
+        self._silent_ids = 0  # how often the broker was asked for ids and said nothing
+
+    # ------------------------------------------------------------------------------------------------- between steps
+    def state(self) -> State:
+        """Where to go on, with all that was taken over."""
+        topics: dict[str, dict[str, Any]] = {}
+        for name, topic in self._topics.items():
+            topics[name] = {"id": topic.id, "next": {str(p): n for p, n in topic.next.items()}}
+            if topic.generation:
+                topics[name]["generation"] = topic.generation
+        return {"topics": topics}
+
+    def take_over(self, piece: Piece) -> None:
+        """Move the place behind the piece."""
+        if piece.tp is not None:
+            self._topics[piece.tp[0]].next[piece.tp[1]] = piece.next
+
+    def stored(self, piece: Piece) -> None:
+        """The piece lies in the log."""
+        if piece.tp is not None:
+            self._to_commit[piece.tp] = piece.next
+
+    # --------------------------------------------------------------------------------------------------------- a step
+    def step(self) -> Pieces:
+        """What has come, by partition; nothing where nothing has. Raises UnreachableError, and is then to be closed."""
+        import confluent_kafka as ck
+
+        try:
+            consumer = self._consumer or self._open()
+            self._commit(consumer)
+            settled = self._reading and not self._trouble
+            if time.monotonic() - self._looked_at >= (_LOOK_S if settled else _RETRY_S):
+                self._look(consumer)
+            first = consumer.poll(_POLL_S)
+            found = [] if first is None else [first]
+            if found and self._source.batch_records > 1:
+                found += consumer.consume(self._source.batch_records - 1, timeout=0)
+            if self._rebalanced:  # some may be from before, some from after: all again, from the places that hold now
+                self._rebalanced, found = False, []
+                self._assign(consumer)
+            pieces = self._pieces(consumer, found)
+            self._measure(consumer)
+        except ck.KafkaException as error:
+            raise UnreachableError(f"Kafka at {self._source.config['bootstrap.servers']}: {_said(error)}") from error
+        if self._moved:
+            self._moved = False
+            return [Piece(), *pieces]
+        return pieces
+
+    def close(self) -> None:
+        """Tell the group how far the log has come, and leave it."""
+        consumer, self._consumer, self._admin = self._consumer, None, None
+        if consumer is not None:
+            self._committed_at = -_LOOK_S
+            self._commit(consumer)
+            consumer.close()
+
+    def _open(self) -> ck.Consumer:
+        import confluent_kafka as ck
+        from confluent_kafka.admin import AdminClient
+
+        source = self._source
+        source.note("connecting")
+        self._consumer = consumer = ck.Consumer(
+            {**source.config, "error_cb": self._on_error, "logger": _Heard(self._on_failure)}
+        )
+        shared = ("bootstrap.", "client.", "reconnect.", "security.", "sasl.", "ssl.")
+        admin = {name: value for name, value in source.config.items() if name.startswith(shared)}
+        self._admin = AdminClient({**admin, "logger": logger})
+        if source.group is not None:
+            consumer.subscribe(list(source.topics), on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost)
+            self._looked_at = time.monotonic()
+        return consumer
+
+    def _pieces(self, consumer: ck.Consumer, messages: Iterable[ck.Message]) -> list[Piece]:
+        pieces: dict[Tp, Piece] = {}
+        lost: list[Tp] = []
+        for message in messages:
+            tp = (message.topic() or "", message.partition() or 0)
+            if (error := message.error()) is not None:
+                if self._is_out_of_range(tp, error):
+                    lost.append(tp)
+                continue
+            expected, offset = self._reading.get(tp), message.offset()
+            if self._trouble or expected is None or offset is None or offset < expected:
+                continue  # from before a rebalance or an outage, behind which all is read from its place
+            piece = pieces.get(tp)
+            if piece is None:
+                piece = pieces[tp] = Piece(tp, stream=self._topics[tp[0]].stream(*tp))
+            self._source.take.add(message, offset, piece)
+            self._reading[tp] = piece.next
+        if skipped := sum(piece.skipped for piece in pieces.values()):
+            self._source.note("following", count="tombstones", by=skipped)
+        if pieces and self._source.condition.state != "following":
+            self._source.note("following")
+        for tp in lost:
+            self._find_again(consumer, tp)
+        return list(pieces.values()) if not lost else []  # all is read again from its place
+
+    # ------------------------------------------------------------------------------------------------ partitions in hand
+    def _on_assign(self, consumer: ck.Consumer, partitions: list[ck.TopicPartition]) -> None:
+        self._place(consumer, [(p.topic, p.partition) for p in partitions])
+        self._rebalanced = True
+
+    def _on_revoke(self, consumer: ck.Consumer, partitions: list[ck.TopicPartition]) -> None:
+        self._committed_at = -_LOOK_S
+        self._commit(consumer)
+        self._on_lost(consumer, partitions)
+
+    def _on_lost(self, consumer: ck.Consumer, partitions: list[ck.TopicPartition]) -> None:
+        for p in partitions:
+            self._reading.pop((p.topic, p.partition), None)
+            self._to_commit.pop((p.topic, p.partition), None)
+
+    def _place(self, consumer: ck.Consumer, wanted: Sequence[Tp]) -> None:
+        """Have the client read exactly the wanted partitions, each from its place."""
+        ids = self._ids({name for name, _ in wanted})
+        remade: set[str] = set()
+        for name in dict.fromkeys(name for name, _ in wanted):
+            known, id = self._topics.get(name), ids.get(name)
+            if known is None:
+                self._topics[name] = _Topic(id or f"-{self._cluster(consumer)}")
+            elif id is not None and id != known.id and not known.id.startswith("-"):
+                logger.warning("the Kafka topic %s was deleted and made anew; it is read from its start", name)
+                self._source.note("following", count="topics_made_anew")
+                remade.add(name)
+                self._topics[name] = _Topic(id)
+        fresh = [(name, p) for name, p in wanted if p not in self._topics[name].next]
+        self._begin(consumer, fresh, remade)
+        self._reading = {(name, p): self._topics[name].next[p] for name, p in wanted}
+        self._assign(consumer)
+        self._to_commit |= {tp: self._reading[tp] for tp in fresh}
+        self._first, self._moved, self._trouble = False, True, False
+        self._source.note("following" if wanted else "without partitions")
+
+    def _assign(self, consumer: ck.Consumer) -> None:
+        import confluent_kafka as ck
+
+        consumer.assign([ck.TopicPartition(name, p, at) for (name, p), at in self._reading.items()])
+
+    def _begin(self, consumer: ck.Consumer, fresh: Sequence[Tp], remade: set[str]) -> None:
+        """Set the places of partitions of which the log knows none."""
+        import confluent_kafka as ck
+
+        asked = [ck.TopicPartition(name, p) for name, p in fresh if name not in remade and self._source.group is not None]
+        told = consumer.committed(asked, timeout=_CALL_S) if asked else []
+        committed = {(p.topic, p.partition): p.offset for p in told if p.offset >= 0}
+        for tp in fresh:
+            at = committed.get(tp)
+            if at is None:
+                low, high = self._ends(consumer, tp)
+                at = high if self._first and not self._source.from_start else low
+            self._topics[tp[0]].next[tp[1]] = at
+
+    def _find_again(self, consumer: ck.Consumer, tp: Tp) -> None:
+        """The broker has no such offset: go on with the oldest it has, and say what that may have cost."""
+        low, high = self._ends(consumer, tp)
+        topic = self._topics[tp[0]]
+        if topic.next[tp[1]] > high:  # what was read is gone there, and its offsets will be used again
+            topic.generation += 1
+            logger.warning("%s/%s ends at %s, before what was read from it; it is read from its start", *tp, high)
+            self._source.note("following", count="cuts")
+        else:
+            logger.warning("%s/%s begins at %s by now; messages before it were not read", *tp, low)
+            self._source.note("following", count="gaps")
+        topic.next[tp[1]] = low
+        self._place(consumer, list(self._reading))
+
+    def _look(self, consumer: ck.Consumer) -> None:
+        """See what is there: new partitions, where this source chooses them itself; topics made anew; the broker itself."""
+        import confluent_kafka as ck
+
+        self._looked_at = time.monotonic()
+        try:
+            there = consumer.list_topics(timeout=_RETRY_S).topics
+        except ck.KafkaException as error:
+            self._trouble = True
+            self._source.note("unreachable", _said(error))
+            return
+        if self._trouble and self._source.group is not None and not all(name in there for name, _ in self._reading):
+            self._source.note("waiting for the topic")  # which may be another one when it comes
+            return
+        wanted = list(self._reading)
+        if self._source.group is None:
+            names = [name for name in there if any(_is_named(name, pattern) for pattern in self._source.topics)]
+            wanted = [(name, p) for name in names if there[name].error is None for p in there[name].partitions]
+        ids = self._ids({name for name, _ in self._reading})
+        remade = any(not (known := self._topics[n].id).startswith("-") and id != known for n, id in ids.items())
+        if set(wanted) != set(self._reading) or (wanted and (self._trouble or remade)):
+            self._place(consumer, wanted)
+        elif self._trouble:
+            self._trouble = False
+            self._source.note("joining the group")
+        if not wanted and self._source.group is None:
+            self._first, self._moved = False, True
+            self._source.note("waiting for the topic")
+
+    # ---------------------------------------------------------------------------------------------- asking the broker
+    def _ids(self, names: set[str]) -> dict[str, str]:
+        """The ids of those topics that have one and say so."""
+        import confluent_kafka as ck
+
+        if not names or self._admin is None or self._silent_ids > 1:
+            return {}
+        asked = self._admin.describe_topics(ck.TopicCollection(list(names)), request_timeout=_CALL_S)
+        found: dict[str, str] = {}
+        for name, future in asked.items():
+            try:
+                id = future.result(_CALL_S + 1).topic_id
+            except ck.KafkaException as error:
+                if error.args[0].code() == ck.KafkaError._TIMED_OUT:
+                    self._silent_ids += 1
+                continue
+            except TimeoutError:
+                self._silent_ids += 1
+                continue
+            self._silent_ids = 0
+            if id is not None and (id.get_most_significant_bits() or id.get_least_significant_bits()):
+                found[name] = str(id)
+        return found
+
+    @staticmethod
+    def _cluster(consumer: ck.Consumer) -> str:
+        return str(consumer.list_topics(timeout=_CALL_S).cluster_id)
+
+    @staticmethod
+    def _ends(consumer: ck.Consumer, tp: Tp) -> tuple[int, int]:
+        import confluent_kafka as ck
+
+        ends = consumer.get_watermark_offsets(ck.TopicPartition(*tp), timeout=_CALL_S)
+        if ends is None:
+            raise UnreachableError(f"Kafka does not say where {tp[0]}/{tp[1]} begins and ends")
+        return ends
+
+    def _measure(self, consumer: ck.Consumer) -> None:
+        import confluent_kafka as ck
+
+        if time.monotonic() - self._measured_at < 1 or self._trouble:
+            return
+        self._measured_at = time.monotonic()
+        lag = {}
+        for (name, p), at in self._reading.items():
+            ends = consumer.get_watermark_offsets(ck.TopicPartition(name, p), cached=True)
+            if ends is not None and ends[1] >= 0:
+                lag[f"{name}/{p}"] = max(0, ends[1] - at)
+        self._source.lag = lag
+
+    def _commit(self, consumer: ck.Consumer) -> None:
+        """Tell the group, which is for others to see; a failure costs nothing."""
+        import confluent_kafka as ck
+
+        if not self._to_commit or self._source.group is None or time.monotonic() - self._committed_at < _COMMIT_S:
+            return
+        self._committed_at = time.monotonic()
+        told = [ck.TopicPartition(name, p, at) for (name, p), at in self._to_commit.items()]
+        self._to_commit = {}
+        try:
+            consumer.commit(offsets=told, asynchronous=True)
+        except ck.KafkaException as error:
+            logger.info("the group was not told where reading stands: %s", _said(error))
+
+    # --------------------------------------------------------------------------------------------------------- trouble
+    def _on_error(self, error: ck.KafkaError) -> None:
+        """An error that is not about one partition. The client goes on trying by itself, with pauses of up to 5 s."""
+        import confluent_kafka as ck
+
+        grave = (ck.KafkaError._ALL_BROKERS_DOWN, ck.KafkaError._AUTHENTICATION, ck.KafkaError._RESOLVE, ck.KafkaError._SSL)
+        if error.code() in grave:
+            self._trouble = True
+            self._source.note("unreachable", error.str())
+        else:
+            logger.info("Kafka: %s", error)
+
+    def _on_failure(self) -> None:
+        """A connection failed. Behind it the topic may be another one, so what comes is not taken before that is known."""
+        self._trouble = True
+
+    def _is_out_of_range(self, tp: Tp, error: ck.KafkaError) -> bool:
+        """Whether it says that the offset asked for does not exist; any other error is noted. Raises UnreachableError where
+        the client cannot go on."""
+        import confluent_kafka as ck
+
+        code = error.code()
+        if error.fatal():
+            raise UnreachableError(f"the Kafka client gave up: {error}")
+        if code in (ck.KafkaError._AUTO_OFFSET_RESET, ck.KafkaError.OFFSET_OUT_OF_RANGE):
+            return tp in self._reading
+        if code in (ck.KafkaError.UNKNOWN_TOPIC_OR_PART, ck.KafkaError._UNKNOWN_TOPIC):
+            self._trouble = True
+            self._source.note("waiting for the topic", error.str())
+        elif code == ck.KafkaError._MAX_POLL_EXCEEDED:
+            self._source.note("rejoining the group", error.str(), count="stalls")
+        else:
+            self._source.note("failing", error.str())
+        return False
+
+
+class _Heard(logging.LoggerAdapter[logging.Logger]):
+    """The log of the client library, which tells of failing connections nowhere else."""
+
+    def __init__(self, failed: Callable[[], None]) -> None:
+        super().__init__(logger, {})
+        self._failed = failed
+
+    def log(self, level: int, msg: object, *args: object, **kwargs: Any) -> None:
+        """Pass the line on at a level that suits it: the library calls every refused connection an error."""
+        if "FAIL" in (msg, *args):
+            self._failed()
+        super().log(min(level, logging.INFO), msg, *args, **kwargs)
+
+
+def _is_named(name: str, pattern: str) -> bool:
+    return re.match(pattern, name) is not None if pattern.startswith("^") else name == pattern
+
+
+def _said(error: ck.KafkaException) -> str:
+    return str(error.args[0].str() if error.args else error)
+
+
+def _bytes(data: bytes | str | None) -> bytes:
+    return data.encode() if isinstance(data, str) else data or b""
