@@ -18,7 +18,8 @@ import numpy.typing as npt
 from headwater.vectors.space import Floats, Ints, Space, nearest
 
 Bools = npt.NDArray[np.bool_]
-BLOCK_BYTES = 8_388_608
+BLOCK_BYTES = 3_145_728
+"""Below the 4 MiB from which NumPy asks for huge pages: the first write into one takes 5 ms, which an add would wait for."""
 _MOST_HOLES = 4
 _MARKED_FROM = 64
 _T = TypeVar("_T", bound=np.generic)
