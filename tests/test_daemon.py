@@ -20,12 +20,14 @@ import pytest
 
 import headwater
 from headwater import daemon, launch
-from headwater.config import EmbeddingSettings, SecretStr, ServerSettings, Settings, SourceSettings
+from headwater.config import EmbeddingSettings, SecretStr, ServerSettings, Settings
 from headwater.engine import Engine
 from headwater.errors import ConfigError, NotFoundError, StorageError, UnreachableError
 from headwater.feed import Feed
 from headwater.records import Draft
+from headwater.source_settings import SourceSettings
 from headwater.sources import Batch, Condition, State
+from headwater.sourcing import followed
 from serving import eventually, settings_in
 
 
@@ -191,15 +193,14 @@ def test_a_taken_port_is_refused_when_firm_and_else_another_is_used() -> None:
 def test_sources_are_those_of_the_settings_and_the_arguments(tmp_path: Path) -> None:
     for name in ("a.log", "b.log", "c.log"):
         (tmp_path / name).write_text("2026-03-01 10:00:00 INFO one\n")
-    configured = (SourceSettings(path=str(tmp_path / "[ab].log"), topic="both"),)
-    find = daemon.sources_of(configured, [str(tmp_path / "c.log")])
-    assert [s.topic for s in find({})] == ["c", "both", "both"]
-    known = {str(s.path): s.topic for s in find({})}  # type: ignore[attr-defined]
-    assert find(known) == []
+    both, one = SourceSettings(path=str(tmp_path / "[ab].log"), topic="both"), SourceSettings(path=str(tmp_path / "c.log"))
+    assert [s.topic for entry in (one, both) for s in followed(entry, {})] == ["c", "both", "both"]
+    known = {str(s.path): s.topic for entry in (one, both) for s in followed(entry, {})}  # type: ignore[attr-defined]
+    assert [followed(entry, known) for entry in (one, both)] == [[], []]
     (tmp_path / "c.log").unlink()
-    assert find(known) == []
+    assert followed(one, known) == []
     with pytest.raises(NotFoundError):
-        daemon.sources_of((), [str(tmp_path / "none.log")])({})
+        followed(SourceSettings(path=str(tmp_path / "none.log")), {})
 
 
 class Scripted:
@@ -243,10 +244,11 @@ def test_a_source_waits_out_a_full_disk_sets_bad_records_aside_and_repeats_nothi
             await asyncio.sleep(0)
 
         async with Full(Settings(data_dir=str(tmp_path), embedding=EmbeddingSettings(model="hash"))) as engine:
-            feed = Feed(engine, lambda known: [] if known else [source], pause=pause)
+            engine.roster.given(["scripted"])
+            feed = Feed(engine, lambda entry, known: [] if known else [source], pause=pause)
             task = asyncio.create_task(feed.run())
             async with asyncio.timeout(20):
-                while not (source.runs == 2 and engine.sources and engine.sources["scripted"].state == "ended"):
+                while not (source.runs == 2 and [s.state for s in await engine.sources()] == ["ended"]):
                     await asyncio.sleep(0.02)
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)

@@ -17,7 +17,7 @@ from typing import Any, Concatenate, Generic, Literal, ParamSpec, Self, TypeVar,
 
 from headwater.composed import AskEvent, LiveEvent, ask_events
 from headwater.errors import UsageError
-from headwater.records import Answer, IndexInfo, Mode, Record, Topic
+from headwater.records import Answer, IndexInfo, Mode, Record, SourceInfo, Topic
 from headwater.verbs import Verbs, When
 
 P = ParamSpec("P")
@@ -68,6 +68,10 @@ class Headwater:
     dead_letters = _blocking(Verbs.dead_letters)
     replay_dead_letter = _blocking(Verbs.replay_dead_letter)
     drop_dead_letter = _blocking(Verbs.drop_dead_letter)
+    sources = _blocking(Verbs.sources)
+    pause_source = _blocking(Verbs.pause_source)
+    resume_source = _blocking(Verbs.resume_source)
+    remove_source = _blocking(Verbs.remove_source)
     status = _blocking(Verbs.status)
     _ask = _blocking(Verbs.ask)
 
@@ -78,6 +82,10 @@ class Headwater:
     def set_topic(self, name: str, **config: Any) -> Topic:
         """Change settings; UsageError for those that are fixed once records exist."""
         return self._loop.run(self._loop.verbs.set_topic(name, **config))
+
+    def add_source(self, **settings: Any) -> list[SourceInfo]:
+        """Add a source; as Verbs.add_source."""
+        return self._loop.run(self._loop.verbs.add_source(**settings))
 
     def create_index(self, topic: str, model: str | None = None, **settings: Any) -> IndexInfo:
         """Give a topic a vector index, or change its settings; as Verbs.create_index."""

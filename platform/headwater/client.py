@@ -42,6 +42,7 @@ from headwater.records import (
     Record,
     RecordView,
     SearchReply,
+    SourceInfo,
     Status,
     Timeline,
     Topic,
@@ -436,6 +437,22 @@ class Client:
 
     async def drop_dead_letter(self, id: int) -> None:
         await self._send("DELETE", f"/v1/dead-letters/{id:d}")
+
+    async def sources(self) -> list[SourceInfo]:
+        return (await self._get(dict[str, list[SourceInfo]], "/v1/sources"))["sources"]
+
+    async def add_source(self, **settings: Any) -> list[SourceInfo]:
+        made = await self._send("POST", "/v1/sources", body=wire.sent(_given(settings)))
+        return wire.decode(dict[str, list[SourceInfo]], made)["sources"]
+
+    async def pause_source(self, name: str) -> list[SourceInfo]:
+        return (await self._ask_for(dict[str, list[SourceInfo]], f"/v1/sources/{quote(name)}/pause", {}))["sources"]
+
+    async def resume_source(self, name: str) -> list[SourceInfo]:
+        return (await self._ask_for(dict[str, list[SourceInfo]], f"/v1/sources/{quote(name)}/resume", {}))["sources"]
+
+    async def remove_source(self, name: str) -> None:
+        await self._send("DELETE", f"/v1/sources/{quote(name)}")
 
     async def status(self) -> Status:
         return await self._get(Status, "/v1/status")

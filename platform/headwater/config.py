@@ -23,6 +23,7 @@ from pydantic import SecretStr
 
 from headwater.errors import ConfigError
 from headwater.records import PassageKind
+from headwater.source_settings import KINDS, AnySource, SourceSettings, check, entry_name
 
 Metric = Literal["cosine", "euclidean", "dot"]
 IndexKind = Literal["hnsw", "flat", "ivf"]
@@ -30,6 +31,7 @@ INDEX_SETTINGS = (
     "index_kind", "metric", "hnsw_m", "hnsw_ef_construction", "hnsw_ef_search", "ivf_cells", "ivf_n_probe",
 )  # fmt: skip
 """The settings of a topic that shape its vector index: they take effect in the background, and nothing is embedded again."""
+REFERENCE = re.compile(r"\$\{(\w+)\}")
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
@@ -48,6 +50,7 @@ class ServerSettings:
     port: int = _set(8787, "Port of the API; 0 takes a free one.")
     api_key: SecretStr | None = _set(None, "Bearer token every request must carry.")
     allowed_hosts: tuple[str, ...] = _set((), "Host names accepted besides loopback names.")
+    live_paths: tuple[str, ...] = _set((), "Folders that sources added live may read; any where only loopback is served.")
     max_body_bytes: int = _set(4_194_304, "Largest request body; larger ones get 413.")
     body_timeout_s: float = _set(30.0, "A body that takes longer to arrive is refused (408).")
     requests_per_s: float = _set(2000.0, "Rate per client address before 429; 0 for no limit.")
@@ -99,15 +102,6 @@ class SearchSettings:
 
 
 @dataclass(frozen=True, slots=True)
-class SourceSettings:
-    """One `[[sources]]` entry of the file: a log file, a directory of files, or stdin to follow into a topic."""
-
-    path: str = _set("", "File, directory or glob to follow; `-` for standard input.")
-    topic: str | None = _set(None, "Topic the records go to; from the file's name by default.")
-    from_start: bool = _set(True, "Read what is already there, not only what is new.")
-
-
-@dataclass(frozen=True, slots=True)
 class TopicConfig:
     """The configuration of one topic. What shapes passages and partitions is fixed once records exist."""
 
@@ -144,7 +138,7 @@ class Settings:
     index: IndexSettings = _made(IndexSettings, "Keyword and vector indexes.")
     search: SearchSettings = _made(SearchSettings, "Searching.")
     topics: Mapping[str, TopicConfig] = _made(dict, "Topics created at start: [topics.NAME].")
-    sources: tuple[SourceSettings, ...] = _set((), "What the daemon follows: [[sources]].")
+    sources: tuple[AnySource, ...] = _set((), "What the daemon follows: [[sources]].")
 
     @property
     def path(self) -> Path:
@@ -185,7 +179,7 @@ def load(
     for name, value in (arguments or {}).items():
         if value is not None:
             flat[name], origins[name] = value, "argument"
-    return Loaded(_build(flat), origins)
+    return Loaded(_build(flat, environment), origins)
 
 
 def topic_config(values: Mapping[str, Any], base: TopicConfig | None = None) -> TopicConfig:
@@ -212,10 +206,12 @@ def describe() -> list[tuple[str, str, Any, str]]:
             hint = hints[f.name]
             if is_dataclass(hint):
                 walk(typing.cast(type, hint), f"{prefix}{f.name}.")
-            elif f.name in ("topics", "sources") and cls is Settings:
-                inner, name = (TopicConfig, "topics.NAME.") if f.name == "topics" else (SourceSettings, "sources[].")
-                walk(inner, name)
-            else:
+            elif f.name == "topics" and cls is Settings:
+                walk(TopicConfig, "topics.NAME.")
+            elif f.name == "sources" and cls is Settings:
+                for kind, of in KINDS.items():
+                    walk(of, "sources[]." if of is SourceSettings else f"sources[{kind}].")
+            elif "doc" in f.metadata:  # what is said of the first kind of source holds for the others
                 rows.append((prefix + f.name, _type_name(hint), f.default, f.metadata["doc"]))
 
     walk(Settings, "")
@@ -253,12 +249,14 @@ def _read_toml(path: Path) -> dict[str, Any]:
 def _flatten(tree: Mapping[str, Any], environment: Mapping[str, str], where: str) -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for name, value in tree.items():
-        if name in ("topics", "sources"):
+        if name == "topics":
             flat[name] = _resolve(value, environment, where)
+        elif name == "sources":
+            flat[name] = [source_settings(entry, environment, where=f"{where}: sources") for entry in value]
         elif isinstance(value, Mapping):
             for inner, v in value.items():
                 flat[f"{name}.{inner}"] = _resolve(v, environment, where)
-                if f"{name}.{inner}".endswith("api_key") and not re.fullmatch(r"\$\{\w+\}", str(v)):
+                if f"{name}.{inner}".endswith("api_key") and not REFERENCE.fullmatch(str(v)):
                     raise ConfigError(f'{where}: {name}.{inner} must be a reference such as "${{MY_KEY}}", not the secret')
         else:
             flat[name] = _resolve(value, environment, where)
@@ -270,7 +268,7 @@ def _resolve(value: Any, environment: Mapping[str, str], where: str) -> Any:
         return {k: _resolve(v, environment, where) for k, v in value.items()}
     if isinstance(value, list):
         return [_resolve(v, environment, where) for v in value]
-    if isinstance(value, str) and (m := re.fullmatch(r"\$\{(\w+)\}", value)):
+    if isinstance(value, str) and (m := REFERENCE.fullmatch(value)):
         if m[1] not in environment:
             raise ConfigError(f"{where}: environment variable {m[1]} is not set; export it or remove the reference")
         return environment[m[1]]
@@ -281,7 +279,7 @@ def _scalar_names() -> list[str]:
     return [name for name, *_ in describe() if not name.startswith(("topics.", "sources["))]
 
 
-def _build(flat: Mapping[str, Any]) -> Settings:
+def _build(flat: Mapping[str, Any], environment: Mapping[str, str]) -> Settings:
     known = {*_scalar_names(), "topics", "sources"}
     for name in flat:
         if name not in known:
@@ -297,21 +295,43 @@ def _build(flat: Mapping[str, Any]) -> Settings:
         elif f.name == "topics" and "topics" in flat:
             top["topics"] = {name: topic_config(values) for name, values in flat["topics"].items()}
         elif f.name == "sources" and "sources" in flat:
-            top["sources"] = tuple(_source(entry) for entry in flat["sources"])
+            entries = flat["sources"]
+            top["sources"] = tuple(source_settings(e, environment) if isinstance(e, Mapping) else e for e in entries)
         elif f.name in flat:
             top[f.name] = _convert(flat[f.name], hint, f.name)
     settings = Settings(**top)
+    names = [entry_name(source) for source in settings.sources]
+    if again := sorted({name for name in names if names.count(name) > 1}):
+        raise ConfigError(f"two sources are named {again[0]!r}; give each a name of its own")
     if not 0 <= settings.server.port <= 65_535:
         raise ConfigError(f"server.port must be between 0 and 65535, not {settings.server.port}")
     return settings
 
 
-def _source(entry: Mapping[str, Any]) -> SourceSettings:
-    hints = typing.get_type_hints(SourceSettings)
-    for name in entry:
+def source_settings(entry: Mapping[str, Any], environment: Mapping[str, str], *, where: str = "sources") -> AnySource:
+    """One source from loose values (TOML, JSON, flags), its references resolved. ConfigError names what is wrong where."""
+    if not isinstance(entry, Mapping):
+        raise ConfigError(f"{where}: each must be a table, [[sources]], not {entry!r}")
+    kind = entry.get("type", "path")
+    if kind not in KINDS:
+        raise ConfigError(f"{where}: type must be one of {', '.join(KINDS)}, not {kind!r}")
+    of = KINDS[kind]
+    hints = typing.get_type_hints(of)
+    values: dict[str, Any] = {}
+    for name, value in entry.items():
         if name not in hints:
-            raise ConfigError(f"unknown source setting {name!r}{_nearest(name, hints)}")
-    return SourceSettings(**{n: _convert(v, hints[n], f"sources.{n}") for n, v in entry.items()})
+            raise ConfigError(f"{where}: unknown setting {name!r} of a {kind} source{_nearest(name, hints)}")
+        if is_secret(hints[name]) and not isinstance(value, SecretStr) and not REFERENCE.fullmatch(str(value)):
+            raise ConfigError(f'{where}: {name} must be a reference such as "${{MY_SECRET}}", not the secret')
+        values[name] = _convert(_resolve(value, environment, where), hints[name], f"{where}.{name}")
+    source = of(**values)
+    check(source)
+    return source
+
+
+def is_secret(hint: Any) -> bool:
+    """Whether a setting of that annotation is a secret."""
+    return SecretStr in (hint, *typing.get_args(hint))
 
 
 def _convert(value: Any, hint: Any, name: str) -> Any:

@@ -22,11 +22,12 @@ from typing import Any, Literal, ParamSpec, TypeVar
 
 import anyio.to_thread
 
-from headwater import browse, deliveries, views
+from headwater import browse, deliveries, versions, views
 from headwater.batches import Delivered, Fault
 from headwater.composed import LiveEvent
 from headwater.config import Settings, TopicConfig
 from headwater.deletion import delete
+from headwater.doors import Doors
 from headwater.embed.cache import VectorCache
 from headwater.errors import ConflictError, HeadwaterError, NotFoundError, StorageError, UsageError
 from headwater.finding import Finding
@@ -57,12 +58,12 @@ from headwater.records import (
     Record,
     RecordView,
     SearchReply,
-    SourceInfo,
     Status,
     Timeline,
     Topic,
 )
 from headwater.removals import Deleted, Purged
+from headwater.roster import Roster
 from headwater.search import Searcher
 from headwater.shadows import Asked
 from headwater.stock import Embedders, Stock, open_keyword
@@ -90,7 +91,6 @@ class Engine:
     def __init__(self, settings: Settings, *, durable: bool = True, version: str = "") -> None:
         self.settings, self._durable, self._version = settings, durable, version
         self.directory = settings.path
-        self.sources: dict[str, SourceInfo] = {}
         self.url: str | None = None
         self._started = time.monotonic()
         self._rates = views.Rates()
@@ -141,6 +141,10 @@ class Engine:
                 self.log, self.keyword, self.settings, vectors,
                 embedder_of=embedders.get, fallback_of=embedders.fallback, clock_ms=now_ms,
             )  # fmt: skip
+            self.roster = Roster(self.log, self.settings)
+            self.doors = Doors(self.roster, self.log, self.append, self.home)
+            self.sources, self.add_source, self.remove_source = self.roster.sources, self.roster.add, self.roster.remove
+            self.pause_source, self.resume_source = self.roster.pause, self.roster.resume
             self.searcher = Searcher(self.log, self.keyword)
             self.stock = Stock(self.log, self.keyword, self.indexer, self.settings, vectors, embedders)
             asked = self._asked = Asked(self.log, self.settings.search.record_queries)
@@ -217,11 +221,12 @@ class Engine:
         state: Mapping[str, Any] | None = None, faults: Sequence[Fault] = (),
     ) -> Delivered:  # fmt: skip
         index = await self.home(topic)
-
-        async def append(drafts: Sequence[Draft], origin: Origin) -> Appended:
-            return await self.append(topic, drafts, origin=origin)
-
-        return await deliveries.receive(append, self.log, index.row.id, source, records, stream, state, faults)
+        done = await deliveries.receive(
+            lambda drafts, origin: self.append(topic, drafts, origin=origin),
+            self.log, index.row.id, source, records, stream, state, faults,
+        )  # fmt: skip
+        await versions.settle(self.stock.deletion, self.indexer, self.log, index, source, state)
+        return done
 
     # ------------------------------------------------------------------ topics
 
@@ -454,17 +459,11 @@ class Engine:
         await _thread(self.log.drop_dead_letter, id)
 
     async def status(self) -> Status:
-        topics = await self.topics()
-        problems = [
-            *self.stock.problems.values(),
-            *filter(None, [self.indexer.problem]),
-            *(f"{t.row.name}: {t.error}" for t in self.indexer.topics.values() if t.error),
-        ]
+        problems = views.problems(self.stock.problems.values(), self.indexer)
         uptime_s, model = round(time.monotonic() - self._started, 1), self.settings.embedding.model
-        sources = tuple(self.sources.values())
         return Status(
-            self._version, True, str(self.directory), self.url, os.getpid(), uptime_s, model, tuple(topics), sources,
-            tuple(problems),
+            self._version, True, str(self.directory), self.url, os.getpid(), uptime_s, model, tuple(await self.topics()),
+            tuple(await self.sources()), problems,
         )  # fmt: skip
 
     def announce(self, url: str) -> None:

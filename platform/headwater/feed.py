@@ -7,6 +7,7 @@ has handed out is lost while the process lives, and nothing is stored twice afte
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing
@@ -17,66 +18,123 @@ from headwater.deliveries import deliver
 from headwater.engine import Engine
 from headwater.errors import HeadwaterError, StorageError
 from headwater.log import Origin
-from headwater.records import Appended, Draft, SourceInfo
-from headwater.sources import Batch, Source
+from headwater.records import Appended, Draft
+from headwater.roster import Entry, Tally
+from headwater.source_settings import SourceSettings
+from headwater.sources import Batch, Draining, Source
+from headwater.versions import settle
 
 logger = logging.getLogger(__name__)
 _PAUSES_S = (0.5, 1.0, 2.0, 5.0, 10.0)  # between tries; the last for all further ones
 _LOOK_S = 0.5  # how often the status of sources is brought up to date
 _SEARCH_S = 5.0  # how often new sources are looked for
-Find = Callable[[Mapping[str, str]], Sequence[Source]]
+_DRAIN_S = 3.0  # for a source that is stopped to hand out what it holds
+Find = Callable[[Entry, Mapping[str, str]], Sequence[Source]]
 
 
 class Feed:
-    """Runs the sources that `find(known)` names, and those it names later. `known` maps a path to its topic."""
+    """Runs the sources of the engine's roster. `find(entry, known)` makes those of an entry that `known`, which maps a path to
+    its topic, does not tell of; it is asked again and again, as files come. Paused sources stop between two batches."""
 
     def __init__(self, engine: Engine, find: Find, *, pause: Callable[[float], Awaitable[None]] = asyncio.sleep) -> None:
         self._engine, self._find, self._pause = engine, find, pause
-        self._running: dict[str, tuple[Source, asyncio.Task[None]]] = {}
+        self._roster = engine.roster
+        self._sources: dict[str, tuple[Source, Entry]] = {}
+        self._tasks: dict[str, asyncio.Task[None]] = {}
         self._known: dict[str, str] = {}
-        self._stored: dict[str, int] = {}
-        self._lag: dict[str, int | None] = {}
         self._failing: dict[str, str] = {}
+        self._told: dict[str, str | None] = {}
 
     async def run(self) -> None:
         """Follow until cancelled; then every source has stopped between two batches."""
+        changed = asyncio.Event()
+        self._roster.on_change(changed.set)
         try:
             while True:
-                await self._look_for_more()
+                changed.clear()
+                await self._stop_what_is_not_wanted()
+                await self._start_what_is()
                 for _ in range(round(_SEARCH_S / _LOOK_S)):
                     self._report()
-                    await asyncio.sleep(_LOOK_S)
+                    with contextlib.suppress(TimeoutError):
+                        await asyncio.wait_for(changed.wait(), _LOOK_S)
+                        break
         finally:
-            tasks = [task for _, task in self._running.values()]
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            await asyncio.gather(*(self._stop(name) for name in list(self._tasks)), return_exceptions=True)
             self._report()
 
-    async def _look_for_more(self) -> None:
+    async def _stop_what_is_not_wanted(self) -> None:
+        entries = {entry.name: entry for entry in self._roster.entries()}
+        for name, (source, made_of) in list(self._sources.items()):
+            entry = entries.get(made_of.name)
+            gone = entry is None or entry.settings is not made_of.settings
+            if gone or (entry is not None and entry.paused):
+                await self._stop(name)
+            if gone:
+                del self._sources[name]
+                self._known.pop(_path_of(source), None)
+                self._told.pop(name, None)
+
+    async def _start_what_is(self) -> None:
+        for entry in self._roster.entries():
+            if entry.paused or entry.settings is None:
+                continue
+            mine = [name for name, (_, made_of) in self._sources.items() if made_of.name == entry.name]
+            for name in mine:
+                self._start(name)
+            if not mine or isinstance(entry.settings, SourceSettings):  # files may come any time
+                await self._look_for_more(entry)
+
+    async def _look_for_more(self, entry: Entry) -> None:
         try:
-            found = await anyio.to_thread.run_sync(self._find, dict(self._known))
+            found = await anyio.to_thread.run_sync(self._find, entry, dict(self._known))
         except (HeadwaterError, OSError) as error:
-            logger.warning("looking for sources: %s", error)
+            logger.warning("looking for sources of %s: %s", entry.name, error)
+            self._roster.note(entry.name, str(error))
             return
+        self._roster.note(entry.name, None)
         for source in found:
-            self._known[str(getattr(source, "path", "-"))] = source.topic
-            if source.name not in self._running:
+            if isinstance(entry.settings, SourceSettings):
+                self._known[_path_of(source)] = source.topic
+            if source.name not in self._sources:
                 logger.info("following %s into %s", source.name, source.topic)
-                self._running[source.name] = (source, asyncio.create_task(self._follow(source)))
+                self._sources[source.name] = (source, entry)
+                self._start(source.name)
+
+    def _start(self, name: str) -> None:
+        if name not in self._tasks:
+            self._tasks[name] = asyncio.create_task(self._follow(self._sources[name][0]))
+
+    async def _stop(self, name: str) -> None:
+        task = self._tasks.pop(name, None)
+        if task is None:
+            return
+        source = self._sources[name][0]
+        if isinstance(source, Draining) and name not in self._failing:
+            source.stop()
+            await asyncio.wait({task}, timeout=_DRAIN_S)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+    def _tally(self, source: Source) -> Tally:
+        return self._roster.tally(source.name, self._sources[source.name][1], topic=source.topic, kind=source.kind)
 
     def _report(self) -> None:
-        for name, (source, task) in self._running.items():
-            condition = source.condition
+        for name, (source, _) in self._sources.items():
+            tally, condition, task = self._tally(source), source.condition, self._tasks.get(name)
             error = self._failing.get(name) or condition.error
-            state = "failing" if name in self._failing else "ended" if task.done() else condition.state
-            stored, lag = self._stored.get(name, 0), self._lag.get(name)
-            self._engine.sources[name] = SourceInfo(name, source.kind, source.topic, state, stored, lag, error)
+            if error != self._told.get(name):  # others may have told of another one
+                self._told[name] = tally.error = error
+            ended = task is not None and task.done()
+            tally.state = "failing" if name in self._failing else "ended" if ended else condition.state
+            tally.counts.update(condition.counts)
+        self._roster.look()
 
     async def _follow(self, source: Source) -> None:
         """One source to its end. What fails inside it is tried again from the last stored state."""
         tries = 0
         while True:
+            self._failing.pop(source.name, None)
             try:
                 state = await anyio.to_thread.run_sync(self._engine.log.source_state, source.name)
                 async with aclosing(source.batches(state)) as batches:  # type: ignore[type-var]  # the protocol promises aclose
@@ -105,8 +163,8 @@ class Feed:
             await self._pause(_PAUSES_S[min(tries, len(_PAUSES_S) - 1)])
             tries += 1
         self._failing.pop(source.name, None)
-        self._lag[source.name] = batch.lag_bytes
-        self._stored[source.name] = self._stored.get(source.name, 0) + len(batch.drafts)
+        tally = self._tally(source)
+        tally.lag, tally.stored = batch.lag_bytes, tally.stored + len(batch.drafts)
 
     async def _append(self, source: Source, batch: Batch) -> None:
         engine, topic = self._engine, source.topic
@@ -117,3 +175,8 @@ class Feed:
         home = await engine.home(topic)
         origin = Origin(batch.stream, source.name, batch.state)
         await deliver(append, engine.log, home.row.id, batch.drafts, origin, batch.faults, source.name)
+        await settle(engine.stock.deletion, engine.indexer, engine.log, home, source.name, batch.state)
+
+
+def _path_of(source: Source) -> str:
+    return str(getattr(source, "path", "-"))

@@ -445,7 +445,10 @@ class DeadLetter:
 
 @dataclass(frozen=True, slots=True)
 class SourceInfo:
-    """One running source: what it reads, how far behind it is (bytes or messages) and its last error."""
+    """One source: what it reads, how far behind it is (bytes or messages) and its last error. `entry` is the name it is paused,
+    resumed and removed by, which the files of one glob share; `origin` says where that entry is kept: settings, argument, live
+    (added while the daemon ran, kept in the data directory) or default. `rate` is records/s over the last minute, `counts`
+    what may have cost records (`dropped`, `bad_signature` ...)."""
 
     name: str
     kind: str
@@ -454,6 +457,11 @@ class SourceInfo:
     records: int
     lag: int | None
     error: str | None = None
+    entry: str = ""
+    origin: str = "settings"
+    paused: bool = False
+    rate: float = 0.0
+    counts: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

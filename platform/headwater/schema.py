@@ -75,6 +75,10 @@ MIGRATIONS: tuple[str, ...] = (
         seq INTEGER NOT NULL, PRIMARY KEY(stream, position)) WITHOUT ROWID;
     CREATE TABLE unindexed(topic INTEGER, seq INTEGER, PRIMARY KEY(topic, seq)) WITHOUT ROWID;
     """,
+    """
+    CREATE TABLE roster(name TEXT PRIMARY KEY, settings TEXT, paused INTEGER NOT NULL, created_ms INTEGER NOT NULL)
+        WITHOUT ROWID;
+    """,
 )
 
 

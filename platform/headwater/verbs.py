@@ -28,6 +28,7 @@ from headwater.records import (
     Record,
     RecordView,
     SearchReply,
+    SourceInfo,
     Status,
     Timeline,
     Topic,
@@ -253,6 +254,23 @@ class Verbs(Protocol):
 
     async def drop_dead_letter(self, id: int) -> None:
         """Forget a dead letter."""
+
+    async def sources(self) -> list[SourceInfo]:
+        """Every source: those of the settings, of the paths a daemon was started with, and those added. A daemon runs them."""
+
+    async def add_source(self, **settings: Any) -> list[SourceInfo]:
+        """Add a source: the settings of one `[[sources]]` entry (`path`, or `type` and what that takes). It starts at once in a
+        daemon and is kept over restarts. ConfigError; ConflictError where its name is taken."""
+
+    async def pause_source(self, name: str) -> list[SourceInfo]:
+        """Stop a source until it is resumed, also over restarts. It goes on where it was; what is pushed is put off."""
+
+    async def resume_source(self, name: str) -> list[SourceInfo]:
+        """Let a paused source go on."""
+
+    async def remove_source(self, name: str) -> None:
+        """Forget a source that was added; UsageError for those of the settings. Its records stay, and so does the place it had
+        reached: added again it goes on there."""
 
     async def status(self) -> Status:
         """Topics, sources, watermarks and problems at a glance."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
@@ -14,6 +14,7 @@ from headwater.catalogue import PassageRow
 from headwater.config import IndexSettings, TopicConfig
 from headwater.errors import NotFoundError, UsageError
 from headwater.index_records import Comparison, Found, Progress, Shadow, SideBySide
+from headwater.indexer import Indexer
 from headwater.keyword import KeywordIndex
 from headwater.log import Log, TopicRow
 from headwater.records import (
@@ -48,6 +49,12 @@ class Rates:
         if not looks or now - looks[-1][0] >= 0.1:
             looks.append((now, seq))
         return round(max(rate, 0.0), 3)
+
+
+def problems(stock: Iterable[str], indexer: Indexer) -> tuple[str, ...]:
+    """What is wrong now, in words: of the stock, of the indexer as a whole, of each topic."""
+    topics = (f"{topic.row.name}: {topic.error}" for topic in indexer.topics.values() if topic.error)
+    return (*stock, *filter(None, [indexer.problem]), *topics)
 
 
 def topic_view(log: Log, row: TopicRow, topic: TopicIndex, rates: Rates, dead: int) -> Topic:

@@ -12,8 +12,10 @@ from headwater.api import (
     routes_ask,
     routes_deliveries,
     routes_live,
+    routes_push,
     routes_records,
     routes_search,
+    routes_sources,
     routes_system,
     routes_topics,
 )
@@ -21,18 +23,23 @@ from headwater.api.bodies import State
 from headwater.api.guard import Guard
 from headwater.api.metrics import Metrics
 from headwater.config import ServerSettings
+from headwater.doors import Doors
 from headwater.verbs import Verbs
 
 _ABOUT = """Streams that can be searched by meaning, questioned with checked citations, and followed.
 Errors are problem details (RFC 9457). Times are ISO 8601 UTC; a record's address is `topic/partition/offset`."""
 
 
-def routes(verbs: Verbs, *, closing: asyncio.Event | None = None, version: str = "") -> FastAPI:
-    """The routes alone, unguarded: mount what else is served beside them, then put a Guard around. `closing` ends streams."""
+def routes(
+    verbs: Verbs, *, closing: asyncio.Event | None = None, version: str = "", doors: Doors | None = None
+) -> FastAPI:
+    """The routes alone, unguarded: mount what else is served beside them, then put a Guard around. `closing` ends streams;
+    `doors` take what is pushed to sources."""
     app = FastAPI(title="Headwater", version=version or "0", description=_ABOUT, separate_input_output_schemas=False)
-    app.state.headwater = State(verbs, Metrics(), closing or asyncio.Event(), version)
+    app.state.headwater = State(verbs, Metrics(), closing or asyncio.Event(), version, doors)
     busiest_first = (
-        routes_records, routes_search, routes_topics, routes_deliveries, routes_live, routes_ask, routes_system,
+        routes_records, routes_push, routes_search, routes_topics, routes_deliveries, routes_live, routes_ask, routes_sources,
+        routes_system,
     )  # fmt: skip
     for part in busiest_first:
         app.include_router(part.router)
@@ -40,6 +47,18 @@ def routes(verbs: Verbs, *, closing: asyncio.Event | None = None, version: str =
     return app
 
 
-def create_app(verbs: Verbs, settings: ServerSettings, *, closing: asyncio.Event | None = None, version: str = "") -> ASGIApp:
+def create_app(
+    verbs: Verbs, settings: ServerSettings, *, closing: asyncio.Event | None = None, version: str = "",
+    doors: Doors | None = None,
+) -> ASGIApp:  # fmt: skip
     """The API as the daemon serves it."""
-    return Guard(routes(verbs, closing=closing, version=version), settings)
+    return Guard(routes(verbs, closing=closing, version=version, doors=doors), settings)
+
+
+def create_otlp_app(verbs: Verbs, settings: ServerSettings, doors: Doors, door: str) -> ASGIApp:
+    """OTLP alone, for a port of its own: what comes goes to the entry named `door`."""
+    app = FastAPI(title="Headwater OTLP", docs_url=None, redoc_url=None, openapi_url=None)
+    app.state.headwater = State(verbs, Metrics(), asyncio.Event(), "", doors, door)
+    app.include_router(routes_push.otlp)
+    problems.install(app)
+    return Guard(app, settings)

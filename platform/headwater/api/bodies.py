@@ -13,6 +13,7 @@ from pydantic_core import PydanticCustomError
 from headwater import wire
 from headwater.api.metrics import Metrics
 from headwater.config import INDEX_SETTINGS, IndexKind, Metric
+from headwater.doors import Doors
 from headwater.errors import UsageError
 from headwater.index_records import SwapStep
 from headwater.records import TOPIC_NAME, Mode
@@ -45,8 +46,12 @@ class Reply(Response):
 class State:
     """What the routes of one app share."""
 
-    def __init__(self, verbs: Verbs, metrics: Metrics, closing: asyncio.Event, version: str) -> None:
+    def __init__(
+        self, verbs: Verbs, metrics: Metrics, closing: asyncio.Event, version: str, doors: Doors | None = None,
+        door: str | None = None,
+    ) -> None:  # fmt: skip
         self.verbs, self.metrics, self.closing, self.version = verbs, metrics, closing, version
+        self.doors, self.door = doors, door
 
 
 async def _state(request: Request) -> State:

@@ -23,7 +23,8 @@ from headwater.config import LOOPBACK, ServerSettings
 from headwater.errors import AuthError, LimitError
 
 _NO_BODY = frozenset({"GET", "HEAD", "OPTIONS"})
-_APPEND = re.compile(r"/v1/topics/[^/]+/(?:records|deliveries)")
+_APPEND = re.compile(r"/v1/topics/[^/]+/(?:records|deliveries)|/v1/logs")
+_HOOK = re.compile(r"/v1/hooks/[^/]+")
 _MOST_CLIENTS = 4096
 _DRAIN = 8  # times the largest body that is still read, to be thrown away
 
@@ -70,6 +71,8 @@ class Guard:
     def _refusal(self, scope: Scope) -> Response | None:
         """Why this request goes no further, judged by its head alone; None when it may."""
         headers: dict[bytes, bytes] = dict(scope["headers"])
+        if scope.get("method") == "POST" and _HOOK.fullmatch(scope["path"]):  # who that is, its signature says
+            return self._too_fast(scope) or self._too_large(headers)
         server = scope.get("server")
         if not _allowed(headers.get(b"host", b"").decode("latin-1"), self._hosts, server[0] if server else None):
             return problems.of(AuthError("this Host is not served here; add it to server.allowed_hosts"), 421)

@@ -22,6 +22,7 @@ headwater config validate headwater.toml
 _TITLES = {
     "topics.NAME": "# [topics.logs]   # a topic, made at start",
     "sources[]": "# [[sources]]   # what the daemon follows",
+    **{f"sources[{kind}]": f'# [[sources]]   # type = "{kind}"' for kind in ("syslog", "otlp", "webhook", "kafka", "nats")},
 }
 group = typer.Typer(help=_HELP, no_args_is_help=True, rich_markup_mode=None)
 
@@ -39,6 +40,7 @@ def show(config: Config = None, json: Json = False) -> None:
     HEADWATER_SERVER_PORT=9000 headwater config show --config headwater.toml
     """
     from headwater.config import describe, load, mask
+    from headwater.source_settings import entry_name
 
     loaded = load(config)
     rows = []
@@ -62,7 +64,7 @@ def show(config: Config = None, json: Json = False) -> None:
         output.out(f"[topics.{name}] from {loaded.origins.get('topics', 'the file')}: passages {topic.passages}, "
                    f"{output.plural(topic.partitions, 'partition')}")  # fmt: skip
     for source in loaded.settings.sources:
-        output.out(f"[[sources]] {output.line_of(source.path)} into {source.topic or 'a topic by its name'}")
+        output.out(f"[[sources]] {output.line_of(entry_name(source))} into {source.topic or 'a topic by its name'}")
 
 
 @group.command()

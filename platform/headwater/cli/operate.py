@@ -82,8 +82,9 @@ def _log_to_stderr(verbose: bool) -> None:
 
 def _say_ready(url: str, settings: Settings, paths: list[str], data: Path | None) -> None:
     from headwater.cli.mcp import agent_lines
+    from headwater.source_settings import entry_name
 
-    followed = ["standard input" if p == "-" else p for p in (*paths, *(source.path for source in settings.sources))]
+    followed = ["standard input" if p == "-" else p for p in (*paths, *map(entry_name, settings.sources))]
     flag = f" --data {data}" if data is not None else ""
     claude, entry = agent_lines(None if data is None else data.absolute())
     output.say(f"Headwater is up at {url}")

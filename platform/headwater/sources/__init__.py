@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from headwater.batches import Fault
 from headwater.records import Draft
 
-__all__ = ["Batch", "Condition", "Fault", "Source", "State"]
+__all__ = ["Batch", "Condition", "Draining", "Fault", "Source", "State"]
 State = Mapping[str, Any]
 
 
@@ -62,3 +62,11 @@ class Source(Protocol):
         """Batches from where `state` left off: endless for a source that follows, else it ends with its input. The
         iterator is to be closed (`aclose`) when it is given up; a batch that could not be stored comes again from a
         new iterator started with the last stored state."""
+
+
+@runtime_checkable
+class Draining(Protocol):
+    """A source that cannot be asked again for what it holds: before it is given up it is stopped, and ends by itself."""
+
+    def stop(self) -> None:
+        """Take nothing more; the batches of what was taken are still to be had."""

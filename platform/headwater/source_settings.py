@@ -1,0 +1,136 @@
+"""Settings of sources: one frozen value a kind, made of a `[[sources]]` entry or of what `headwater sources add` was told.
+
+Read by headwater.config, which checks the names and the types. A secret is a reference `"${NAME}"` to the environment.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from pydantic import SecretStr
+
+from headwater.errors import ConfigError
+from headwater.records import TOPIC_NAME
+
+SourceKind = Literal["path", "syslog", "otlp", "webhook", "kafka", "nats"]
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+
+
+def _set(default: Any, doc: str) -> Any:
+    return field(default=default, metadata={"doc": doc})
+
+
+@dataclass(frozen=True, slots=True)
+class SourceSettings:
+    """A log file, a directory of files, a glob, or stdin to follow into a topic."""
+
+    type: SourceKind = _set("path", "What it is: path, syslog, otlp, webhook, kafka or nats.")
+    name: str = _set("", "Name it is managed by; the path or the type by default.")
+    topic: str | None = _set(None, "Topic the records go to; from the file's or the source's name by default.")
+    path: str = _set("", "File, directory or glob to follow; `-` for standard input.")
+    from_start: bool = _set(True, "Read what is already there, not only what is new.")
+
+
+@dataclass(frozen=True, slots=True)
+class SyslogSettings:
+    type: Literal["syslog"] = "syslog"
+    name: str = "syslog"
+    topic: str | None = None
+    host: str = _set("127.0.0.1", "Address to listen on; syslog has no authentication, so name another only in a safe network.")
+    port: int = _set(5514, "Port to listen on; 0 takes a free one.")
+    transport: Literal["both", "udp", "tcp"] = _set("both", "What to listen for.")
+    queue: int = _set(20_000, "Datagrams that may wait to be stored; beyond them they are dropped and counted.")
+    max_message_bytes: int = _set(65_536, "A longer message of a TCP connection is cut into several.")
+
+
+@dataclass(frozen=True, slots=True)
+class OtlpSettings:
+    type: Literal["otlp"] = "otlp"
+    name: str = "otlp"
+    topic: str | None = _set(None, "Topic, in which `{service}` stands for service.name; `otlp` by default.")
+    port: int | None = _set(None, "A port of its own besides that of the API, such as 4318; 0 takes a free one.")
+    host: str = _set("127.0.0.1", "Address of that port; another than loopback needs server.api_key.")
+    max_topics: int = _set(100, "Topics that `{service}` may make; logs of further services go to that of `other`.")
+
+
+@dataclass(frozen=True, slots=True)
+class WebhookSettings:
+    type: Literal["webhook"] = "webhook"
+    name: str = ""
+    topic: str | None = None
+    kind: Literal["github", "slack", "generic"] = _set("generic", "Who sends: it decides the signature and what a record is.")
+    secret: SecretStr | None = _set(None, "Secret that signs what is sent; needed.")
+    tolerance_s: float = _set(300.0, "How old a signature of Slack may be.")
+    signature_header: str = _set("X-Signature-256", "generic: header with the HMAC-SHA256 of the body, in hex.")
+    delivery_header: str = _set("X-Delivery-Id", "generic: header that names a delivery; the body itself where it is missing.")
+    value_field: str | None = _set(None, "generic: field of the JSON that is the text, such as issue.title; all by default.")
+    key_field: str | None = _set(None, "generic: field that is the key.")
+    time_field: str | None = _set(None, "generic: field that is the time.")
+
+
+@dataclass(frozen=True, slots=True)
+class KafkaSettings:
+    type: Literal["kafka"] = "kafka"
+    name: str = "kafka"
+    topic: str | None = _set(None, "Topic the records go to; that of the first Kafka topic's name by default.")
+    brokers: str = _set("127.0.0.1:9092", "Brokers to begin with, as host:port with commas.")
+    topics: tuple[str, ...] = _set((), "Kafka topics to read; needed.")
+    group: str = _set("headwater", "Consumer group.")
+    from_start: bool = True
+    options: tuple[str, ...] = _set((), "Further settings of librdkafka, as NAME=VALUE; secrets have their own settings.")
+    username: str | None = _set(None, "SASL user.")
+    password: SecretStr | None = _set(None, "SASL password.")
+
+
+@dataclass(frozen=True, slots=True)
+class NatsSettings:
+    type: Literal["nats"] = "nats"
+    name: str = "nats"
+    topic: str | None = _set(None, "Topic the records go to; that of the stream's name by default.")
+    servers: str = _set("nats://127.0.0.1:4222", "Servers, with commas.")
+    stream: str = _set("", "JetStream stream to read; needed.")
+    subject: str | None = _set(None, "Only messages of this subject; wildcards are allowed.")
+    from_start: bool = True
+    username: str | None = _set(None, "User.")
+    password: SecretStr | None = _set(None, "Password.")
+    token: SecretStr | None = _set(None, "Token, instead of user and password.")
+
+
+AnySource = SourceSettings | SyslogSettings | OtlpSettings | WebhookSettings | KafkaSettings | NatsSettings
+KINDS: dict[str, type[AnySource]] = {
+    "path": SourceSettings, "syslog": SyslogSettings, "otlp": OtlpSettings, "webhook": WebhookSettings, "kafka": KafkaSettings,
+    "nats": NatsSettings,
+}  # fmt: skip
+
+
+def entry_name(source: AnySource) -> str:
+    """The name an entry is managed by."""
+    return source.name or (source.path if isinstance(source, SourceSettings) else source.type)
+
+
+def check(source: AnySource) -> None:
+    """ConfigError for values that cannot be."""
+    if not isinstance(source, SourceSettings) and not NAME.fullmatch(source.name):
+        raise ConfigError(f"a {source.type} source needs a name of letters, digits, dots and dashes, not {source.name!r}")
+    if isinstance(source, SourceSettings) and not source.path:
+        raise ConfigError("a source that is followed needs a path; another kind of source needs its type")
+    if isinstance(source, WebhookSettings):
+        if source.secret is None or not source.secret.get_secret_value():
+            raise ConfigError(f'webhook {source.name!r} needs a secret: secret = "${{NAME}}", from the environment')
+        if source.tolerance_s <= 0:
+            raise ConfigError("tolerance_s must be positive")
+    if source.topic is not None and not TOPIC_NAME.fullmatch(source.topic.replace("{service}", "s")):
+        raise ConfigError(f"{source.topic!r} is not a topic's name: letters, digits, dots and dashes, at most 100")
+    port = getattr(source, "port", None)
+    if port is not None and not 0 <= port <= 65_535:
+        raise ConfigError(f"port must be between 0 and 65535, not {port}")
+    if isinstance(source, SyslogSettings) and (source.queue < 1 or source.max_message_bytes < 480):
+        raise ConfigError("queue must be at least 1 and max_message_bytes at least 480")
+    if isinstance(source, KafkaSettings) and not source.topics:
+        raise ConfigError(f"kafka source {source.name!r} needs topics, the Kafka topics to read")
+    if isinstance(source, NatsSettings) and not source.stream:
+        raise ConfigError(f"nats source {source.name!r} needs stream, the JetStream stream to read")
+    if isinstance(source, OtlpSettings) and source.max_topics < 1:
+        raise ConfigError("max_topics must be at least 1")

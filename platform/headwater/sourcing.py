@@ -1,0 +1,125 @@
+"""What the entries of the roster become: the sources that a daemon runs."""
+
+from __future__ import annotations
+
+import asyncio
+import glob
+import os
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from headwater.listening import check_address, listen, serving
+from headwater.source_settings import AnySource, OtlpSettings, SourceSettings, SyslogSettings
+from headwater.sources import Batch, Condition, Source, State
+
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp
+
+    from headwater.config import ServerSettings
+    from headwater.roster import Entry
+
+Serve = Callable[["ServerSettings", str], "ASGIApp"]
+
+
+class Sourcing:
+    """Makes sources. `serve(settings, entry)` is the app that takes OTLP on a port of its own."""
+
+    def __init__(self, server: ServerSettings, serve: Serve) -> None:
+        self._server, self._serve = server, serve
+
+    def __call__(self, entry: Entry, known: Mapping[str, str]) -> list[Source]:
+        """The sources of an entry of which `known` (path -> topic) does not tell; none for what is only pushed."""
+        settings = entry.settings
+        if isinstance(settings, SourceSettings):
+            return followed(settings, known)
+        return [] if settings is None else pulled(settings, entry.topic, self._server, self._serve)
+
+
+def followed(settings: SourceSettings, known: Mapping[str, str]) -> list[Source]:
+    """The sources of a path. Raises NotFoundError for one that is not there, unless there are others already."""
+    from headwater.sources.directory import plan
+
+    taken = dict(known)
+    found: list[Source] = []
+    for path in _expanded(settings.path):
+        if known and path != "-" and not os.path.exists(path):
+            continue  # it was there at the start; it may come again
+        for source in plan([path], known=taken):
+            source = _as_configured(source, settings)
+            taken[str(getattr(source, "path", "-"))] = source.topic
+            found.append(source)
+    return found
+
+
+def pulled(settings: AnySource, topic: str, server: ServerSettings, serve: Serve) -> list[Source]:
+    """The source of any other entry."""
+    if isinstance(settings, SyslogSettings):
+        from headwater.sources.syslog import Syslog
+
+        return [
+            Syslog(
+                topic, name=settings.name, host=settings.host, port=settings.port, transport=settings.transport,
+                queue=settings.queue, max_message_bytes=settings.max_message_bytes,
+            )
+        ]  # fmt: skip
+    if isinstance(settings, OtlpSettings) and settings.port is not None:
+        return [OtlpPort(settings, topic, replace(server, host=settings.host, port=settings.port), serve)]
+    return []
+
+
+def check_paths(entries: Sequence[AnySource]) -> None:
+    """Raise NotFoundError now for a path that is not there."""
+    for settings in entries:
+        if isinstance(settings, SourceSettings):
+            followed(settings, {})
+
+
+class OtlpPort:
+    """Source whose records come over a port of its own and are stored where they arrive: it listens, and yields nothing."""
+
+    kind = "otlp"
+
+    def __init__(self, settings: OtlpSettings, topic: str, server: ServerSettings, serve: Serve) -> None:
+        self.name, self.topic = settings.name, topic
+        self._server, self._serve = server, serve
+        self._stopping = asyncio.Event()
+        self._state = "starting"
+
+    @property
+    def condition(self) -> Condition:
+        return Condition(self._state)
+
+    def stop(self) -> None:
+        self._stopping.set()
+
+    async def batches(self, state: State | None) -> AsyncIterator[Batch]:
+        """Ends with `stop`, when the requests under way are answered. Raises ConfigError for an address that cannot be had."""
+        self._stopping.clear()
+        check_address(self._server)
+        listener = listen(self._server, firm=True)
+        async with serving(self._serve(self._server, self.name), listener, self._stopping):
+            self._state = f"listening on {self._server.host} port {listener.getsockname()[1]}"
+            await self._stopping.wait()
+        nothing: tuple[Batch, ...] = ()
+        for batch in nothing:
+            yield batch
+
+
+def _as_configured(source: Source, entry: SourceSettings) -> Source:
+    """The planned source with the topic and the start that its entry asks for."""
+    from headwater.sources.directory import DirectoryFollow
+    from headwater.sources.stdin import Stdin
+    from headwater.sources.tail import FileTail
+
+    topic = entry.topic or source.topic
+    if isinstance(source, FileTail) and (topic != source.topic or not entry.from_start):
+        return FileTail(source.path, topic, from_start=entry.from_start)
+    if isinstance(source, DirectoryFollow) and topic != source.topic:
+        return DirectoryFollow(source.path, topic)
+    return Stdin(topic) if isinstance(source, Stdin) and topic != source.topic else source
+
+
+def _expanded(path: str) -> list[str]:
+    """The paths a glob stands for; any other path itself."""
+    return sorted(glob.glob(os.path.expanduser(path), recursive=True)) if glob.has_magic(path) else [path]
