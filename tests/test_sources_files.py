@@ -121,10 +121,10 @@ def test_a_markdown_file_is_one_record_with_its_title_and_front_matter(tmp_path:
     path = write(tmp_path / "docs" / "a.md", "---\nauthor: Ada\ntags: [x, 'y']\norder: 3\n---\n# Read me\n\nText.\n")
     (draft,), _ = load(path, root=tmp_path)
     assert (draft.key, draft.value) == ("docs/a.md", "# Read me\n\nText.\n")
-    assert draft.attributes == {"author": "Ada", "tags": "x, y", "order": 3, "title": "Read me"}
+    assert draft.attributes == {"author": "Ada", "tags": "x, y", "order": 3, "title": "Read me", "format": "markdown"}
     (odd,), _ = load(write(tmp_path / "b.md", "---\na: {b\n  c: d\n---\nText\n"))
     assert odd.value.startswith("---")
-    assert odd.attributes == {"title": "b"}
+    assert odd.attributes == {"title": "b", "format": "markdown"}
 
 
 @pytest.mark.parametrize("name", ["a.jsonl", "a.csv", "a.log", "a.jsonl.gz"])

@@ -145,7 +145,8 @@ def chunk(text: str, *, size: int = 1400, overlap: int = 150) -> list[Chunk]:
     Each end is the best break within reach: a section, then a block, a sentence, a line of code, a word, and inside a
     longer word the edge of a character cluster. A break early in the window must be a better one to win. Neighbours
     share up to `overlap` code points of prose from a sentence or word on; nothing is shared across a section's start
-    and at most half of a chunk is. Raises ValueError where not 0 <= overlap < size.
+    and at most half of a chunk is. A form feed begins a page, and every chunk lies on one. Raises ValueError where
+    not 0 <= overlap < size.
     """
     if not 0 <= overlap < size:
         raise ValueError(f"overlap must be at least 0 and less than size, not {overlap} of {size}")
@@ -156,7 +157,8 @@ def chunk(text: str, *, size: int = 1400, overlap: int = 150) -> list[Chunk]:
     found: list[Chunk] = []
     start = _ink(text, 0)
     while start is not None:
-        end, weight = _cut(text, start, size, breaks, places)
+        page = text.find("\f", start, start + size + 1)
+        end, weight = (page, _SECTION) if page >= 0 else _cut(text, start, size, breaks, places)
         ink_end = end
         while text[ink_end - 1].isspace():
             ink_end -= 1

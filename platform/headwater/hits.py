@@ -93,10 +93,18 @@ def _hit(
     scores: Mapping[str, float] = {name: round(getattr(c, name), 6) for name in parts}
     place = next((p for p in places if (c.topic.resolve(p.passage) == c.passage if c.n is None else p.n == c.n)), None)
     span = Span(place.start, place.stop) if place is not None and place.start is not None and place.stop is not None else None
+    attributes = record.attributes
+    if span is not None and "pages" in attributes and "page" not in attributes:
+        attributes = {**attributes, "page": page_of(record.value, span.start)}
     return Hit(
         record.address, record.topic, record.partition, record.offset, record.timestamp, record.key, record.value,
-        record.attributes, round(c.score, 6), scores, c.distance, seen, span, vector,
+        attributes, round(c.score, 6), scores, c.distance, seen, span, vector,
     )  # fmt: skip
+
+
+def page_of(value: str, start: int) -> int:
+    """The page (slide, sheet) of a document on which the place `start` of its text stands, from 1."""
+    return 1 + value.count("\f", 0, start)
 
 
 def _vector(c: Candidate) -> tuple[float, ...] | None:

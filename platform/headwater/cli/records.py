@@ -22,8 +22,10 @@ if TYPE_CHECKING:
     from headwater.blocking import Headwater
     from headwater.cli.load import Load, Tally
     from headwater.cli.progress import Step
+    from headwater.errors import HeadwaterError
     from headwater.records import Draft, Record
     from headwater.sources import Batch
+    from headwater.sources.convert import Converter
     from headwater.sources.files import Reading
 
 _LOOK_BACK = 20_000  # stored records among which `tail --last` looks for those that match
@@ -212,24 +214,31 @@ def _expanded(files: Sequence[str]) -> list[str]:
 async def _ingest_all(load: Load, paths: Sequence[str], kind: str | None) -> None:
     """Every file into the topic, in order, with a bar over all of them."""
     from headwater.cli.progress import bar
+    from headwater.sources import Fault
+    from headwater.sources.convert import Converter
 
     sizes = {path: os.path.getsize(path) if path != "-" and os.path.isfile(path) else 0 for path in paths}  # noqa: ASYNC240
-    with bar(sum(sizes.values()), "reading") as step:
+    with bar(sum(sizes.values()), "reading") as step, Converter() as converter:
         before = 0
         for path in paths:
             if path == "-":
                 await _ingest_piped(load, kind)
             else:
-                await _ingest_file(load, path, kind, step, before)
+                try:
+                    await _ingest_file(load, path, kind, step, before, converter)
+                except _Unfit as error:
+                    if len(paths) == 1:
+                        raise error.error from None
+                    await load.refuse([Fault(0, str(error.error))])  # the other files are none the worse for it
             before += sizes[path]
 
 
-async def _ingest_file(load: Load, path: str, kind: str | None, step: Step, before: int) -> None:
+async def _ingest_file(load: Load, path: str, kind: str | None, step: Step, before: int, converter: Converter) -> None:
     """One file, from where an earlier load of it stopped; the next batch is read while the last one is stored."""
     import asyncio
 
-    reading = await asyncio.to_thread(_open, path, kind)
-    load.file, load.source = path, f"ingest:{reading.path}"
+    load.file, load.source = path, f"ingest:{os.path.abspath(path)}"  # noqa: ASYNC240
+    reading = await asyncio.to_thread(_open, path, kind, converter)
     label = output.line_of(Path(path).name, 40)
     with reading:
         passed = 0  # records before the place where it goes on
@@ -243,24 +252,43 @@ async def _ingest_file(load: Load, path: str, kind: str | None, step: Step, befo
             ahead = asyncio.create_task(asyncio.to_thread(_next, reading))
             passed += len(batch.drafts)
             state = {**batch.state, "kind": reading.kind, "records": passed}
+            if reading.kind == "document" and batch.drafts:
+                state["latest"] = [reading.key]  # the file's earlier versions are to be found no more
             await load.deliver(batch.drafts, f"{batch.stream}|{reading.kind}", state, batch.faults)
             step(before + reading.done_bytes, load.tally.stored, label)
 
 
-def _open(path: str, kind: str | None) -> Reading:
+class _Unfit(Exception):
+    """A file that is no input at all, or more than one may be."""
+
+    def __init__(self, error: HeadwaterError) -> None:
+        self.error = error
+
+
+def _open(path: str, kind: str | None, converter: Converter) -> Reading:
     """A file to read. One below the working directory is known by its path from there, another by its name."""
     from typing import cast
 
     from headwater.cli.load import PIECE_RECORDS
+    from headwater.errors import LimitError, UsageError
     from headwater.sources.files import Kind, read
 
     here = Path.cwd()
     inside = not Path(path).is_absolute() and Path(path).resolve().is_relative_to(here)
-    return read(path, kind=cast("Kind | None", kind), root=here if inside else None, batch_records=PIECE_RECORDS)
+    root = here if inside else None
+    try:
+        return read(path, kind=cast("Kind | None", kind), root=root, batch_records=PIECE_RECORDS, converter=converter)
+    except (UsageError, LimitError) as error:
+        raise _Unfit(error) from error
 
 
 def _next(reading: Reading) -> Batch | None:
-    return next(reading, None)
+    from headwater.errors import LimitError
+
+    try:
+        return next(reading, None)
+    except LimitError as error:
+        raise _Unfit(error) from error
 
 
 async def _ingest_piped(load: Load, kind: str | None) -> None:

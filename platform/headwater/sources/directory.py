@@ -14,14 +14,16 @@ from typing import Literal
 from headwater.errors import HeadwaterError, NotFoundError, UsageError
 from headwater.records import Draft
 from headwater.sources import Batch, Condition, Fault, Source, State
-from headwater.sources.documents import document, is_prose
+from headwater.sources.convert import SOURCE_BYTES, Converter, format_of
+from headwater.sources.documents import LANGUAGES, MARKDOWN, converted, document, is_prose
 from headwater.sources.files import ARCHIVES, DOCUMENT_BYTES, not_text, open_regular
 from headwater.sources.lines import codec, decode
 from headwater.sources.rotation import is_rotated
 from headwater.sources.stdin import Stdin
 from headwater.sources.tail import FileTail, Wake
 
-_DOCUMENTS = (".md", ".markdown", ".rst")
+_DOCUMENTS = (*MARKDOWN, *LANGUAGES)
+_MACHINE_MADE = ("node_modules", "__pycache__", "site-packages", "venv")  # folders of what others wrote, or programs did
 _LOGS = (".log", ".out", ".err", ".jsonl", ".ndjson")
 _TABLES = (".csv", ".tsv")
 _BATCH_CHARS = 8 << 20
@@ -29,7 +31,8 @@ _RACY_NS = 2_000_000_000  # a file changed this short before it was read may cha
 
 
 def classify(path: Path) -> Literal["log", "document", "table"] | None:
-    """What a file is, by its ending and its first 8 KiB; None for what is no text, is packed, or cannot be read.
+    """What a file is, by its ending and its first 8 KiB; None for what is neither text nor a document that can be
+    converted, is packed, or cannot be read.
     JSON lines and files without a known ending are logs; .txt is a document where it reads as prose, else a log."""
     ending = path.suffix.lower()
     if ending in ARCHIVES or ending in (".gz", ".lock", ".pid", ".sock", ".swp", ".tmp") or path.name.endswith("~"):
@@ -39,6 +42,8 @@ def classify(path: Path) -> Literal["log", "document", "table"] | None:
             first = file.read(8192)
     except HeadwaterError:
         return None
+    if format_of(path.name, first) is not None:
+        return "document"
     if not_text(first):
         return None
     if ending in _DOCUMENTS:
@@ -55,19 +60,24 @@ def classify(path: Path) -> Literal["log", "document", "table"] | None:
     return None
 
 
-def walk(root: Path) -> Iterator[Path]:
-    """The files below `root`, by name; hidden files and folders and links to folders are left out."""
-    for folder, folders, names in os.walk(root):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
+def walk(root: Path, *, failed: Callable[[OSError], None] | None = None) -> Iterator[Path]:
+    """The files below `root`, by name; hidden files and folders, installed packages and links to folders are left out.
+    `failed` is told of each folder that cannot be listed."""
+    for folder, folders, names in os.walk(root, onerror=failed):
+        folders[:] = sorted(name for name in folders if not name.startswith(".") and name not in _MACHINE_MADE)
         for name in sorted(names):
-            if not name.startswith("."):
+            if not name.startswith((".", "~$")):  # Office's own locks
                 yield Path(folder, name)
 
 
 class DirectoryFollow:
     """Source of the documents in a folder: one record a document, keyed by its path below the folder, and another
-    whenever its text changes. One that is deleted stays in the topic. The state holds a hash of each document, so a
-    restart reads all and repeats none; positions count versions within the run of the state."""
+    whenever its text changes; the attribute `version` counts them.
+
+    The state holds a hash of each document, so a restart reads all and repeats none; positions count versions within the
+    run of the state. Of the keys named `latest` in a batch's state only the newest record is to stay, of those `gone`
+    none: the state says it again after a restart, until the next batch. One that changed to what cannot be read keeps
+    its last version. Where a folder could not be listed nothing is taken for gone."""
 
     kind = "directory"
 
@@ -80,11 +90,12 @@ class DirectoryFollow:
         batch_records: int = 200,
         wake: Wake = asyncio.sleep,
         now_ns: Callable[[], int] = time.time_ns,
+        converter: Converter | None = None,
     ) -> None:
         self.path = Path(os.path.abspath(path))
         self.topic = topic
         self.poll_s, self.batch_records = poll_s, batch_records
-        self._wake, self._now_ns = wake, now_ns
+        self._wake, self._now_ns, self._converter = wake, now_ns, converter or Converter()
         self._condition = Condition()
         self._seen: dict[str, tuple[int, int, int]] = {}  # what need not be read again: inode, size, mtime
 
@@ -97,73 +108,134 @@ class DirectoryFollow:
         return self._condition
 
     async def batches(self, state: State | None) -> AsyncIterator[Batch]:
-        """Endless. State: `{born, next, documents: {key: hash}}`."""
-        born = int(state["born"]) if state else self._now_ns()
-        position = int(state["next"]) if state else 0
-        hashes: dict[str, str] = dict(state["documents"]) if state else {}
-        stream = f"{self.name}#{born}"
+        """Endless. State: `{born, next, documents: {key: hash}, versions: {key: n}, latest?: [key], gone?: [key]}`."""
+        scan = _Scan(self.name, state or {"born": self._now_ns(), "next": 0, "documents": {}})
         self._seen.clear()
-        while True:
-            self._condition = Condition("following" if self.path.is_dir() else "waiting for the folder")
-            drafts: list[Draft] = []
-            faults: list[Fault] = []
-            present: set[str] = set()
-            size = 0
-            for path in walk(self.path):
-                key = path.relative_to(self.path).as_posix()
-                present.add(key)
-                found = self._changed(path, key, position, hashes)
-                if found is None:
-                    continue
-                position += 1
-                if isinstance(found, Draft):
-                    drafts.append(found)
-                    size += len(found.value)
-                else:
-                    faults.append(found)
-                if len(drafts) + len(faults) >= max(self.batch_records, len(hashes) // 20) or size >= _BATCH_CHARS:
-                    yield Batch(drafts, {"born": born, "next": position, "documents": dict(hashes)}, stream, None, faults)
-                    drafts, faults, size = [], [], 0
-                    await asyncio.sleep(0)
-            if self.path.is_dir():
-                for key in hashes.keys() - present:
-                    del hashes[key]
-            if drafts or faults:
-                yield Batch(drafts, {"born": born, "next": position, "documents": dict(hashes)}, stream, 0, faults)
-            await self._wake(self.poll_s)
+        try:
+            if state and (state.get("latest") or state.get("gone")):
+                yield Batch([], state, scan.stream)  # the process ended before what they ask for was done for sure
+            while True:
+                self._condition = Condition("following" if self.path.is_dir() else "waiting for the folder")
+                present: set[str] = set()
+                unread: list[OSError] = []
+                for path in walk(self.path, failed=unread.append):
+                    key = path.relative_to(self.path).as_posix()
+                    present.add(key)
+                    if self._is_known(path, key):
+                        continue
+                    scan.take(key, await asyncio.to_thread(self._read, path, key, scan))
+                    if scan.pending >= max(self.batch_records, len(scan.hashes) // 20) or scan.size >= _BATCH_CHARS:
+                        yield scan.batch(None)
+                if self.path.is_dir() and not unread:
+                    scan.forget(present)
+                if scan.pending:
+                    yield scan.batch(0)
+                self._converter.close()
+                await self._wake(self.poll_s)
+        finally:
+            self._converter.close()
 
-    def _changed(self, path: Path, key: str, position: int, hashes: dict[str, str]) -> Draft | Fault | None:
-        """The document, where its text is new; a fault, once for each version, where it cannot be taken."""
+    def _is_known(self, path: Path, key: str) -> bool:
+        """Whether a file is the one that was read before, by its inode, size and time."""
         try:
             status = path.stat()
-            mark = (status.st_ino, status.st_size, status.st_mtime_ns)
-            if self._seen.get(key) == mark:
-                return None
-            if self._now_ns() - status.st_mtime_ns > _RACY_NS:
-                self._seen[key] = mark
+        except OSError:
+            return False
+        mark = (status.st_ino, status.st_size, status.st_mtime_ns)
+        if self._seen.get(key) == mark:
+            return True
+        if self._now_ns() - status.st_mtime_ns > _RACY_NS:
+            self._seen[key] = mark
+        return False
+
+    def _read(self, path: Path, key: str, scan: _Scan) -> Draft | str | None:
+        """The document where its bytes are new, why it cannot be taken (once for each version), or None."""
+        try:
             if classify(path) != "document":
                 return None
             with open_regular(path, root=self.path) as file:
-                data = file.read(DOCUMENT_BYTES + 1)
-        except FileNotFoundError:
+                data = file.read(SOURCE_BYTES + 1)
+        except (FileNotFoundError, NotFoundError):
             return None
         except (HeadwaterError, OSError) as error:
-            return self._new(hashes, key, str(error).encode()) and Fault(position, str(error), key)
-        if not self._new(hashes, key, data):
+            return str(error) if scan.is_new(key, str(error).encode()) else None
+        if not scan.is_new(key, data):
             return None
-        if len(data) > DOCUMENT_BYTES:
-            return Fault(position, "a document of more than 16 MiB", key)
+        format = format_of(path.name, data[:8192])
+        limit = SOURCE_BYTES if format else DOCUMENT_BYTES
+        if len(data) > limit:
+            return f"a document of more than {limit >> 20} MiB; split it"
+        if format:
+            try:
+                return converted(self._converter.convert(data, format), key)
+            except UsageError as error:
+                return str(error)
         encoding, mark_bytes = codec(data) or ("utf-8", 0)
         text, raw = decode(data[mark_bytes:], encoding)
-        return document(text, key, position, raw) if text.strip() else None
+        return document(text, key, 0, raw)
 
-    @staticmethod
-    def _new(hashes: dict[str, str], key: str, data: bytes) -> Literal[True] | None:
+
+class _Scan:
+    """What is known of a folder's documents, and the batch that is being filled."""
+
+    def __init__(self, name: str, state: State) -> None:
+        self._born, self._next = int(state["born"]), int(state["next"])
+        self.stream = f"{name}#{self._born}"
+        self.hashes: dict[str, str] = dict(state["documents"])
+        self._versions: dict[str, int] = dict(state.get("versions") or dict.fromkeys(self.hashes, 1))
+        self._drafts: list[Draft] = []
+        self._faults: list[Fault] = []
+        self._latest: list[str] = []
+        self._gone: list[str] = []
+        self.size = 0
+
+    @property
+    def pending(self) -> int:
+        return len(self._drafts) + len(self._faults) + len(self._gone)
+
+    def is_new(self, key: str, data: bytes) -> bool:
+        """Whether a document's bytes are others than before; they are remembered."""
         found = hashlib.blake2b(data, digest_size=8).hexdigest()
-        if hashes.get(key) == found:
-            return None
-        hashes[key] = found
+        if self.hashes.get(key) == found:
+            return False
+        self.hashes[key] = found
         return True
+
+    def take(self, key: str, found: Draft | str | None) -> None:
+        """Add a document, or why there is none. One that became blank is gone."""
+        if isinstance(found, str):
+            self._faults.append(Fault(self._next, found, key))
+        elif found is not None and found.value.strip():
+            number = self._versions[key] = self._versions.get(key, 0) + 1
+            attributes = {**found.attributes, "version": number}
+            self._drafts.append(found._replace(attributes=attributes, position=self._next))
+            self._latest += [key] if number > 1 else []
+            self.size += len(found.value)
+        elif found is not None and key in self._versions:
+            self._gone.append(key)
+        else:
+            return
+        self._next += 1
+
+    def forget(self, present: Collection[str]) -> None:
+        """Take the documents that are no longer `present` for gone. Their versions go on where they come again."""
+        for key in self.hashes.keys() - present:
+            del self.hashes[key]
+            if key in self._versions:
+                self._gone.append(key)
+
+    def batch(self, lag_bytes: int | None) -> Batch:
+        """What was taken since the last batch."""
+        state: dict[str, object] = {
+            "born": self._born, "next": self._next, "documents": dict(self.hashes), "versions": dict(self._versions),
+        }  # fmt: skip
+        if self._latest:
+            state["latest"] = self._latest
+        if self._gone:
+            state["gone"] = sorted(self._gone)
+        found = Batch(self._drafts, state, self.stream, lag_bytes, self._faults)
+        self._drafts, self._faults, self._latest, self._gone, self.size = [], [], [], [], 0
+        return found
 
 
 def plan(

@@ -12,8 +12,10 @@ What a file is read as (`kind`), by its name unless it is given:
 - `lines` and `document`: one record a line; the whole file as one record.
 - .md .markdown .rst are documents. .txt .text is a document where it reads as prose (see `is_prose`), else lines.
 
-A document's key is its path below `root` (its name without one), its attributes its title and front matter.
-Text is UTF-8, or UTF-16 with a byte order mark.
+- PDF, Word, PowerPoint, Excel, HTML and notebooks, told by their bytes, and source code are documents too, see `convert`.
+
+A document's key is its path below `root` (its name without one), its attributes its title, format and front matter.
+One that cannot be converted is a fault. Text is UTF-8, or UTF-16 with a byte order mark.
 """
 
 from __future__ import annotations
@@ -29,23 +31,24 @@ from typing import BinaryIO, Literal
 from headwater.errors import LimitError, NotFoundError, StorageError, UsageError
 from headwater.records import Draft
 from headwater.sources import Batch, Fault, State
-from headwater.sources.documents import document, is_prose
+from headwater.sources.convert import SOURCE_BYTES, Converter, format_of
+from headwater.sources.documents import LANGUAGES, MARKDOWN, converted, document, is_prose
 from headwater.sources.lines import Line, LineCutter, codec, decode
 from headwater.sources.shapes import read_all, shape_of
 
 Kind = Literal["jsonl", "table", "log", "lines", "document"]
 KINDS: Mapping[str, Kind | None] = {
     ".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "table", ".tsv": "table", ".log": "log", ".out": "log", ".err": "log",
-    ".md": "document", ".markdown": "document", ".rst": "document", ".txt": None, ".text": None,
+    **dict.fromkeys((*MARKDOWN, *LANGUAGES), "document"), ".txt": None, ".text": None,
 }  # fmt: skip
-ARCHIVES = (".zip", ".tar", ".tgz", ".7z", ".rar", ".bz2", ".xz", ".zst", ".docx", ".xlsx", ".pdf")
+ARCHIVES = (".zip", ".tar", ".tgz", ".7z", ".rar", ".bz2", ".xz", ".zst")
 DOCUMENT_BYTES = 16 << 20
 BLOCK_BYTES = 256 << 10
 FIRST_BYTES = 64 << 10
 _BATCH_CHARS = 8 << 20
 _CONTROLS = bytes(n for n in range(32) if n not in b"\t\n\v\f\r\b\x1b")  # what text hardly has
 _ODD_SHARE = 20  # one byte in so many, and it is no text
-_MAGIC = ((b"PK\x03\x04", "a zip archive"), (b"%PDF-", "a PDF"), (b"7z\xbc\xaf", "a 7z archive"), (b"BZh", "bzip2"),
+_MAGIC = ((b"PK\x03\x04", "a zip archive"), (b"7z\xbc\xaf", "a 7z archive"), (b"BZh", "bzip2"),
           (b"\xfd7zXZ", "xz"), (b"(\xb5/\xfd", "zstd"), (b"\x7fELF", "a program"))  # fmt: skip
 
 
@@ -80,15 +83,16 @@ def read(
     state: State | None = None,
     max_ratio: int = 200,
     max_bytes: int = 64 << 30,
+    converter: Converter | None = None,
 ) -> Reading:
     """The records of a file, as an iterator of batches with progress. With the state of an earlier batch it goes on
-    behind that batch, provided that the file is the same (else it starts anew).
+    behind that batch, provided that the file is the same (else it starts anew). A `converter` may serve many files.
 
     Raises UsageError for what is no regular text file, NotFoundError, StorageError, and LimitError where a gzip file
     unpacks to more than `max_bytes`, or to more than `max_ratio` times its size once beyond 32 MiB.
     """
     where = Path(os.path.abspath(path))
-    return Reading(where, kind, batch_records, root, state, max_ratio, max_bytes)
+    return Reading(where, kind, batch_records, root, state, max_ratio, max_bytes, converter)
 
 
 class Reading(Iterator[Batch]):
@@ -104,15 +108,18 @@ class Reading(Iterator[Batch]):
         state: State | None,
         max_ratio: int,
         max_bytes: int,
+        converter: Converter | None = None,
     ) -> None:
         self.path = path
+        self._converter = converter
         self._file = open_regular(path, root=root)
         try:
             self.total_bytes = os.fstat(self._file.fileno()).st_size
             self.stream = f"ingest:{path}#{_digest(self._file)}"
             self._file.seek(0)
             self._text = _Bytes(self._file, self.total_bytes, max_ratio, max_bytes)
-            self.kind = kind or _kind_of(path, self._text)
+            self._format = format_of(path.name.removesuffix(".gz"), self._text.first) if kind in (None, "document") else None
+            self.kind: Kind = kind or ("document" if self._format else _kind_of(path, self._text))
             self._encoding, self._mark_bytes = codec(self._text.first) or ("utf-8", 0)
             self.key = path.resolve().relative_to(root.resolve()).as_posix() if root else path.name
         except BaseException:
@@ -205,12 +212,28 @@ class Reading(Iterator[Batch]):
         for data in self._text.blocks(self._start):
             parts.append(data)
             size += len(data)
-            if size > DOCUMENT_BYTES:
+            if size > (SOURCE_BYTES if self._format else DOCUMENT_BYTES):
+                if self._format:
+                    return self._batch([], [Fault(0, f"a document of more than {SOURCE_BYTES >> 20} MiB; split it")], size)
                 raise LimitError(f"{self.path} is a document of more than 16 MiB; read it with kind='lines', or split it")
-        text, raw = decode(b"".join(parts), self._encoding)
+        data = b"".join(parts)
+        if self._format:
+            return self._converted(data)
+        text, raw = decode(data, self._encoding)
         faults = [Fault(size, self._text.fault)] if self._text.fault is not None else []
         drafts = [document(text, self.key, 0, raw)] if text.strip() else []
         return self._batch(drafts, faults, self._text.at)
+
+    def _converted(self, data: bytes) -> Batch:
+        assert self._format is not None
+        converter = self._converter or Converter()
+        try:
+            return self._batch([converted(converter.convert(data, self._format), self.key)], [], self._text.at)
+        except UsageError as error:
+            return self._batch([], [Fault(0, str(error))], self._text.at)
+        finally:
+            if self._converter is None:
+                converter.close()
 
 
 # ------------------------------------------------------------------------------------------------------------- bytes
