@@ -11,12 +11,11 @@ from concurrent.futures import Future
 from dataclasses import replace
 from pathlib import Path
 
-import uvicorn
-
+from headwater import listening
 from headwater.api.app import create_app
 from headwater.config import EmbeddingSettings, ServerSettings, Settings
-from headwater.daemon import listen
 from headwater.engine import Engine
+from headwater.listening import listen
 
 
 def settings_in(path: Path, **server: object) -> Settings:
@@ -46,15 +45,11 @@ async def _serve(settings: Settings, started: Future[tuple[str, Callable[[], obj
         async with Engine(settings, version="test") as engine:
             app = create_app(engine, settings.server, closing=closing, version="test")
             listener = listen(settings.server, firm=True)
-            config = uvicorn.Config(app, access_log=False, log_level="warning", lifespan="off", timeout_graceful_shutdown=2)
-            server = uvicorn.Server(config)
-            task = asyncio.create_task(server.serve(sockets=[listener]))
-            url = f"http://127.0.0.1:{listener.getsockname()[1]}"
-            started.set_result((url, lambda: loop.call_soon_threadsafe(stop.set)))
-            await stop.wait()
-            closing.set()
-            server.should_exit = True
-            await task
+            async with listening.serving(app, listener, stop):  # as the daemon serves it
+                url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+                started.set_result((url, lambda: loop.call_soon_threadsafe(stop.set)))
+                await stop.wait()
+                closing.set()
     except BaseException as error:
         if started.done():
             raise

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 _DRAIN_S = 3  # for requests under way when serving ends
 _BACKLOG = 2048
+_MESSAGE_BYTES = 1 << 20  # of a WebSocket: what is looked for, and a cursor
 
 
 def check_address(server: ServerSettings) -> None:
@@ -79,7 +80,8 @@ async def serving(app: object, listener: socket.socket, stop: asyncio.Event) -> 
         lifespan="off",
         server_header=False,
         timeout_graceful_shutdown=_DRAIN_S,
-        ws="none",
+        ws="websockets-sansio",
+        ws_max_size=_MESSAGE_BYTES,
     )
     server = Server(config)
     task = asyncio.create_task(server.serve(sockets=[listener]))
