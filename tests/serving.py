@@ -43,7 +43,7 @@ async def _serve(settings: Settings, started: Future[tuple[str, Callable[[], obj
     loop, stop, closing = asyncio.get_running_loop(), asyncio.Event(), asyncio.Event()
     try:
         async with Engine(settings, version="test") as engine:
-            app = create_app(engine, settings.server, closing=closing, version="test")
+            app = create_app(engine, settings.server, closing=closing, version="test", doors=engine.doors)
             listener = listen(settings.server, firm=True)
             async with listening.serving(app, listener, stop):  # as the daemon serves it
                 url = f"http://127.0.0.1:{listener.getsockname()[1]}"
