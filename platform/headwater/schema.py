@@ -79,6 +79,14 @@ MIGRATIONS: tuple[str, ...] = (
     CREATE TABLE roster(name TEXT PRIMARY KEY, settings TEXT, paused INTEGER NOT NULL, created_ms INTEGER NOT NULL)
         WITHOUT ROWID;
     """,
+    # Which vectors a segment holds stands in its own row: a new one costs one row, not an update of a million. Segments of
+    # before are built anew.
+    """
+    DROP INDEX vector_segment;
+    ALTER TABLE vector DROP COLUMN segment;
+    DELETE FROM segment;
+    ALTER TABLE segment ADD COLUMN runs BLOB NOT NULL DEFAULT x'';
+    """,
 )
 
 

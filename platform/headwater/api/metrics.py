@@ -114,10 +114,21 @@ class _Snapshot:
         yield from (waiting, rate, overlap)
 
     def _sources(self) -> Iterator[Metric]:
-        lag = GaugeMetricFamily("headwater_source_lag", "Bytes or messages not yet read.", labels=["source", "topic"])
-        failing = GaugeMetricFamily("headwater_source_failing", "1 while a source has an error.", labels=["source", "topic"])
+        labels = ["source", "topic"]
+        stored = CounterMetricFamily("headwater_source_records", "Records stored since the start.", labels=labels)
+        rate = GaugeMetricFamily("headwater_source_rate", "Records a second, over the last minute.", labels=labels)
+        lag = GaugeMetricFamily("headwater_source_lag", "Bytes or messages not yet read.", labels=labels)
+        failing = GaugeMetricFamily("headwater_source_failing", "1 while a source has an error.", labels=labels)
+        paused = GaugeMetricFamily("headwater_source_paused", "1 while a source is paused.", labels=labels)
+        counts = GaugeMetricFamily("headwater_source_counts", "What may have cost records.", labels=[*labels, "what"])
         for source in self._status.sources:
+            of = [source.name, source.topic]
+            stored.add_metric(of, source.records)
+            rate.add_metric(of, source.rate)
             if source.lag is not None:
-                lag.add_metric([source.name, source.topic], source.lag)
-            failing.add_metric([source.name, source.topic], float(source.error is not None))
-        yield from (lag, failing)
+                lag.add_metric(of, source.lag)
+            failing.add_metric(of, float(source.error is not None))
+            paused.add_metric(of, float(source.paused))
+            for what, count in source.counts.items():
+                counts.add_metric([*of, what], count)
+        yield from (stored, rate, lag, failing, paused, counts)

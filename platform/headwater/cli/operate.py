@@ -149,6 +149,7 @@ def status(json: Json = False, data: Data = None, url: Url = None) -> None:
 
 
 def _show_status(found: Status) -> None:
+    from headwater.cli.sources import show_sources
     from headwater.cli.topics import show_topics
 
     facts: dict[str, Any] = {
@@ -165,11 +166,6 @@ def _show_status(found: Status) -> None:
     show_topics(list(found.topics))
     if found.sources:
         output.out()
-        rows = (
-            [output.line_of(s.name), s.topic, s.state, output.number(s.records), "-" if s.lag is None else output.size(s.lag),
-             output.line_of(s.error or "")]
-            for s in found.sources
-        )  # fmt: skip
-        output.show_table(("SOURCE", "TOPIC", "STATE", "RECORDS", "BEHIND", "ERROR"), rows, right=(3, 4), wide=0)
+        show_sources(list(found.sources))
     for problem in found.problems:
         output.out(output.style(f"problem: {output.line_of(problem)}", "yellow"))

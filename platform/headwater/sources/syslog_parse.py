@@ -1,7 +1,8 @@
 """One syslog message as a draft: RFC 5424, RFC 3164 and what is sent in its name. Bytes that are neither stay as they are.
 
 The text is the message behind the header; the header becomes attributes, the level (from the severity) and the time. Times
-of RFC 3164 have no year and no zone: the year is the one that brings them nearest to now, the zone UTC.
+of RFC 3164 have no year and no zone: the year is the latest that makes them no later than a week from now, the
+zone UTC.
 """
 
 from __future__ import annotations
@@ -24,16 +25,12 @@ _HEAD = re.compile(r"1 (\S+) (\S+) (\S+) (\S+) (\S+) (?=-|\[)")  # of RFC 5424, 
 _ELEMENT = re.compile(r'\[([^ =\]"]{1,64})((?: [^ =\]"]{1,64}="(?:[^"\\\]]|\\.)*")*)\]', re.DOTALL)
 _PARAMETER = re.compile(r' ([^ =\]"]{1,64})="((?:[^"\\\]]|\\.)*)"', re.DOTALL)
 _ESCAPED = re.compile(r'\\(["\\\]])')
-_BSD_TIME = re.compile(
-    r"(Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec) ([ 0-3]?\d) (?:(\d{4}) )?(\d\d):(\d\d):(\d\d)(?:\.\d+)? "
-)
+_MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
+_BSD_TIME = re.compile(rf"({'|'.join(_MONTHS)}) ([ 0-3]?\d) (?:(\d{{4}}) )?(\d\d):(\d\d):(\d\d)(?:\.\d+)? ")
 _ISO_TIME = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?(?:Z|[+-]\d\d:?\d\d)?) ")
 _TAG = re.compile(r"([^\s:\[]{1,64})(?:\[([^\]\s]{1,32})\])?: ?")
-_MONTHS = {
-    name: n + 1 for n, name in enumerate(["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"])
-}
 _CACHED = 4096
-_YEAR_MS = 366 * 86_400_000
+_AHEAD_MS = 7 * 86_400_000  # a sender's clock may be ahead
 
 
 class SyslogParser:
@@ -112,20 +109,18 @@ class SyslogParser:
         return self._times[key]
 
     def _dated(self, found: re.Match[str]) -> int | None:
-        month, day, year, hour, minute, second = found.groups()
+        month, year = _MONTHS.index(found[1]) + 1, found[3]
+        day, hour, minute, second = (int(found[n]) for n in (2, 4, 5, 6))
         now = self._now_ms()
         this = datetime.fromtimestamp(now / 1000, UTC).year
-        near: int | None = None
-        for candidate in (int(year),) if year else (this, this - 1, this + 1):
+        for candidate in (int(year),) if year else range(this + 1, this - 9, -1):  # a February 29th is eight years ago at most
             try:
-                at = to_ms(
-                    datetime(candidate, _MONTHS[month], int(day), int(hour), int(minute), min(int(second), 59), tzinfo=UTC)
-                )
+                at = to_ms(datetime(candidate, month, day, hour, minute, min(second, 59), tzinfo=UTC))
             except ValueError:
-                continue  # February 29th of another year
-            if near is None or abs(at - now) < abs(near - now):
-                near = at
-        return near
+                continue
+            if year or at <= now + _AHEAD_MS:
+                return at
+        return None
 
 
 def _structured(text: str, at: int, attributes: dict[str, Scalar]) -> str | None:

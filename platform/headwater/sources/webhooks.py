@@ -219,7 +219,8 @@ def _object(body: bytes, headers: Mapping[str, str]) -> dict[str, Any]:
     if headers.get("content-type", "").startswith("application/x-www-form-urlencoded"):
         from urllib.parse import parse_qs
 
-        body = parse_qs(body.decode("utf-8", "replace")).get("payload", [""])[0].encode()
+        form = parse_qs(body.decode("utf-8", "replace"))
+        body = form["payload"][0].encode() if "payload" in form else body
     try:
         found = orjson.loads(body)
     except orjson.JSONDecodeError as error:
