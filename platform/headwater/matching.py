@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from headwater.query import Filter, Query
@@ -14,21 +15,42 @@ _WORD = re.compile(r"\w+")
 
 def matches(query: Query, record: Record) -> bool:
     """True when the record is in the query's scope and has its words (any case, as whole words)."""
+    if not in_scope(query, record):
+        return False
+    return not (query.text or query.phrases or query.excluded) or Words.of(query).occur_in(folded(record.value))
+
+
+def in_scope(query: Query, record: Record) -> bool:
+    """True when the query's filters and times hold, whatever its words."""
     time_ms = to_ms(record.timestamp)
     if (query.since_ms is not None and time_ms < query.since_ms) or (query.until_ms is not None and time_ms >= query.until_ms):
         return False
-    if not all(_passes(f, record) for f in query.filters):
-        return False
-    if not (query.text or query.phrases or query.excluded):
-        return True
-    text = " ".join(_WORD.findall(record.value.lower()))
-    needed = [*_WORD.findall(query.text.lower()), *(" ".join(_WORD.findall(p.lower())) for p in query.phrases)]
-    unwanted = [" ".join(_WORD.findall(p.lower())) for p in query.excluded]
-    return all(_occurs(w, text) for w in needed) and not any(w and _occurs(w, text) for w in unwanted)
+    return all(_passes(f, record) for f in query.filters)
 
 
-def _occurs(words: str, text: str) -> bool:
-    return f" {words} " in f" {text} "
+def folded(value: str) -> str:
+    """The words of a text, in small letters, each between two blanks."""
+    return f" {' '.join(_WORD.findall(value.lower()))} "
+
+
+@dataclass(frozen=True, slots=True)
+class Words:
+    """The words and phrases that a folded text must have, and those it must not have."""
+
+    needed: tuple[str, ...]
+    unwanted: tuple[str, ...]
+
+    @classmethod
+    def of(cls, query: Query) -> Words:
+        needed = (*_WORD.findall(query.text.lower()), *map(_phrase, query.phrases))
+        return cls(needed, tuple(filter(None, map(_phrase, query.excluded))))
+
+    def occur_in(self, text: str) -> bool:
+        return all(f" {w} " in text for w in self.needed) and not any(f" {w} " in text for w in self.unwanted)
+
+
+def _phrase(text: str) -> str:
+    return " ".join(_WORD.findall(text.lower()))
 
 
 def _passes(f: Filter, record: Record) -> bool:

@@ -87,6 +87,14 @@ MIGRATIONS: tuple[str, ...] = (
     DELETE FROM segment;
     ALTER TABLE segment ADD COLUMN runs BLOB NOT NULL DEFAULT x'';
     """,
+    """
+    CREATE TABLE watch(
+        id INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT NOT NULL UNIQUE, spec TEXT NOT NULL, starts TEXT NOT NULL,
+        own TEXT NOT NULL, times TEXT NOT NULL, armed INTEGER NOT NULL, fired INTEGER NOT NULL, last_ms INTEGER,
+        created_ms INTEGER NOT NULL, expires_ms INTEGER, owner TEXT);
+    CREATE TABLE watch_hit(watch INTEGER, n INTEGER, record INTEGER NOT NULL, address TEXT NOT NULL, why TEXT NOT NULL,
+        score REAL NOT NULL, count INTEGER, fired_ms INTEGER NOT NULL, PRIMARY KEY(watch, n)) WITHOUT ROWID;
+    """,
 )
 
 
