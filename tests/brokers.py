@@ -6,6 +6,7 @@ start of its last batch, does not know static membership, and holds a new group 
 
 from __future__ import annotations
 
+import asyncio
 import importlib.util
 import os
 import shutil
@@ -13,11 +14,20 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from headwater.config import Settings, load
+from headwater.deliveries import deliver
+from headwater.engine import Engine
+from headwater.errors import NotFoundError
+from headwater.log import Origin
+from headwater.records import Appended, Draft, Record
+from headwater.sources import Source
 
 KILLS = int(os.environ.get("HEADWATER_TEST_KILLS", "10"))  # how often the tests of crashes kill; 50 takes some minutes
 NEEDS_KAFKA = pytest.mark.skipif(
@@ -145,3 +155,99 @@ class Nats(Server):
     @property
     def url(self) -> str:
         return f"nats://{self.address}"
+
+
+async def follow(engine: Engine, source: Source) -> None:
+    """Store what a source yields, each batch with its state, until cancelled: what the daemon does."""
+
+    async def append(drafts: Sequence[Draft], origin: Origin) -> Appended:
+        return await engine.append(source.topic, drafts, origin=origin)
+
+    home = await engine.home(source.topic)
+    async with aclosing(source.batches(engine.log.source_state(source.name))) as batches:  # type: ignore[type-var]
+        async for batch in batches:
+            origin = Origin(batch.stream, source.name, batch.state)
+            await deliver(append, engine.log, home.row.id, batch.drafts, origin, batch.faults, source.name)
+
+
+@asynccontextmanager
+async def following(engine: Engine, *sources: Source) -> AsyncIterator[None]:
+    """Run `follow` for each source meanwhile; what fails in one fails here."""
+    tasks = [asyncio.create_task(follow(engine, source)) for source in sources]
+    try:
+        yield
+    finally:
+        for task in tasks:
+            task.cancel()
+        ended = await asyncio.gather(*tasks, return_exceptions=True)
+        assert all(isinstance(e, asyncio.CancelledError) for e in ended), ended
+
+
+async def soon(done: Callable[[], bool], what: Callable[[], object], timeout_s: float = 30) -> None:
+    """Wait, bounded, until something holds; `what()` tells how far it came where it does not."""
+    end = time.monotonic() + timeout_s
+    while not done():
+        if time.monotonic() > end:
+            raise AssertionError(f"not within {timeout_s} s: {what()}")
+        await asyncio.sleep(0.02)
+
+
+def settings_for(directory: Path) -> Settings:
+    arguments = {
+        "data_dir": str(directory),
+        "embedding.model": "hash",
+        "embedding.cache_enabled": False,
+        "index.commit_interval_s": 0.05,
+        "topics": {"in": {"passages": "exact"}},
+    }
+    return load(arguments=arguments, environment={}).settings
+
+
+def records_of(engine: Engine, topic: str = "in") -> list[Record]:
+    """All records of a topic, in the order they arrived."""
+    try:
+        row = engine.log.topic(topic)
+    except NotFoundError:
+        return []
+    return [r.record(topic) for r in engine.log.rows(row.id, 0, 1_000_000)]
+
+
+def count_of(engine: Engine, topic: str = "in") -> int:
+    try:
+        return engine.log.topic(topic).records
+    except NotFoundError:
+        return 0
+
+
+class Victims:
+    """Processes of broker_worker.py, one after the other, the next always warm."""
+
+    def __init__(self, kind: str, directory: Path, address: str, name: str, group: str = "") -> None:
+        self._kind, self._order = kind, f"{directory}\t{address}\t{name}\t{group}\n"
+        self._next = self._made()
+
+    def _made(self) -> subprocess.Popen[str]:
+        command = [sys.executable, str(Path(__file__).with_name("broker_worker.py")), self._kind]
+        pipe = subprocess.PIPE
+        return subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL, text=True)
+
+    def run(self, batches: int) -> None:
+        """Start one, and kill it when it has stored that many batches (one without records tells where it begins)."""
+        victim, self._next = self._next, self._made()
+        assert victim.stdin is not None
+        assert victim.stdout is not None
+        assert victim.stdout.readline() == "warm\n"
+        victim.stdin.write(self._order)
+        victim.stdin.flush()
+        for _ in range(batches):
+            assert victim.stdout.readline() == "stored\n", "the victim ended by itself"
+        end(victim)
+
+    def close(self) -> None:
+        end(self._next)
+
+
+def end(process: subprocess.Popen[str]) -> None:
+    """SIGKILL, and close its pipes."""
+    process.kill()
+    process.communicate()

@@ -8,9 +8,10 @@ from its start. So (stream, offset) names a message for ever, also for two membe
 Back-pressure: nothing is polled while a batch is being stored; the client library holds at most `queue_bytes` ahead. A store
 that stalls for `max.poll.interval.ms` (5 minutes) loses its partitions to the group's other members, and gets them back.
 
-Needs confluent-kafka: `pip install 'headwater[kafka]'`. Credentials come from the environment alone: KAFKA_SECURITY_PROTOCOL,
+Needs confluent-kafka: `pip install 'headwater[kafka]'`. Security is set by the environment: KAFKA_SECURITY_PROTOCOL,
 KAFKA_SASL_MECHANISM, KAFKA_SASL_USERNAME, KAFKA_SASL_PASSWORD, KAFKA_SSL_CA_LOCATION and all others of the library's settings
-that begin with security, sasl or ssl, as KAFKA_ and the setting's name in capitals with underscores for dots.
+that begin with security, sasl or ssl, as KAFKA_ and the setting's name in capitals with underscores for dots. `username`,
+`password` and, of what is no secret, `properties` go before it.
 """
 
 from __future__ import annotations
@@ -32,7 +33,8 @@ _OWN = (
     "bootstrap.servers", "group.id", "group.instance.id", "enable.auto.commit", "enable.auto.offset.store",
     "auto.offset.reset", "partition.assignment.strategy", "group.protocol",
 )  # fmt: skip
-_SECRET = ("security.", "sasl.", "ssl.")
+_SECURITY = ("security.", "sasl.", "ssl.")
+_SECRET = ("password", "secret", ".pem", "username", "oauthbearer.config")  # endings of what must not stand in a file
 
 
 class KafkaSource:
@@ -55,7 +57,9 @@ class KafkaSource:
     session_timeout_s how long a member may be silent before its partitions go to others
     queue_bytes       of messages held in memory ahead of the log
     properties        further settings of librdkafka that are no secrets
+    username, password    of SASL (mechanism PLAIN over TLS, where properties and environment do not say otherwise)
     credentials       what the names of the environment's variables begin with, for a cluster of its own: KAFKA
+    look_s            how often new partitions and topics are looked for, and topics made anew
     label             tells sources apart that have topic and group in common
     """
 
@@ -82,17 +86,24 @@ class KafkaSource:
         session_timeout_s: float = 10.0,
         queue_bytes: int = 32 << 20,
         properties: Mapping[str, str | int | float | bool] | None = None,
+        username: str | None = None,
+        password: str | None = None,
         credentials: str = "KAFKA",
+        look_s: float = 10.0,
         label: str | None = None,
         environment: Mapping[str, str] = os.environ,
     ) -> None:
         self.topic = topic
         self.topics = (topics,) if isinstance(topics, str) else tuple(topics)
         self.group, self.from_start, self.batch_records = group, from_start, batch_records
-        self._label = label or group or servers
+        self.look_s, self._label = look_s, label or group or servers
         reading = Reading(form, value_field, key_field, time_field, time, None if headers is None else tuple(headers))
         self.take = Take(reading, coordinates, tombstones == "keep")
-        self.config = _client_config(servers, self.topics, group, properties or {}, credentials, environment)
+        self.config = _client_config(servers, self.topics, group, properties or {}, _security(credentials, environment))
+        if username is not None:
+            for name, usual in (("security.protocol", "SASL_SSL"), ("sasl.mechanism", "PLAIN")):
+                self.config.setdefault(name, usual)
+            self.config |= {"sasl.username": username, "sasl.password": password or ""}
         self.config |= {
             "session.timeout.ms": round(session_timeout_s * 1000),
             "heartbeat.interval.ms": max(100, round(session_timeout_s * 1000 / 5)),
@@ -119,7 +130,7 @@ class KafkaSource:
 
     async def batches(self, state: State | None) -> AsyncIterator[Batch]:
         """Endless. State: `{"topics": {name: {"id": id, "next": {partition: offset}}}}`. A batch holds messages of one
-        partition. `lag_bytes` is None: Kafka tells lag in messages (see `lag`)."""
+        partition. Its `lag_bytes` counts messages, as Kafka does; `lag` has them by partition."""
         loop = asyncio.get_running_loop()
         pool = ThreadPoolExecutor(1, thread_name_prefix="headwater-kafka")  # all calls of the client, which block, in order
         reader = Reader(self, state)
@@ -128,7 +139,8 @@ class KafkaSource:
                 pieces: Pieces = await loop.run_in_executor(pool, reader.step)
                 for piece in pieces:
                     reader.take_over(piece)
-                    yield Batch(piece.drafts, reader.state(), piece.stream or self.name, None, piece.faults)
+                    lag = sum(self.lag.values()) if self.lag else None
+                    yield Batch(piece.drafts, reader.state(), piece.stream or self.name, lag, piece.faults)
                     reader.stored(piece)
         finally:
             closing = loop.run_in_executor(pool, reader.close)
@@ -141,8 +153,7 @@ def _client_config(
     topics: Sequence[str],
     group: str | None,
     properties: Mapping[str, str | int | float | bool],
-    credentials: str,
-    environment: Mapping[str, str],
+    security: Mapping[str, str],
 ) -> dict[str, str | int | float | bool]:
     """The settings of the client library. Raises ConfigError."""
     if importlib.util.find_spec("confluent_kafka") is None:
@@ -154,24 +165,28 @@ def _client_config(
     for name in properties:
         if name in _OWN:
             raise ConfigError(f"{name} is not to be set: the source decides it")
-        if name.startswith(_SECRET):
-            variable = f"{credentials}_{name.upper().replace('.', '_')}"
-            raise ConfigError(f"{name} is set by the environment alone, as {variable}")
-    secrets = {}
-    for variable, value in environment.items():
-        setting = variable.removeprefix(f"{credentials}_").lower().replace("_", ".")
-        if variable.startswith(f"{credentials}_") and setting.startswith(_SECRET):
-            secrets[setting] = value
+        if name.startswith(_SECURITY) and name.endswith(_SECRET):
+            raise ConfigError(f"{name} is a secret: set it in the environment, as KAFKA_{name.upper().replace('.', '_')}")
     return {
         "client.id": "headwater",
         "reconnect.backoff.max.ms": 5000,
         "socket.keepalive.enable": True,
-        "topic.metadata.refresh.interval.ms": 30_000,
+        "topic.metadata.refresh.interval.ms": 10_000,
+        **security,
         **properties,
-        **secrets,
         "bootstrap.servers": servers,
         "group.id": group or "headwater-reads-alone",
         "enable.auto.commit": False,
         "enable.auto.offset.store": False,
         "auto.offset.reset": "error",
     }
+
+
+def _security(prefix: str, environment: Mapping[str, str]) -> dict[str, str]:
+    """The security settings that the environment names."""
+    found = {}
+    for variable, value in environment.items():
+        setting = variable.removeprefix(f"{prefix}_").lower().replace("_", ".")
+        if variable.startswith(f"{prefix}_") and setting.startswith(_SECURITY):
+            found[setting] = value
+    return found

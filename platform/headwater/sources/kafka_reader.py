@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 _POLL_S = 0.25  # the longest one call waits, and so a cancellation
 _COMMIT_S = 2.0  # how often the group is told
-_LOOK_S = 10.0  # how often topics are looked at: new partitions, topics made anew
+_LONG_AGO = -1e9
 _RETRY_S = 1.0  # how often, while no broker answers
 _CALL_S = 3.0  # for a request to the broker
 Tp = tuple[str, int]
@@ -72,7 +72,8 @@ class Take(NamedTuple):
         if value is None:
             attributes["kafka.tombstone"] = True
         kind, at_ms = message.timestamp()
-        key, headers = message.key(), message.headers() or ()
+        key, told = message.key(), message.headers() or ()
+        headers = tuple(told.items() if isinstance(told, dict) else told)
         found = self.reading.draft(
             Message(_bytes(value), offset, None if key is None else _bytes(key), at_ms if kind else None, headers, attributes)
         )
@@ -112,7 +113,7 @@ class Reader:
         self._admin: AdminClient | None = None
         self._moved = False  # places were set that the log does not know yet
         self._trouble = self._rebalanced = False
-        self._committed_at = self._looked_at = self._measured_at = -_LOOK_S
+        self._committed_at = self._looked_at = self._measured_at = _LONG_AGO
         self._silent_ids = 0  # how often the broker was asked for ids and said nothing
 
     # ------------------------------------------------------------------------------------------------- between steps
@@ -144,7 +145,7 @@ class Reader:
             consumer = self._consumer or self._open()
             self._commit(consumer)
             settled = self._reading and not self._trouble
-            if time.monotonic() - self._looked_at >= (_LOOK_S if settled else _RETRY_S):
+            if time.monotonic() - self._looked_at >= (self._source.look_s if settled else _RETRY_S):
                 self._look(consumer)
             first = consumer.poll(_POLL_S)
             found = [] if first is None else [first]
@@ -166,7 +167,7 @@ class Reader:
         """Tell the group how far the log has come, and leave it."""
         consumer, self._consumer, self._admin = self._consumer, None, None
         if consumer is not None:
-            self._committed_at = -_LOOK_S
+            self._committed_at = _LONG_AGO
             self._commit(consumer)
             consumer.close()
 
@@ -181,7 +182,7 @@ class Reader:
         )
         shared = ("bootstrap.", "client.", "reconnect.", "security.", "sasl.", "ssl.")
         admin = {name: value for name, value in source.config.items() if name.startswith(shared)}
-        self._admin = AdminClient({**admin, "logger": logger})
+        self._admin = AdminClient(dict[str, Any](admin, logger=logger))
         if source.group is not None:
             consumer.subscribe(list(source.topics), on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost)
             self._looked_at = time.monotonic()
@@ -218,7 +219,7 @@ class Reader:
         self._rebalanced = True
 
     def _on_revoke(self, consumer: ck.Consumer, partitions: list[ck.TopicPartition]) -> None:
-        self._committed_at = -_LOOK_S
+        self._committed_at = _LONG_AGO
         self._commit(consumer)
         self._on_lost(consumer, partitions)
 
@@ -268,17 +269,18 @@ class Reader:
             self._topics[tp[0]].next[tp[1]] = at
 
     def _find_again(self, consumer: ck.Consumer, tp: Tp) -> None:
-        """The broker has no such offset: go on with the oldest it has, and say what that may have cost."""
+        """The broker has no such offset: go on with the nearest it has, and say what that may have cost."""
         low, high = self._ends(consumer, tp)
         topic = self._topics[tp[0]]
         if topic.next[tp[1]] > high:  # what was read is gone there, and its offsets will be used again
             topic.generation += 1
-            logger.warning("%s/%s ends at %s, before what was read from it; it is read from its start", *tp, high)
+            logger.warning("%s/%s ends at %s, before what was read from it", *tp, high)
             self._source.note("following", count="cuts")
+            topic.next[tp[1]] = low if topic.id.startswith("-") else high  # without an id it may be another topic
         else:
             logger.warning("%s/%s begins at %s by now; messages before it were not read", *tp, low)
             self._source.note("following", count="gaps")
-        topic.next[tp[1]] = low
+            topic.next[tp[1]] = low
         self._place(consumer, list(self._reading))
 
     def _look(self, consumer: ck.Consumer) -> None:
