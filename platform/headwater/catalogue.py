@@ -7,12 +7,14 @@ miner's state and the indexer's cursor commit together or not at all. `Catalogue
 from __future__ import annotations
 
 import hashlib
+import zlib
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import apsw
 import numpy as np
+import orjson
 
 from headwater import gone
 from headwater.database import insert_many
@@ -22,6 +24,7 @@ from headwater.vectors import SegmentRow
 
 MAPPED, KEYWORD, SEMANTIC = "index.mapped", "index.keyword", "index.semantic"  # SEMANTIC holds a passage id, the others a seq
 _BLOCK = 4096
+_LAST_ID = 1 << 62
 
 
 class Piece(NamedTuple):
@@ -176,8 +179,8 @@ def store_vectors(
 ) -> None:
     """Keep vectors `(n, d)` of passages and move the semantic cursor to passage id `upto`, when it is given. A passage that
     was forgotten while the model was at work gets none."""
-    rows = [(topic, model, id, None, row.tobytes(), id) for id, row in zip(ids, vectors.astype(np.float16), strict=True)]
-    there = "SELECT ?,?,?,?,? WHERE EXISTS (SELECT 1 FROM passage WHERE id = ?)"
+    rows = [(topic, model, id, row.tobytes(), id) for id, row in zip(ids, vectors.astype(np.float16), strict=True)]
+    there = "SELECT ?,?,?,? WHERE EXISTS (SELECT 1 FROM passage WHERE id = ?)"
     db.executemany(f"INSERT OR IGNORE INTO vector {there}", rows)
     if upto is not None:
         set_cursor(db, topic, SEMANTIC, upto)
@@ -360,14 +363,28 @@ class Catalogue:
             return [SegmentRow(*r) for r in db.execute(query, (self.topic, self.model))]
 
     def tail(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        return self._blocks("segment IS NULL", ())
+        return self._between(self._gaps())
 
     def members(self, name: str) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        return self._blocks("segment = ?", (name,))
+        with self._log.reading() as db:
+            runs = db.execute("SELECT runs FROM segment WHERE name = ?", (name,)).get
+        return self._between(_unpacked(runs or b""))
+
+    def _gaps(self) -> np.ndarray:
+        """The runs of ids that no segment has."""
+        with self._log.reading() as db:
+            query = "SELECT runs FROM segment WHERE topic = ? AND model = ?"
+            held = [_unpacked(runs) for (runs,) in db.execute(query, (self.topic, self.model))]
+        runs = np.concatenate([np.array([[-1, -1]]), *held, np.array([[_LAST_ID, _LAST_ID]])])
+        runs = runs[np.argsort(runs[:, 0], kind="stable")]
+        reached = np.maximum.accumulate(runs[:-1, 1])
+        gaps = np.stack([reached + 1, runs[1:, 0] - 1], axis=1)
+        return gaps[gaps[:, 0] <= gaps[:, 1]]
 
     def vectors(self, ids: Collection[int]) -> tuple[np.ndarray, np.ndarray]:
         """`(ids, vectors)` of those passages that have one."""
-        found = list(self._blocks("passage IN (SELECT value FROM json_each(?))", (in_list(ids),)))
+        wanted = np.unique(np.fromiter(ids, np.int64, len(ids)))
+        found = list(self._between(_runs(wanted)))
         if not found:
             return np.empty(0, np.int64), np.empty((0, 0), np.float32)
         return np.concatenate([b[0] for b in found]), np.concatenate([b[1] for b in found])
@@ -388,35 +405,58 @@ class Catalogue:
             if db.execute("SELECT generation FROM topic WHERE id = ?", (self.topic,)).get != self._generation:
                 return False
             _drop(db, replaces)
-            values = (row.name, self.topic, self.model, row.count, row.min_id, row.max_id, row.manifest)
-            db.execute("INSERT INTO segment VALUES(?,?,?,?,?,?,?)", values)
-            update = "UPDATE vector SET segment = ? WHERE topic = ? AND model = ? AND passage = ?"
-            db.executemany(update, ((row.name, self.topic, self.model, int(i)) for i in ids))
+            values = (row.name, self.topic, self.model, row.count, row.min_id, row.max_id, row.manifest, runs)
+            db.execute("INSERT INTO segment VALUES(?,?,?,?,?,?,?,?)", values)
             return True
 
+        runs = _packed(_runs(np.sort(ids)))
         return self._log.write(write)
 
     def drop_segments(self, names: Sequence[str]) -> None:
         self._log.write(lambda db: _drop(db, names))
 
-    def _blocks(self, condition: str, values: tuple[str, ...]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        last = -1
-        where = f"topic = ? AND model = ? AND passage > ? AND {condition}"
-        query = f"SELECT passage, data FROM vector WHERE {where} ORDER BY passage LIMIT {_BLOCK}"
-        while True:
+    def _between(self, runs: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """The vectors whose ids lie in ascending runs `(n, 2)`, in blocks of about as many, by ascending id."""
+        query = (  # the join is made in the order it is written: by run, within a run by id
+            "SELECT v.passage, v.data FROM json_each(?) r CROSS JOIN vector v ON v.topic = ? AND v.model = ?"
+            f" AND v.passage BETWEEN r.value ->> 0 AND r.value ->> 1 LIMIT {_BLOCK}"
+        )
+        at = 0
+        while at < len(runs):
+            part = runs[at : at + _BLOCK]
             with self._log.reading() as db:
-                rows = list(db.execute(query, (self.topic, self.model, last, *values)))
-            if not rows:
-                return
-            last = rows[-1][0]
-            matrix = np.frombuffer(b"".join(r[1] for r in rows), np.float16).reshape(len(rows), -1).astype(np.float32)
-            yield np.fromiter((r[0] for r in rows), np.int64, len(rows)), matrix
+                rows = list(db.execute(query, (orjson.dumps(part.tolist()).decode(), self.topic, self.model)))
+            if len(rows) < _BLOCK:
+                at += len(part)
+            else:  # go on behind the last one read
+                at += int(np.searchsorted(part[:, 1], rows[-1][0], side="right"))
+                if at < len(runs) and runs[at, 0] <= rows[-1][0]:
+                    runs = np.concatenate([[[rows[-1][0] + 1, runs[at, 1]]], runs[at + 1 :]])
+                    at = 0
+            if rows:
+                matrix = np.frombuffer(b"".join(r[1] for r in rows), np.float16).reshape(len(rows), -1).astype(np.float32)
+                yield np.fromiter((r[0] for r in rows), np.int64, len(rows)), matrix
+
+
+def _runs(ids: np.ndarray) -> np.ndarray:
+    """Ascending ids as runs of neighbours `(n, 2)` int64, both ends included."""
+    if not len(ids):
+        return np.empty((0, 2), np.int64)
+    breaks = np.flatnonzero(np.diff(ids) > 1)
+    return np.stack([ids[np.concatenate([[0], breaks + 1])], ids[np.concatenate([breaks, [len(ids) - 1]])]], axis=1)
+
+
+def _packed(runs: np.ndarray) -> bytes:
+    """Runs as a segment's row keeps them: a million scattered ids are some megabytes, neighbours a few bytes."""
+    return zlib.compress(np.diff(runs.astype("<i8").ravel(), prepend=0).tobytes(), 1)
+
+
+def _unpacked(packed: bytes) -> np.ndarray:
+    return np.cumsum(np.frombuffer(zlib.decompress(packed), "<i8")).reshape(-1, 2) if packed else np.empty((0, 2), np.int64)
 
 
 _PASSAGE = "id, text, context, level, count, first_seq, last_seq, first_ms, last_ms"
 
 
 def _drop(db: apsw.Connection, names: Sequence[str]) -> None:
-    for name in names:
-        db.execute("UPDATE vector SET segment = NULL WHERE segment = ?", (name,))
-        db.execute("DELETE FROM segment WHERE name = ?", (name,))
+    db.executemany("DELETE FROM segment WHERE name = ?", [(name,) for name in names])

@@ -359,13 +359,11 @@ def _forget_vectors(db: apsw.Connection, topic: int, columns: Mapping[str, Any])
 
 
 def _restart_vectors(db: apsw.Connection, topic: int, columns: Mapping[str, Any]) -> None:
-    db.execute("UPDATE vector SET segment = NULL WHERE topic = ?", (topic,))
     db.execute("DELETE FROM segment WHERE topic = ?", (topic,))
     set_columns(db, topic, columns)
 
 
 def _restart_indexes(db: apsw.Connection, topic: int, generation: int) -> None:
-    db.execute("UPDATE vector SET segment = NULL WHERE topic = ?", (topic,))
     db.execute("DELETE FROM segment WHERE topic = ?", (topic,))
     set_cursor(db, topic, catalogue.KEYWORD, 0)
     set_columns(db, topic, {"generation": generation})
