@@ -335,6 +335,23 @@ def test_feeding_again_after_delete_from_leaves_no_duplicates(index: KeywordInde
     assert index.documents == index.count(ALL) == 10
 
 
+def test_deletions_count_after_all_was_cleared_and_written_anew(tmp_path: Path) -> None:
+    with KeywordIndex(tmp_path) as index:
+        fill(index, *(doc(seq, f"former{seq}") for seq in range(60)))
+        index.delete_records(1, [7])  # one more than is written anew: the writer's clock must not be set back to before it
+        index.commit()
+        index.clear()
+        fill(index, *(doc(seq, f"later{seq}") for seq in range(20)))
+        index.delete_records(1, [0, 1])
+        index.delete_from(1, 15)
+        index.commit()
+        assert (index.documents, found(index, "later0"), found(index, "later2")) == (13, [], [2])
+        index.delete_topic(1)
+        index.commit()
+        assert index.documents == 0
+    assert not [path for path in tmp_path.iterdir() if b"former" in path.read_bytes()]
+
+
 def test_a_document_that_cannot_be_written_fails_the_commit_and_not_the_index(index: KeywordIndex) -> None:
     fill(index, doc(1))
     index.add([doc(2), doc(3, time_ms=2**70), doc(4)])

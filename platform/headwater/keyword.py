@@ -121,7 +121,8 @@ class KeywordIndex:
         """Delete all documents; with the next commit the files that held them go."""
 
         def clear(writer: tantivy.IndexWriter) -> None:
-            writer.delete_all_documents()
+            # not delete_all_documents: it sets the writer's clock back, and later deletions are lost behind earlier ones
+            writer.delete_documents_by_query(TQuery.all_query())
             self._topics.clear()
 
         self._hand(lambda: self._attempt(clear))
