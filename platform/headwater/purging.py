@@ -140,8 +140,8 @@ def check_markers(markers: Sequence[str]) -> None:
 
 
 def _forget(db: apsw.Connection, topic: TopicIndex) -> Leftovers:
-    """Delete what nothing refers to any more: passages and their vectors, aliases, the miner's words, dead letters, queries
-    that were kept to compare models by."""
+    """Delete what nothing refers to any more: passages and their vectors, aliases, the miner's words, dead letters, and the
+    queries of every topic that were kept to compare models by."""
     id, left = topic.row.id, Leftovers()
     unused = "count = 0 AND NOT EXISTS (SELECT 1 FROM occurrence o WHERE o.passage = p.id)"
     dead = list(db.execute(f"SELECT id, text, context FROM passage p WHERE topic = ? AND {unused}", (id,)))
@@ -164,11 +164,9 @@ def _forget(db: apsw.Connection, topic: TopicIndex) -> Leftovers:
     orphan = f"NOT EXISTS (SELECT 1 FROM record r WHERE r.id = ({id} << {SEQ_BITS}) + seq)"
     db.execute(f"DELETE FROM dead_letter WHERE topic = ? AND seq IS NOT NULL AND {orphan}", (id,))
     left.counts["dead letters"] = db.changes()
-    db.execute("DELETE FROM asked WHERE topic = ?", (id,))
+    db.execute("DELETE FROM asked")  # of every topic: most are asked of all of them
     left.counts["kept queries"] = db.changes()
-    db.execute(
-        "UPDATE shadow SET report = json_set(report, '$.samples', json('[]')) WHERE topic = ? AND report IS NOT NULL", (id,)
-    )
+    db.execute("UPDATE shadow SET report = json_set(report, '$.samples', json('[]')) WHERE report IS NOT NULL")
     return left
 
 
