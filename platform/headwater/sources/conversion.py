@@ -1,7 +1,7 @@
 """The converting child: `python -m headwater.sources.conversion` turns documents into text until its input ends.
 
 A request is `>IQ` (length of the header, of the document), a JSON header `{format, seconds, memory}` and the document's
-bytes; a reply `>I` (length) and JSON: `{text, pages, attributes, format}` or `{fault}`. The child opens no file, gets a
+bytes; a reply `>I` (length) and JSON: `{text, pages, attributes, format}` or `{fault, ends?}`. The child opens no file, gets a
 limit of memory before it reads the first document, and is ended by an alarm where a document takes too long. One that
 ran out of memory or met an error of its own says so and ends: the next document gets a fresh one.
 """
@@ -89,9 +89,10 @@ def _reply(data: bytes, format: str) -> tuple[dict[str, Any], bool]:
     except Unreadable as error:
         return {"fault": str(error)}, True
     except MemoryError:
-        return {"fault": "takes more memory than a document may; split it"}, False
+        return {"fault": "takes more memory than a document may; split it", "ends": True}, False
     except Exception as error:  # the top of the child's loop: no document takes others with it
-        return {"fault": f"cannot be read ({type(error).__name__}: {str(error)[:200]}); save it anew"}, False
+        said = f"cannot be read ({type(error).__name__}: {str(error)[:200]}); save it anew"
+        return {"fault": said, "ends": True}, False
     return {"text": text.text, "pages": text.pages, "attributes": dict(text.attributes), "format": true_format}, True
 
 

@@ -70,6 +70,7 @@ class Converter:
         self._seconds, self._memory_bytes = seconds, memory_bytes
         self._child: subprocess.Popen[bytes] | None = None
         self._lock = threading.Lock()
+        self._closing = False
 
     def __enter__(self) -> Converter:
         return self
@@ -79,11 +80,13 @@ class Converter:
 
     def close(self) -> None:
         """End the child, also while it converts. The next document gets another."""
+        self._closing = True
         child = self._child
         if child is not None:
             child.kill()
         with self._lock:
             self._end()
+            self._closing = False
 
     def convert(self, data: bytes, format: Format) -> Converted:
         """The text of a document. Raises UsageError that says why there is none, and how to mend that."""
@@ -92,7 +95,15 @@ class Converter:
         if len(data) > SOURCE_BYTES:
             raise UsageError(f"a document of more than {SOURCE_BYTES >> 20} MiB; split it")
         with self._lock:
-            reply = self._exchange(data, format)
+            used = self._child is not None
+            try:
+                reply = self._exchange(data, format)
+            except EOFError as error:
+                if not used or self._closing:
+                    raise UsageError(str(error)) from None
+                reply = self._again(data, format)  # it may have died of something else than this document
+            if reply.get("ends"):
+                self._end()
         if "fault" in reply:
             raise UsageError(str(reply["fault"]))
         pages = reply["pages"]
@@ -101,7 +112,14 @@ class Converter:
             reply["attributes"] if isinstance(reply["attributes"], dict) else {},
         )  # fmt: skip
 
+    def _again(self, data: bytes, format: Format) -> dict[str, object]:
+        try:
+            return self._exchange(data, format)
+        except EOFError as error:
+            raise UsageError(str(error)) from None
+
     def _exchange(self, data: bytes, format: Format) -> dict[str, object]:
+        """Raises UsageError where it takes too long, EOFError where the child dies of it."""
         child = self._started()
         assert child.stdin is not None
         assert child.stdout is not None
@@ -118,7 +136,7 @@ class Converter:
             raise UsageError(f"converting it takes longer than {self._seconds:g} s; split it, or save it anew") from None
         except (EOFError, BrokenPipeError, ConnectionError):
             status = self._end()
-            raise UsageError(f"the converter was ended by it (status {status}); the document is damaged or hostile") from None
+            raise EOFError(f"it ended the converter (status {status}): a damaged or hostile document") from None
 
     def _started(self) -> subprocess.Popen[bytes]:
         if self._child is not None and self._child.poll() is not None:

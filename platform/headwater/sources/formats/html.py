@@ -108,7 +108,7 @@ class _Writer:
         """Take what a node begins; False where its children are not to be read."""
         tag = node.tag
         if tag == "-text":
-            self._line.append(node.text_content or "")
+            self._line.append((node.text_content or "").replace("\n", " "))
             return False
         if not tag or tag.startswith("-") or (tag in _SKIPPED and node.mem_id != root.mem_id):
             return False

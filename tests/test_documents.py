@@ -1,0 +1,220 @@
+"""A followed folder of documents: the latest version is found, what is gone is not, and hits tell the page."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from headwater.engine import Engine
+from headwater.sources import Batch, State
+from headwater.sources.directory import DirectoryFollow
+from made_documents import docx, html, mixed, pdf, pptx
+from serving import eventually, settings_in
+from test_ingest import Place
+
+
+class Follower:
+    """A folder followed into an engine by hand: each `look` is one pass over it."""
+
+    def __init__(self, engine: Engine, folder: Path, topic: str = "docs") -> None:
+        self.engine, self.topic, self._more = engine, topic, asyncio.Event()
+        self.source = DirectoryFollow(folder, topic, wake=self._wake, now_ns=lambda: 1)
+        self.state: State | None = None
+        self.batches: list[Batch] = []
+
+    async def _wake(self, timeout_s: float) -> None:
+        raise TimeoutError
+
+    async def look(self, *, store: bool = True) -> None:
+        """One pass, from the last state that was stored."""
+        self.batches = []
+        iterator = self.source.batches(self.state)
+        try:
+            async for batch in iterator:
+                self.batches.append(batch)
+                if store:
+                    self.state = batch.state
+                    await self.engine.deliver(
+                        self.topic, self.source.name, batch.drafts, stream=batch.stream, state=batch.state, faults=batch.faults
+                    )
+        except TimeoutError:
+            pass
+        finally:
+            await iterator.aclose()  # type: ignore[attr-defined]  # an async generator
+
+    async def found(self, words: str) -> list[str | None]:
+        """Keys of the records that have all the words."""
+        home = self.engine.stock.find(self.topic)
+        await self.engine.indexer.wait(home, self.engine.log.topic(self.topic).next_seq, semantic=False)
+        return sorted(hit.key or "" for hit in (await self.engine.search(f'"{words}"', topics=[self.topic])).hits)
+
+
+@asynccontextmanager
+async def following(tmp_path: Path) -> AsyncIterator[tuple[Follower, Path]]:
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    async with Engine(settings_in(tmp_path / "data"), version="test") as engine:
+        await engine.create_topic("docs", passages="chunks")
+        yield Follower(engine, folder), folder
+
+
+def run(tmp_path: Path, story: Callable[[Follower, Path], object]) -> None:
+    async def go() -> None:
+        async with following(tmp_path) as (follower, folder):
+            await story(follower, folder)  # type: ignore[misc]  # a coroutine function
+
+    asyncio.run(go())
+
+
+def test_hits_of_mixed_documents_tell_the_right_page(tmp_path: Path) -> None:
+    async def story(follower: Follower, folder: Path) -> None:
+        documents = mixed(16)
+        for made in documents:
+            (folder / made.name).write_bytes(made.data)
+        await follower.look()
+        await follower.found("x")
+        for made in documents:
+            for phrase, page in made.phrases.items():
+                hit = (await follower.engine.search(f'"{phrase}"', topics=["docs"]))[0]
+                assert (hit.key, hit.attributes.get("page")) == (made.name, page)
+                assert hit.span is not None
+                assert phrase in hit.value[hit.span.start : hit.span.end]
+
+    run(tmp_path, story)
+
+
+def test_only_the_latest_version_of_a_document_is_found(tmp_path: Path) -> None:
+    async def story(follower: Follower, folder: Path) -> None:
+        (folder / "a.pdf").write_bytes(pdf([["the rate is four percent"]]))
+        (folder / "b.md").write_text("the rate is nine percent\n")
+        await follower.look()
+        assert await follower.found("the rate is") == ["a.pdf", "b.md"]
+        (folder / "a.pdf").write_bytes(pdf([["the rate is five percent"]]))
+        await follower.look()
+        assert await follower.found("four percent") == []
+        assert await follower.found("five percent") == ["a.pdf"]
+        (record,) = [r for r in (await follower.engine.records("docs")).records if r.key == "a.pdf"]
+        assert record.attributes["version"] == 2
+
+    run(tmp_path, story)
+
+
+def test_a_deleted_document_is_found_no_more_and_comes_back_with_its_file(tmp_path: Path) -> None:
+    async def story(follower: Follower, folder: Path) -> None:
+        for name in ("a.docx", "b.docx"):
+            (folder / name).write_bytes(docx([f"the contents of {name[0]}"]))
+        await follower.look()
+        data = (folder / "a.docx").read_bytes()
+        (folder / "a.docx").unlink()
+        await follower.look()
+        assert await follower.found("the contents of") == ["b.docx"]
+        (folder / "c.docx").write_bytes(data)
+        await follower.look()
+        (folder / "a.docx").write_bytes(data)
+        await follower.look()
+        assert [r.key for r in (await follower.engine.records("docs")).records] == ["b.docx", "c.docx", "a.docx"]
+
+    run(tmp_path, story)
+
+
+def test_a_version_that_cannot_be_read_leaves_the_last_one_and_a_dead_letter(tmp_path: Path) -> None:
+    async def story(follower: Follower, folder: Path) -> None:
+        (folder / "a.pptx").write_bytes(pptx([("Plan", "walk to the river")]))
+        (folder / "b.html").write_bytes(html("<p>swim in the river</p>"))
+        await follower.look()
+        (folder / "a.pptx").write_bytes(pptx([("Plan", "fly")])[:3000])
+        await follower.look()
+        assert await follower.found("the river") == ["a.pptx", "b.html"]
+        (letter,) = await follower.engine.dead_letters("docs")
+        assert (letter.payload, letter.stage) == ("a.pptx", "source")
+        assert "save it anew" in letter.reason
+        await follower.look()
+        assert len(await follower.engine.dead_letters("docs")) == 1
+
+    run(tmp_path, story)
+
+
+def test_a_death_between_storing_and_replacing_is_made_good(tmp_path: Path) -> None:
+    async def story(follower: Follower, folder: Path) -> None:
+        (folder / "a.md").write_text("the old text\n")
+        (folder / "b.md").write_text("the other text\n")
+        await follower.look()
+        (folder / "a.md").write_text("the new text\n")
+        (folder / "b.md").unlink()
+        await follower.look(store=False)
+        (batch,) = follower.batches
+        engine, state = follower.engine, batch.state
+        stored = {name: value for name, value in state.items() if name not in ("latest", "gone")}  # as if it had died here
+        await engine.deliver("docs", follower.source.name, batch.drafts, stream=batch.stream, state=stored)
+        assert await follower.found("text") == ["a.md", "a.md", "b.md"]
+        follower.state = state
+        await follower.look()
+        assert await follower.found("text") == ["a.md"]
+        assert await follower.found("new text") == ["a.md"]
+
+    run(tmp_path, story)
+
+
+def test_two_folders_in_one_topic_keep_out_of_each_other_s_way(tmp_path: Path) -> None:
+    async def story(follower: Follower, folder: Path) -> None:
+        other = tmp_path / "other"
+        other.mkdir()
+        second = Follower(follower.engine, other)
+        (folder / "README.md").write_text("about one thing\n")
+        (other / "README.md").write_text("about another thing\n")
+        await follower.look()
+        await second.look()
+        (other / "README.md").write_text("about a third thing\n")
+        await second.look()
+        assert await follower.found("about one thing") == ["README.md"]
+        assert await follower.found("about another thing") == []
+        (folder / "README.md").unlink()
+        await follower.look()
+        assert await follower.found("about a third thing") == ["README.md"]
+
+    run(tmp_path, story)
+
+
+def test_ingest_again_replaces_a_changed_document_and_sets_a_broken_one_aside(tmp_path: Path) -> None:
+    place = Place(tmp_path)
+    files = tmp_path / "files"
+    files.mkdir()
+    (files / "a.pdf").write_bytes(pdf([["first edition"], ["second page"]]))
+    (files / "b.docx").write_bytes(docx(["kept as it is"]))
+    (files / "c.pdf").write_bytes(b"%PDF-1.4 nothing")
+    (files / "d.bin").write_bytes(b"\x7fELF" + bytes(100))
+    (files / "e.log").write_text("a line\n")
+    place.start()
+    try:
+        names = [str(path) for path in sorted(files.iterdir())]
+        done = place.run("ingest", "docs", *names, "--json")
+        assert json.loads(done.stdout)["stored"] == 3, done.stderr
+        assert json.loads(done.stdout)["dead_letters"] == 2
+        assert done.returncode == 1
+        (files / "a.pdf").write_bytes(pdf([["third edition"]]))
+        assert json.loads(place.run("ingest", "docs", *names[:2], "--json").stdout)["stored"] == 1
+        assert sorted(place.values("docs"))[-1] == "third edition"
+        assert len(place.values("docs")) == 3
+    finally:
+        place.kill()
+
+
+def test_no_converter_outlives_the_process_that_started_it(tmp_path: Path) -> None:
+    program = (
+        "import os, sys\nfrom headwater.sources.convert import Converter\nc = Converter()\n"
+        "c.convert(b'<html><p>x</p></html>', 'html')\nprint(c._child.pid, flush=True)\nos._exit(0)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
+    eventually(lambda: not Path(f"/proc/{int(done.stdout)}/stat").exists() or _is_zombie(int(done.stdout)), timeout_s=10)
+
+
+def _is_zombie(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except OSError:
+        return True
