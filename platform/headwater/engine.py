@@ -35,9 +35,8 @@ from headwater.index_records import Shadow, SwapStep
 from headwater.indexer import Indexer
 from headwater.intake import drafts as intake
 from headwater.lines import LineReader
-from headwater.live import Live, wish
+from headwater.live import Live, tail, wish
 from headwater.log import Delivery, Log, Origin
-from headwater.matching import matches
 from headwater.ownership import Ownership
 from headwater.planning import now_ms, plan, window
 from headwater.purging import Purge
@@ -160,6 +159,9 @@ class Engine:
     def _notify(self, _: Collection[int]) -> None:
         with contextlib.suppress(RuntimeError):  # the loop has ended; so have its readers
             self._loop.call_soon_threadsafe(self._wake_readers)
+
+    def _stored(self) -> asyncio.Event | None:
+        return None if self._closed else self._appended
 
     def _wake_readers(self) -> None:
         self._appended.set()
@@ -292,25 +294,8 @@ class Engine:
     async def tail(
         self, topic: str, q: str = "", *, after: str | None = None, from_start: bool = False
     ) -> AsyncIterator[Record]:
-        index = self.stock.find(topic)
-        query = parse(q, now_ms=now_ms())
-        start = 0 if from_start else (await _thread(self.log.topic, topic)).next_seq
-        if after is not None:
-            start = await _thread(browse.seq_after, self.log, topic, after)
-        while True:
-            if self._closed:
-                return
-            if self.stock.find(topic).row.id != index.row.id:
-                raise NotFoundError(f"topic {topic!r} was deleted, and another has its name now; follow that one")
-            appended = self._appended
-            rows = await _thread(self.log.rows, index.row.id, start, browse.MOST_RECORDS)
-            for row in rows:
-                start = row.seq + 1
-                record = row.record(topic)
-                if matches(query, record):
-                    yield record
-            if not rows:
-                await appended.wait()
+        async for record in tail(self.log, self.stock, self._stored, topic, q, after=after, from_start=from_start):
+            yield record
 
     # ------------------------------------------------------------------ searching
 
@@ -343,7 +328,7 @@ class Engine:
 
     async def live(self, q: str, **scope: Any) -> AsyncIterator[LiveEvent]:
         wanted = wish(q, now_ms=now_ms(), **scope)
-        live = Live(self.log, self.stock, self.indexer, self.finding, lambda: None if self._closed else self._appended)
+        live = Live(self.log, self.stock, self.indexer, self.finding, self._stored)
         async for event in live.events(wanted):
             yield event
 

@@ -57,7 +57,8 @@ class Feed:
                 for _ in range(round(_SEARCH_S / _LOOK_S)):
                     self._report()
                     with contextlib.suppress(TimeoutError):
-                        await asyncio.wait_for(changed.wait(), _LOOK_S)
+                        async with asyncio.timeout(_LOOK_S):  # wait_for would lose a cancellation that comes with the event
+                            await changed.wait()
                         break
         finally:
             await asyncio.gather(*(self._stop(name) for name in list(self._tasks)), return_exceptions=True)
