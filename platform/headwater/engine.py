@@ -40,7 +40,7 @@ from headwater.log import Delivery, Log, Origin
 from headwater.ownership import Ownership
 from headwater.planning import now_ms, plan, window
 from headwater.purging import Purge
-from headwater.query import parse, parse_time
+from headwater.query import parse_time
 from headwater.rag.chain import ask as answer
 from headwater.rebuilding import Rebuilding
 from headwater.records import (

@@ -11,6 +11,7 @@ import anyio.to_thread
 import numpy as np
 
 from headwater.embed import Embedder
+from headwater.embed.embedder import Kind
 from headwater.errors import EmbedError, HeadwaterError, UsageError
 from headwater.log import Log
 from headwater.planning import MOST_HITS, now_ms, plan
@@ -57,7 +58,7 @@ class Finding:
         failed: dict[str, EmbedError | UsageError] = {}
         for embedder in _models(topics):
             try:
-                vectors[embedder.name] = (await _embed(topics, embedder, [words]))[0]
+                vectors[embedder.name] = (await embed(topics, embedder, [words]))[0]
             except (EmbedError, UsageError) as error:
                 failed[embedder.name] = error
         return vectors, failed
@@ -76,7 +77,7 @@ class Finding:
         for embedder in _models(topics):
             words = list(dict.fromkeys(p.words for p in asking if embedder in _models(p.topics)))
             try:
-                known |= {(embedder.name, w): v for w, v in zip(words, await _embed(topics, embedder, words), strict=True)}
+                known |= {(embedder.name, w): v for w, v in zip(words, await embed(topics, embedder, words), strict=True)}
             except (EmbedError, UsageError):
                 continue  # each query is then asked for itself, and says what is wrong with it
         gate = asyncio.Semaphore(_AT_ONCE)
@@ -177,9 +178,11 @@ def _models(topics: Collection[TopicIndex]) -> list[Embedder]:
     return list({e.name: e for t in topics for e, _ in t.shelves()}.values())
 
 
-async def _embed(topics: Collection[TopicIndex], embedder: Embedder, texts: Sequence[str]) -> np.ndarray:
+async def embed(
+    topics: Collection[TopicIndex], embedder: Embedder, texts: Sequence[str], kind: Kind = "query"
+) -> np.ndarray:
     """`(n, d)`; a model known to be down fails at once instead of holding the search up."""
     for topic in topics:
         if topic.standby is not None and embedder.name in topic.standby.fallback.names:
-            return await topic.standby.fallback.embed_as(embedder.name, texts, "query")
-    return await embedder.embed(texts, "query")
+            return await topic.standby.fallback.embed_as(embedder.name, texts, kind)
+    return await embedder.embed(texts, kind)

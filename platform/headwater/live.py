@@ -20,6 +20,7 @@ from dataclasses import dataclass, field, replace
 import anyio.to_thread
 import numpy as np
 
+from headwater import browse
 from headwater.composed import LiveEvent
 from headwater.embed import Embedder
 from headwater.errors import NotFoundError, UsageError
@@ -27,6 +28,7 @@ from headwater.finding import Finding
 from headwater.indexer import Indexer
 from headwater.log import Log, Row
 from headwater.matching import matches
+from headwater.planning import now_ms
 from headwater.query import Query, as_filters, parse
 from headwater.records import Hit, Mode, Passage, Record, from_ms
 from headwater.search import unit_score
@@ -242,6 +244,28 @@ class Live:
             passage = members[id]
             scores[passage] = max(scores.get(passage, 0.0), unit_score(topic, embedder, similarity))
         return scores
+
+
+async def tail(
+    log: Log, stock: Stock, stored: Callable[[], asyncio.Event | None], topic: str, q: str, *, after: str | None,
+    from_start: bool,
+) -> AsyncIterator[Record]:  # fmt: skip
+    """As `Verbs.tail`; `stored` as for Live."""
+    index, query = stock.find(topic), parse(q, now_ms=now_ms())
+    start = 0 if from_start else (await anyio.to_thread.run_sync(log.topic, topic)).next_seq
+    if after is not None:
+        start = await anyio.to_thread.run_sync(browse.seq_after, log, topic, after)
+    while (appended := stored()) is not None:
+        if stock.find(topic).row.id != index.row.id:
+            raise NotFoundError(f"topic {topic!r} was deleted, and another has its name now; follow that one")
+        rows = await anyio.to_thread.run_sync(log.rows, index.row.id, start, browse.MOST_RECORDS)
+        for row in rows:
+            start = row.seq + 1
+            record = row.record(topic)
+            if matches(query, record):
+                yield record
+        if not rows:
+            await appended.wait()
 
 
 def _cursor(readings: Mapping[str, _Reading]) -> str:
