@@ -19,6 +19,7 @@ from headwater.composed import AskEvent, LiveEvent, ask_events
 from headwater.errors import UsageError
 from headwater.records import Answer, IndexInfo, Mode, Record, SourceInfo, Topic
 from headwater.verbs import Verbs, When
+from headwater.watch_records import WatchHit
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -59,6 +60,11 @@ class Headwater:
     similar = _blocking(Verbs.similar)
     patterns = _blocking(Verbs.patterns)
     timeline = _blocking(Verbs.timeline)
+    add_watch = _blocking(Verbs.add_watch)
+    watches = _blocking(Verbs.watches)
+    watch = _blocking(Verbs.watch)
+    remove_watch = _blocking(Verbs.remove_watch)
+    wait = _blocking(Verbs.wait)
     indexes = _blocking(Verbs.indexes)
     index = _blocking(Verbs.index)
     swap_index = _blocking(Verbs.swap_index)
@@ -111,6 +117,10 @@ class Headwater:
         scores `min_score`. `after`, the cursor of an earlier event, goes on behind it."""
         scope: dict[str, Any] = {"topics": topics, "mode": mode, "filters": filters, "min_score": min_score, "after": after}
         yield from self._loop.iterate(lambda verbs: verbs.live(q, **scope))
+
+    def watch_events(self, id: int | str, *, cursor: str | None = None) -> Iterator[WatchHit]:
+        """The hits of a watch behind `cursor` as they are fired, until it expires or goes."""
+        yield from self._loop.iterate(lambda verbs: verbs.watch_events(id, cursor=cursor))
 
     @overload
     def ask(

@@ -50,12 +50,14 @@ from headwater.records import (
 )
 from headwater.removals import Deleted, Purged
 from headwater.verbs import Entry, When
+from headwater.watch_records import Watch, WatchHit, Woken
 
 T = TypeVar("T")
 _PAUSES_S = (0.1, 0.3, 1.0)  # before the second, third and fourth time
 _MOST_WAIT_S = 30.0  # a Retry-After beyond this is the caller's to wait for
 _PURGE_S = 3600.0  # for files to be written anew
 _DELETED_AT_ONCE = 20_000  # records, by one request
+_POLL_S = 25.0  # the longest wait by one request
 _SILENCE_S = 60.0  # a stream without even a heartbeat for so long is broken
 
 
@@ -426,6 +428,51 @@ class Client:
     async def embed(self, texts: Sequence[str], *, model: str | None = None) -> Embedded:
         return await self._ask_for(Embedded, "/v1/embed", {"texts": list(texts), "model": model})
 
+    # ------------------------------------------------------------------ watches
+
+    async def add_watch(self, q: str = "", **scope: Any) -> Watch:
+        """As Verbs.add_watch."""
+        return wire.decode(Watch, await self._send("POST", "/v1/watches", body=wire.sent(_given({"q": q, **scope}))))
+
+    async def watches(self) -> list[Watch]:
+        return (await self._get(dict[str, list[Watch]], "/v1/watches"))["watches"]
+
+    async def watch(self, id: int | str) -> Watch:
+        return await self._get(Watch, _watch(id))
+
+    async def remove_watch(self, id: int | str) -> None:
+        await self._send("DELETE", _watch(id))
+
+    async def wait(self, id: int | str, *, cursor: str | None = None, timeout: float | None = 25.0, limit: int = 100) -> Woken:
+        """As Verbs.wait; a long wait is several requests."""
+        loop = asyncio.get_running_loop()
+        end = None if timeout is None else loop.time() + timeout
+        while True:
+            left = _POLL_S if end is None else min(max(end - loop.time(), 0.0), _POLL_S)
+            query = {"cursor": cursor, "timeout": left, "limit": limit}
+            body = await self._send("GET", f"{_watch(id)}/wait", query=query, again=True, timeout_s=self._timeout_s + left)
+            reply = wire.decode(Woken, body)
+            if reply.hits or not reply.timed_out or (end is not None and loop.time() >= end):
+                return reply
+
+    async def watch_events(self, id: int | str, *, cursor: str | None = None) -> AsyncIterator[WatchHit]:
+        """As Verbs.watch_events, over broken connections and restarts of the daemon."""
+        tries = 0
+        while True:
+            try:
+                reply = await self.wait(id, cursor=cursor, timeout=None)
+            except UnreachableError:
+                if tries >= len(_PAUSES_S):
+                    raise
+                await self._pause(_PAUSES_S[tries])
+                tries += 1
+                continue
+            for hit in reply.hits:
+                yield hit
+            cursor, tries = reply.cursor, 0
+            if not reply.hits:
+                return
+
     # ------------------------------------------------------------------ dead letters and status
 
     async def dead_letters(self, topic: str | None = None, *, limit: int = 100) -> list[DeadLetter]:
@@ -460,6 +507,10 @@ class Client:
 
 def _topic(name: str) -> str:
     return f"/v1/topics/{quote(name, safe='')}"
+
+
+def _watch(id: int | str) -> str:
+    return f"/v1/watches/{quote(str(id), safe='')}"
 
 
 def _listed(topics: Sequence[str] | None) -> list[str] | None:

@@ -69,6 +69,9 @@ from headwater.stock import Embedders, Stock, open_keyword
 from headwater.swap import Swaps
 from headwater.topicindex import TopicIndex
 from headwater.verbs import Entry, When
+from headwater.watch import Watching
+from headwater.watch_records import Watch, WatchHit, Woken
+from headwater.watches import Watches
 
 logger = logging.getLogger(__name__)
 P = ParamSpec("P")
@@ -112,7 +115,12 @@ class Engine:
             await self.aclose()
             raise
         self._tasks += [asyncio.create_task(self.indexer.run()), asyncio.create_task(self._housekeeping())]
-        background = (self.swaps.run(), self.rebuilding.run(), self.stock.embedders.warm(self.settings.embedding.model))
+        background = (
+            self.swaps.run(),
+            self.rebuilding.run(),
+            self._watching.run(),
+            self.stock.embedders.warm(self.settings.embedding.model),
+        )
         self._tasks += [asyncio.create_task(work) for work in background]
         return self
 
@@ -154,6 +162,9 @@ class Engine:
             )
             self.stock.open_all()
             self.rebuilding.resume()
+            self._watching = Watching(self.log, self.indexer, clock_ms=now_ms)
+            self._watching.load()
+            self._watches = Watches(self.log, self.stock, self._watching, clock_ms=now_ms)
             self._opened = opened.pop_all()
 
     def _notify(self, _: Collection[int]) -> None:
@@ -272,16 +283,9 @@ class Engine:
     # ------------------------------------------------------------------ records
 
     async def records(
-        self,
-        topic: str,
-        *,
-        partition: int | None = None,
-        offset: int | None = None,
-        limit: int = 100,
-        since: When | None = None,
-        until: When | None = None,
-        cursor: str | None = None,
-    ) -> Page:
+        self, topic: str, *, partition: int | None = None, offset: int | None = None, limit: int = 100,
+        since: When | None = None, until: When | None = None, cursor: str | None = None,
+    ) -> Page:  # fmt: skip
         since_ms, until_ms = window(since, until)
         return await _thread(
             browse.page, self.log, topic, partition=partition, offset=offset, limit=limit, since_ms=since_ms, until_ms=until_ms,
@@ -338,16 +342,9 @@ class Engine:
         return await self.finding.similar(topic, partition, offset, top_k, topics)
 
     async def patterns(
-        self,
-        topic: str,
-        *,
-        q: str = "",
-        since: When | None = None,
-        until: When | None = None,
-        new_since: When | None = None,
-        limit: int = 50,
-        cursor: str | None = None,
-    ) -> PatternsReply:
+        self, topic: str, *, q: str = "", since: When | None = None, until: When | None = None,
+        new_since: When | None = None, limit: int = 50, cursor: str | None = None,
+    ) -> PatternsReply:  # fmt: skip
         if not 1 <= limit <= _MOST_PATTERNS:
             raise UsageError(f"limit must be between 1 and {_MOST_PATTERNS}")
         wanted = plan(self.stock, q, topics=[topic], since=since, until=until, mode="keyword", cursor=cursor)
@@ -355,28 +352,18 @@ class Engine:
         return await _thread(views.patterns, self.log, self.keyword, self.searcher, wanted, new_since_ms=mark, limit=limit)
 
     async def timeline(
-        self,
-        q: str = "",
-        *,
-        topics: Sequence[str] | None = None,
-        since: When | None = None,
-        until: When | None = None,
+        self, q: str = "", *, topics: Sequence[str] | None = None, since: When | None = None, until: When | None = None,
         buckets: int = 60,
-    ) -> Timeline:
+    ) -> Timeline:  # fmt: skip
         if not 1 <= buckets <= _MOST_BUCKETS:
             raise UsageError(f"buckets must be between 1 and {_MOST_BUCKETS}")
         wanted = plan(self.stock, q, topics=topics, since=since, until=until, mode="keyword")
         return await _thread(views.timeline, self.keyword, self.searcher, wanted, buckets)
 
     async def ask(
-        self,
-        question: str,
-        *,
-        topics: Sequence[str] | None = None,
-        since: When | None = None,
-        until: When | None = None,
+        self, question: str, *, topics: Sequence[str] | None = None, since: When | None = None, until: When | None = None,
         top_k: int = 12,
-    ) -> Answer:
+    ) -> Answer:  # fmt: skip
         name, (since_ms, until_ms) = self.settings.embedding.model, window(since, until)
         reader = None if name in ("none", "external") else self.stock.embedders.get(name, TopicConfig())
         return await answer(
@@ -400,6 +387,28 @@ class Engine:
         embedder = self.stock.embedders.get(model or self.settings.embedding.model, TopicConfig())
         vectors = await embedder.embed(list(texts), "passage")
         return Embedded(embedder.name, embedder.dimension or 0, tuple(map(tuple, vectors.tolist())))
+
+    # ------------------------------------------------------------------ watches
+
+    async def add_watch(self, q: str = "", **scope: Any) -> Watch:
+        return await self._watches.add(q, **scope)
+
+    async def watches(self) -> list[Watch]:
+        return await _thread(self._watches.all)
+
+    async def watch(self, id: int | str) -> Watch:
+        return await _thread(self._watches.one, id)
+
+    async def remove_watch(self, id: int | str) -> None:
+        await self._watches.remove(id)
+
+    async def wait(
+        self, id: int | str, *, cursor: str | None = None, timeout: float | None = 25.0, limit: int = 100
+    ) -> Woken:  # fmt: skip
+        return await self._watches.wait(id, cursor=cursor, timeout=timeout, limit=limit)
+
+    def watch_events(self, id: int | str, *, cursor: str | None = None) -> AsyncIterator[WatchHit]:
+        return self._watches.events(id, cursor=cursor)
 
     # ------------------------------------------------------------------ indexes
 
@@ -444,11 +453,11 @@ class Engine:
         await _thread(self.log.drop_dead_letter, id)
 
     async def status(self) -> Status:
-        problems = views.problems(self.stock.problems.values(), self.indexer)
+        problems = views.problems((*self.stock.problems.values(), *self._watching.troubles()), self.indexer)
         uptime_s, model = round(time.monotonic() - self._started, 1), self.settings.embedding.model
         return Status(
             self._version, True, str(self.directory), self.url, os.getpid(), uptime_s, model, tuple(await self.topics()),
-            tuple(await self.sources()), problems,
+            tuple(await self.sources()), problems, await _thread(self._watches.counts),
         )  # fmt: skip
 
     def announce(self, url: str) -> None:
@@ -469,6 +478,7 @@ class Engine:
         if self._closed:
             return
         self._closed = True
+        self._watching.close()
         for task in self._tasks:
             task.cancel()
         for outcome in await asyncio.gather(*self._tasks, return_exceptions=True):
@@ -476,6 +486,7 @@ class Engine:
                 logger.error("a background task had failed", exc_info=outcome)
         self._wake_readers()
         with contextlib.suppress(StorageError):  # what cannot be written now is done again at the next start
+            await _thread(self._watching.settle)
             await _thread(self.indexer.settle)
         await self.stock.aclose()
         await _thread(self._opened.close)

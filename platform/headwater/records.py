@@ -478,6 +478,7 @@ class Status:
     topics: tuple[Topic, ...]
     sources: tuple[SourceInfo, ...]
     problems: tuple[str, ...]
+    watches: Mapping[str, int] = field(default_factory=dict)
 
 
 def address(topic: str, partition: int, offset: int) -> str:

@@ -22,11 +22,10 @@ from headwater.config import LOOPBACK, REFERENCE, Settings, source_settings
 from headwater.errors import ConfigError, ConflictError, NotFoundError, UsageError
 from headwater.log import Log
 from headwater.records import SourceInfo
-from headwater.source_settings import AnySource, OtlpSettings, SourceSettings, WebhookSettings, entry_name
+from headwater.source_settings import LIVE_VARIABLES, AnySource, OtlpSettings, SourceSettings, WebhookSettings, entry_name
 from headwater.views import Rates
 
 Where = Literal["settings", "argument", "live", "default"]
-_LIVE_REFERENCE = "SOURCE_"  # what the name of a variable begins with that a source added live may refer to
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,9 +231,9 @@ class Roster:
         """Who may add a source may not read the daemon's environment with one."""
         for name, value in given.items():
             found = REFERENCE.fullmatch(value) if isinstance(value, str) else None
-            if found is not None and not found[1].startswith(_LIVE_REFERENCE):
+            if found is not None and not found[1].startswith(LIVE_VARIABLES):
                 raise ConfigError(
-                    f"{name}: a source added live may refer only to variables whose names begin with {_LIVE_REFERENCE}, "
+                    f"{name}: a source added live may refer only to variables whose names begin with {LIVE_VARIABLES}, "
                     f"not to {found[1]}; one of the settings file may refer to any"
                 )
 

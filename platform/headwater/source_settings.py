@@ -15,6 +15,8 @@ from headwater.errors import ConfigError
 from headwater.records import TOPIC_NAME
 
 SourceKind = Literal["path", "syslog", "otlp", "webhook", "kafka", "nats"]
+LIVE_VARIABLES = "SOURCE_"  # what the names of variables begin with that a source added live may have of the environment
+Form = Literal["auto", "text", "json"]
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
@@ -74,28 +76,47 @@ class WebhookSettings:
 class KafkaSettings:
     type: Literal["kafka"] = "kafka"
     name: str = "kafka"
-    topic: str | None = _set(None, "Topic the records go to; that of the first Kafka topic's name by default.")
-    brokers: str = _set("127.0.0.1:9092", "Brokers to begin with, as host:port with commas.")
-    topics: tuple[str, ...] = _set((), "Kafka topics to read; needed.")
-    group: str = _set("headwater", "Consumer group.")
+    topic: str | None = None
+    servers: str = _set("127.0.0.1:9092", "Brokers to begin with, host:port with commas between.")
+    topics: tuple[str, ...] = _set((), "Kafka topics to read; one that begins with ^ is a pattern. Needed.")
+    group: str | None = _set("headwater", "Consumer group; empty: this source reads all partitions and commits nothing.")
+    instance: str | None = _set(None, "Name of this member of the group, so that a restart keeps its partitions.")
     from_start: bool = True
-    options: tuple[str, ...] = _set((), "Further settings of librdkafka, as NAME=VALUE; secrets have their own settings.")
+    form: Form = _set("auto", "How a message is read: auto takes JSON objects apart, text nothing, json refuses all else.")
+    value_field: str | None = _set(None, "Field of a JSON object that is the text, instead of the usual ones.")
+    key_field: str | None = _set(None, "Field that is the key.")
+    time_field: str | None = _set(None, "Field that is the time.")
+    time: Literal["message", "value"] = _set("message", "Where no field has a time: that of the message, or of the text.")
+    headers: tuple[str, ...] | None = _set(None, "Headers kept as attributes; all by default.")
+    coordinates: bool = _set(True, "Keep topic, partition and offset (stream, subject and sequence) as attributes.")
+    tombstones: Literal["skip", "keep"] = _set("skip", "What becomes of messages without a value.")
+    properties: tuple[str, ...] = _set((), "Further settings of librdkafka, as NAME=VALUE; none that are secret.")
     username: str | None = _set(None, "SASL user.")
     password: SecretStr | None = _set(None, "SASL password.")
+    credentials: str = _set("KAFKA", "What variables with credentials begin with, such as KAFKA_SASL_PASSWORD.")
 
 
 @dataclass(frozen=True, slots=True)
 class NatsSettings:
     type: Literal["nats"] = "nats"
     name: str = "nats"
-    topic: str | None = _set(None, "Topic the records go to; that of the stream's name by default.")
-    servers: str = _set("nats://127.0.0.1:4222", "Servers, with commas.")
-    stream: str = _set("", "JetStream stream to read; needed.")
-    subject: str | None = _set(None, "Only messages of this subject; wildcards are allowed.")
+    topic: str | None = None
+    servers: str = _set("nats://127.0.0.1:4222", "Servers, with commas between.")
+    stream: str = _set("", "JetStream stream to read. Needed.")
+    durable: str = _set("headwater", "Name of the durable consumer, which serves this data directory alone.")
+    subjects: tuple[str, ...] = _set((), "Only messages of these subjects; wildcards are allowed.")
     from_start: bool = True
+    form: Form = "auto"
+    value_field: str | None = None
+    key_field: str | None = None
+    time_field: str | None = None
+    time: Literal["message", "value"] = "message"
+    headers: tuple[str, ...] | None = None
+    coordinates: bool = True
     username: str | None = _set(None, "User.")
     password: SecretStr | None = _set(None, "Password.")
     token: SecretStr | None = _set(None, "Token, instead of user and password.")
+    credentials: str = _set("NATS", "What variables with credentials begin with, such as NATS_CREDS.")
 
 
 AnySource = SourceSettings | SyslogSettings | OtlpSettings | WebhookSettings | KafkaSettings | NatsSettings
@@ -130,6 +151,8 @@ def check(source: AnySource) -> None:
         raise ConfigError("queue must be at least 1 and max_message_bytes at least 480")
     if isinstance(source, KafkaSettings) and not source.topics:
         raise ConfigError(f"kafka source {source.name!r} needs topics, the Kafka topics to read")
+    if isinstance(source, KafkaSettings) and (wrong := [p for p in source.properties if "=" not in p]):
+        raise ConfigError(f"properties are NAME=VALUE, not {wrong[0]!r}")
     if isinstance(source, NatsSettings) and not source.stream:
         raise ConfigError(f"nats source {source.name!r} needs stream, the JetStream stream to read")
     if isinstance(source, OtlpSettings) and source.max_topics < 1:

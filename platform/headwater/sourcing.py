@@ -7,13 +7,22 @@ import glob
 import os
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from headwater.listening import check_address, listen, serving
-from headwater.source_settings import AnySource, OtlpSettings, SourceSettings, SyslogSettings
+from headwater.source_settings import (
+    LIVE_VARIABLES,
+    AnySource,
+    KafkaSettings,
+    NatsSettings,
+    OtlpSettings,
+    SourceSettings,
+    SyslogSettings,
+)
 from headwater.sources import Batch, Condition, Source, State
 
 if TYPE_CHECKING:
+    from pydantic import SecretStr
     from starlette.types import ASGIApp
 
     from headwater.config import ServerSettings
@@ -33,7 +42,9 @@ class Sourcing:
         settings = entry.settings
         if isinstance(settings, SourceSettings):
             return followed(settings, known)
-        return [] if settings is None else pulled(settings, entry.topic, self._server, self._serve)
+        if isinstance(settings, KafkaSettings | NatsSettings):
+            return [of_broker(settings, entry.topic, live=entry.origin == "live")]
+        return [] if settings is None else listening(settings, entry.topic, self._server, self._serve)
 
 
 def followed(settings: SourceSettings, known: Mapping[str, str]) -> list[Source]:
@@ -52,8 +63,39 @@ def followed(settings: SourceSettings, known: Mapping[str, str]) -> list[Source]
     return found
 
 
-def pulled(settings: AnySource, topic: str, server: ServerSettings, serve: Serve) -> list[Source]:
-    """The source of any other entry."""
+def of_broker(settings: KafkaSettings | NatsSettings, topic: str, *, live: bool) -> Source:
+    """The source of messages of a broker. One that was added `live` takes credentials only from variables that begin with
+    SOURCE_: who may add one could send all others to a server of his own. ConfigError."""
+    own = settings.credentials
+    common: dict[str, Any] = {
+        "from_start": settings.from_start, "form": settings.form, "value_field": settings.value_field,
+        "key_field": settings.key_field, "time_field": settings.time_field, "time": settings.time,
+        "headers": settings.headers, "coordinates": settings.coordinates, "username": settings.username,
+        "password": _plain(settings.password), "label": settings.name,
+        "credentials": own if not live or own.startswith(LIVE_VARIABLES) else LIVE_VARIABLES + own,
+    }  # fmt: skip
+    if isinstance(settings, KafkaSettings):
+        from headwater.sources.kafka import KafkaSource
+
+        properties = dict(pair.split("=", 1) for pair in settings.properties)
+        return KafkaSource(
+            settings.servers, settings.topics, topic, group=settings.group, instance=settings.instance,
+            tombstones=settings.tombstones, properties=properties, **common,
+        )  # fmt: skip
+    from headwater.sources.nats import NatsSource
+
+    token = _plain(settings.token)
+    return NatsSource(
+        settings.servers, settings.stream, topic, durable=settings.durable, subjects=settings.subjects, token=token, **common
+    )
+
+
+def _plain(secret: SecretStr | None) -> str | None:
+    return None if secret is None else secret.get_secret_value()
+
+
+def listening(settings: AnySource, topic: str, server: ServerSettings, serve: Serve) -> list[Source]:
+    """The source that listens on a port, of an entry that has one."""
     if isinstance(settings, SyslogSettings):
         from headwater.sources.syslog import Syslog
 

@@ -18,6 +18,7 @@ from headwater.api import (
     routes_sources,
     routes_system,
     routes_topics,
+    routes_watches,
 )
 from headwater.api.bodies import State
 from headwater.api.guard import Guard
@@ -38,8 +39,8 @@ def routes(
     app = FastAPI(title="Headwater", version=version or "0", description=_ABOUT, separate_input_output_schemas=False)
     app.state.headwater = State(verbs, Metrics(), closing or asyncio.Event(), version, doors)
     busiest_first = (
-        routes_records, routes_push, routes_search, routes_topics, routes_deliveries, routes_live, routes_ask, routes_sources,
-        routes_system,
+        routes_records, routes_push, routes_search, routes_topics, routes_deliveries, routes_live, routes_watches, routes_ask,
+        routes_sources, routes_system,
     )  # fmt: skip
     for part in busiest_first:
         app.include_router(part.router)
