@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 NOT_YET = "urn:headwater:problem:not-in-this-version"
 _LATER = re.compile(
     r"/v1/(?:conversations(?:/[^/]+(?:/messages)?)?|answers/[^/]+(?:/rerun)?|classify|extract|summarize|enrich"
-    r"|pipelines(?:/[^/]+(?:/(?:start|stop|backtest))?)?|anomalies|topics/[^/]+/anomaly|watches(?:/[^/]+(?:/wait)?)?)"
+    r"|pipelines(?:/[^/]+(?:/(?:start|stop|backtest))?)?|anomalies|topics/[^/]+/anomaly)"
 )
 
 _STATUS: tuple[tuple[type[HeadwaterError], int], ...] = (
