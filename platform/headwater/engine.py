@@ -269,7 +269,9 @@ class Engine:
 
     async def purge_topic(self, name: str, *, markers: Sequence[str] = ()) -> Purged:
         purge = Purge(self.log, self.keyword, self.indexer, self.stock, self._cache, self._asked, self.directory)
-        return await _thread(purge.topic, name, markers)
+        purged = await _thread(purge.topic, name, markers)
+        await _thread(self._watching.reread)
+        return purged
 
     async def delete_records(
         self, topic: str, *, partition: int = 0, offset: int | None = None, key: str | None = None, q: str | None = None,

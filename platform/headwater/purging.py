@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from headwater import catalogue
+from headwater import catalogue, watch_store
 from headwater.deletion import hide
 from headwater.embed.cache import VectorCache
 from headwater.errors import UsageError
@@ -42,6 +42,7 @@ _READ = 1 << 20
 _NOTES = (
     "backups, and copies made elsewhere, are not reached; purge them where they are",
     "no answers or conversations are kept by this version",
+    "the words that watches look for are kept; `headwater watch rm` removes a watch",
 )
 _LIVE = "SELECT 1 FROM passage WHERE topic = ? AND digest = ?"
 
@@ -164,6 +165,7 @@ def _forget(db: apsw.Connection, topic: TopicIndex) -> Leftovers:
     orphan = f"NOT EXISTS (SELECT 1 FROM record r WHERE r.id = ({id} << {SEQ_BITS}) + seq)"
     db.execute(f"DELETE FROM dead_letter WHERE topic = ? AND seq IS NOT NULL AND {orphan}", (id,))
     left.counts["dead letters"] = db.changes()
+    left.counts["texts of watches"] = watch_store.purge(db, id)
     db.execute("DELETE FROM asked")  # of every topic: most are asked of all of them
     left.counts["kept queries"] = db.changes()
     db.execute("UPDATE shadow SET report = json_set(report, '$.samples', json('[]')) WHERE report IS NOT NULL")

@@ -98,15 +98,15 @@ class Watching:
         """Set when a watch fires, or goes; whoever waits takes it before looking."""
         return self._bells.setdefault(id, asyncio.Event())
 
-    def behind(self, watch: Standing) -> int:
-        """Records that a watch has not judged yet, by words or by meaning."""
+    def behind(self, watch: Standing, stored: Mapping[int, int]) -> int:
+        """Records that a watch has not judged yet, by words or by meaning. `stored` is the next seq of each topic."""
         most = 0
         for topic in self._topics(watch):
             id = topic.row.id
             start, own = watch.state.starts.get(id, 0), watch.state.own.get(id, (None, None))
             words = self._mark(id, WORDS) if own[0] is None else own[0]
             meaning = self._mark(id, MEANING) if own[1] is None else own[1]
-            most += max(topic.stored - max(min(words, meaning) if watch.by_meaning else words, start), 0)
+            most += max(stored.get(id, 0) - max(min(words, meaning) if watch.by_meaning else words, start), 0)
         return most
 
     # ------------------------------------------------------------------ the loop
@@ -291,10 +291,10 @@ class Watching:
             hit = HitRow(watch.id, watch.state.fired, row.id, place, match.why, match.score, counted, now)
             self._hits.setdefault(watch.id, deque(maxlen=KEPT)).append(hit)
 
-    def _flush(self) -> set[int]:
+    def _flush(self, *, now: bool = False) -> set[int]:
         """Write what has changed, at once where something has fired: the watches that have."""
-        due = self._moved or self._changed
-        if not due or (not self._hits and time.monotonic() - self._flushed < _FLUSH_S):
+        now = now or bool(self._hits) or time.monotonic() - self._flushed >= _FLUSH_S
+        if not now or not (self._moved or self._changed):
             return set()
         marks = [(topic, group, self._marks[topic, group]) for topic, group in self._moved]
         states = {id: watch.state for id, watch in self._changed.items()}
@@ -314,8 +314,16 @@ class Watching:
     def settle(self) -> None:
         """Write what is known, at the end."""
         with self.lock:
-            self._flushed = 0.0
-            self._flush()
+            self._call(self._ring, self._flush(now=True))
+
+    def reread(self) -> None:
+        """Forget what the log has forgotten of watches (any thread)."""
+        with self.lock:
+            self._call(self._ring, self._flush(now=True))
+            self.load()
+            for model, id in list(self._vectors):
+                if id not in self.watches or self.watches[id].text is None:
+                    del self._vectors[model, id]
 
     # ------------------------------------------------------------------ which watches, how far
 

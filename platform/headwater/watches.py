@@ -75,7 +75,8 @@ class Watches:
         spec = watch_store.Spec(q, chosen, wanted.mode, least, found, more_than, within_ms)
         _check(spec, wanted.query.text)
         since_ms = None if since is None else parse_time(since, now_ms=now)
-        return self._view(await _thread(self._create, name, spec, now, expires, owner, since_ms))
+        made = await _thread(self._create, name, spec, now, expires, owner, since_ms)
+        return await _thread(self.one, made.id)
 
     def _create(
         self, name: str | None, spec: Spec, now: int, expires: int | None, owner: str | None, since_ms: int | None
@@ -134,11 +135,12 @@ class Watches:
 
     def all(self) -> list[Watch]:
         """Every watch, oldest first."""
-        return [self._view(watch) for watch in list(self._watching.watches.values())]
+        stored = self._log.stored()
+        return [self._view(watch, stored) for watch in list(self._watching.watches.values())]
 
     def one(self, id: int | str) -> Watch:
         """The watch of that id or name; NotFoundError."""
-        return self._view(self._find(id))
+        return self._view(self._find(id), self._log.stored())
 
     def counts(self) -> Mapping[str, int]:
         """Watches by state, hits ever fired by those there are, and clients that wait."""
@@ -156,7 +158,7 @@ class Watches:
             raise NotFoundError(f"no watch {text[:100]!r}; `headwater watch list` shows them")
         return found
 
-    def _view(self, watch: Standing) -> Watch:
+    def _view(self, watch: Standing, stored: Mapping[int, int]) -> Watch:
         spec, state = watch.spec, watch.state
         present = {t.row.name: t for t in self._stock.choose(None)}
         error = why_held_up(self._watching, watch, present)
@@ -167,7 +169,7 @@ class Watches:
             None if spec.within_ms is None else spec.within_ms / 1000, from_ms(watch.created_ms),
             None if watch.expires_ms is None else from_ms(watch.expires_ms), watch.owner,
             "expired" if ended else "held up" if error else "watching", None if ended else error, state.fired,
-            None if state.last_ms is None else from_ms(state.last_ms), 0 if ended else self._watching.behind(watch),
+            None if state.last_ms is None else from_ms(state.last_ms), 0 if ended else self._watching.behind(watch, stored),
             str(state.fired),
         )  # fmt: skip
 
