@@ -36,29 +36,29 @@ async def settle(
     latest, gone = _keys(state, "latest"), _keys(state, "gone")
     if not latest and not gone:
         return 0
-    if latest:
+    old = await anyio.to_thread.run_sync(_old, log, topic.row.id, source, latest, gone)
+    if old and latest:
         upto = (await anyio.to_thread.run_sync(log.topic, topic.row.name)).next_seq
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_INDEXED_S):
-                await indexer.wait(topic, upto, semantic=False)
-    return await anyio.to_thread.run_sync(_settle, deletion, indexer, log, topic, source, latest, gone)
-
-
-def _settle(
-    deletion: Deletion, indexer: Indexer, log: Log, topic: TopicIndex, source: str, latest: Sequence[str], gone: Sequence[str]
-) -> int:
-    with log.reading() as db:
-        old = _records(db, topic.row.id, source, gone) + [
-            id for ids in _by_key(db, topic.row.id, source, latest).values() for id in sorted(ids)[:-1]
-        ]
+                await indexer.wait(indexer.topics.get(topic.row.id, topic), upto, semantic=False)  # it may have been reopened
     for start in range(0, len(old), STEP):
-        with indexer.busy:
-            deletion.release(topic, old[start : start + STEP], on_request=True)
+        await anyio.to_thread.run_sync(_release, deletion, indexer, topic, old[start : start + STEP])
     return len(old)
 
 
-def _records(db: apsw.Connection, topic: int, source: str, keys: Sequence[str]) -> list[int]:
-    return [id for ids in _by_key(db, topic, source, keys).values() for id in ids]
+def _release(deletion: Deletion, indexer: Indexer, topic: TopicIndex, records: Sequence[int]) -> None:
+    with indexer.busy:
+        if (current := indexer.topics.get(topic.row.id)) is not None:  # else it was deleted meanwhile
+            deletion.release(current, records, on_request=True)
+
+
+def _old(log: Log, topic: int, source: str, latest: Sequence[str], gone: Sequence[str]) -> list[int]:
+    """The records (by id) that are to go."""
+    with log.reading() as db:
+        left = _by_key(db, topic, source, gone)
+        kept = _by_key(db, topic, source, latest)
+    return [id for ids in left.values() for id in ids] + [id for ids in kept.values() for id in sorted(ids)[:-1]]
 
 
 def _by_key(db: apsw.Connection, topic: int, source: str, keys: Sequence[str]) -> dict[str, list[int]]:

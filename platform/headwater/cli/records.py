@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from headwater.records import Draft, Record
     from headwater.sources import Batch
     from headwater.sources.convert import Converter
+    from headwater.sources.exports.reading import ExportReading
     from headwater.sources.files import Reading
 
 _LOOK_BACK = 20_000  # stored records among which `tail --last` looks for those that match
@@ -34,7 +35,10 @@ Topic = Annotated[str, typer.Argument(metavar="TOPIC")]
 Wait = Annotated[bool, typer.Option("--wait", help="Return when search finds the records.")]
 _RECORD_HEADS = ("address", "timestamp", "key", "level", "value")
 _SMALL_BYTES = 1 << 20  # a file that is delivered anew sooner than it is asked how far it has come
-_KINDS = ("jsonl", "table", "log", "lines", "document")
+_KINDS = (
+    "jsonl", "table", "log", "lines", "document", "slack", "mbox", "github", "git", "journald", "sqlite", "jira", "zendesk",
+    "discord", "parquet",
+)  # fmt: skip
 
 
 def add(app: typer.Typer) -> None:
@@ -147,21 +151,26 @@ def ingest(
     files: Annotated[list[str], typer.Argument(metavar="FILE...", help="Files, globs, or - for stdin.")],
     kind: Annotated[
         str | None,
-        typer.Option("--as", metavar="KIND", help="Read as jsonl, table, log, lines or document; by name if not given."),
+        typer.Option("--as", metavar="KIND", help="Read as that (below); by content and name if not given."),
     ] = None,
     wait: Wait = False,
     json: Json = False,
     data: Data = None,
     url: Url = None,
 ) -> None:
-    """Load files once: jsonl, csv, log, txt, md, gz.
+    """Load files once: jsonl, csv, log, txt, gz, documents, exports.
+
+    Documents are PDF, Word, PowerPoint, Excel, HTML, notebooks, Markdown and code; exports those of Slack (zip or folder),
+    Discord, GitHub, Jira, Zendesk, mbox, journald, SQLite, Parquet, and a git repository's log. KIND is one of jsonl, table,
+    log, lines, document, slack, discord, github, jira, zendesk, mbox, journald, sqlite, parquet, git.
 
     Run it again to go on after an interruption: what is stored already is not stored twice.
 
     \b
     headwater ingest logs /var/log/app/*.log
     headwater ingest tickets export.csv.gz
-    headwater ingest docs 'docs/**/*.md' --wait
+    headwater ingest docs 'docs/**/*.md' handbook.pdf --wait
+    headwater ingest chat slack-export.zip
     zcat huge.gz | headwater ingest logs -
     """
     import asyncio
@@ -240,6 +249,7 @@ async def _ingest_file(load: Load, path: str, kind: str | None, step: Step, befo
     load.file, load.source = path, f"ingest:{os.path.abspath(path)}"  # noqa: ASYNC240
     reading = await asyncio.to_thread(_open, path, kind, converter)
     label = output.line_of(Path(path).name, 40)
+    load.source = reading.source
     with reading:
         passed = 0  # records before the place where it goes on
         earlier = await load.state() if reading.total_bytes > _SMALL_BYTES else None
@@ -265,29 +275,33 @@ class _Unfit(Exception):
         self.error = error
 
 
-def _open(path: str, kind: str | None, converter: Converter) -> Reading:
-    """A file to read. One below the working directory is known by its path from there, another by its name."""
+def _open(path: str, kind: str | None, converter: Converter) -> Reading | ExportReading:
+    """A file or export to read. One below the working directory is known by its path from there, another by its name."""
     from typing import cast
 
     from headwater.cli.load import PIECE_RECORDS
     from headwater.errors import LimitError, UsageError
+    from headwater.sources.exports.reading import EXPORTS, ExportReading, export_of
     from headwater.sources.files import Kind, read
 
     here = Path.cwd()
     inside = not Path(path).is_absolute() and Path(path).resolve().is_relative_to(here)
     root = here if inside else None
     try:
+        export = export_of(Path(path)) if kind is None else kind
+        if export in EXPORTS:
+            return ExportReading(path, export, batch_records=PIECE_RECORDS, converter=converter)
         return read(path, kind=cast("Kind | None", kind), root=root, batch_records=PIECE_RECORDS, converter=converter)
     except (UsageError, LimitError) as error:
         raise _Unfit(error) from error
 
 
-def _next(reading: Reading) -> Batch | None:
-    from headwater.errors import LimitError
+def _next(reading: Reading | ExportReading) -> Batch | None:
+    from headwater.errors import LimitError, UsageError
 
     try:
         return next(reading, None)
-    except LimitError as error:
+    except (UsageError, LimitError) as error:
         raise _Unfit(error) from error
 
 

@@ -111,11 +111,12 @@ class Reading(Iterator[Batch]):
         converter: Converter | None = None,
     ) -> None:
         self.path = path
+        self.source = f"ingest:{path}"
         self._converter = converter
         self._file = open_regular(path, root=root)
         try:
             self.total_bytes = os.fstat(self._file.fileno()).st_size
-            self.stream = f"ingest:{path}#{_digest(self._file)}"
+            self.stream = f"{self.source}#{_digest(self._file)}"
             self._file.seek(0)
             self._text = _Bytes(self._file, self.total_bytes, max_ratio, max_bytes)
             self._format = format_of(path.name.removesuffix(".gz"), self._text.first) if kind in (None, "document") else None

@@ -1,0 +1,266 @@
+"""Issues of GitHub (REST pages), Jira (CSV, REST JSON) and Zendesk (JSON) -> a record an issue, another a comment.
+
+They change: an issue that was updated since comes as a new record, which takes the place of the one before.
+"""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import IO, Any
+from urllib.parse import urlsplit
+
+import orjson
+
+from headwater.records import Draft, Scalar, to_ms
+from headwater.sources import Fault
+from headwater.sources.exports import Item, attributes, json_items, place, text_of
+from headwater.sources.fields import BadLine, parse_time
+
+_REPOSITORY = re.compile(r"/([^/]+/[^/]+)/(?:issues|pull|pulls)/(\d+)")
+_JIRA_DATES = (
+    "%d/%b/%y %I:%M %p",
+    "%d/%b/%Y %I:%M %p",
+    "%d/%b/%y %H:%M",
+    "%Y/%m/%d %I:%M %p",
+    "%d.%m.%Y %H:%M",
+    "%d.%m.%y %H:%M",
+)
+
+
+def _item(
+    stream: str,
+    value: str,
+    key: str,
+    created: object,
+    updated: object,
+    found: Mapping[str, Scalar],
+    fault: str = "",
+    at: int = 0,
+) -> Item:
+    """The record of one version of something that may change."""
+    time_ms = _time(created)
+    version = orjson.dumps([value, dict(found)], option=orjson.OPT_SORT_KEYS).decode()
+    position = place(_time(updated) or time_ms, f"{key}\n{version}")
+    return Item(stream, Draft(value, key, time_ms, found, position=position), replaces=True)
+
+
+def _time(value: object) -> int | None:
+    if (found := parse_time(value)) is not None or not isinstance(value, str):
+        return found
+    for form in _JIRA_DATES:
+        try:
+            return to_ms(datetime.strptime(value.strip(), form).replace(tzinfo=UTC))
+        except ValueError:
+            continue
+    return None
+
+
+def _each(text: str, *under: str) -> Iterator[tuple[dict[str, Any] | Fault, int]]:
+    """Each object of the pages; a fault for what is none, and where the text breaks off."""
+    try:
+        for value, at in json_items(text, under=under):
+            if isinstance(value, dict):
+                yield value, at
+            else:
+                yield Fault(at, "no JSON object", str(value)[:2000]), at
+    except BadLine as error:
+        yield Fault(len(text), str(error)), len(text)
+
+
+def _titled(title: str, body: str) -> str:
+    return f"{title}\n\n{body}".strip()
+
+
+# ---------------------------------------------------------------------- GitHub
+
+
+def is_github(first: str) -> bool:
+    return re.search(r'"html_url"\s*:\s*"[^"\s]*/(?:issues|pull)/\d', first) is not None and '"user"' in first
+
+
+def github(text: str) -> Iterator[Item]:
+    """Issues, pull requests and their comments, told apart by their fields."""
+    for found, at in _each(text, "items"):
+        if isinstance(found, Fault):
+            yield Item("", found)
+            continue
+        link = _REPOSITORY.search(text_of(found, "html_url"))
+        if link is None:
+            yield Item("", Fault(at, "neither an issue nor a comment: no html_url of one", orjson.dumps(found).decode()[:2000]))
+            continue
+        repository, number = link.groups()
+        body, author = text_of(found, "body").replace("\r\n", "\n"), text_of(found, "user", "login")
+        thread = f"{repository}#{number}"
+        common = {"repository": repository, "number": int(number), "author": author, "url": text_of(found, "html_url")}
+        if "title" not in found:
+            more = attributes(**common, kind="comment", thread=thread, path=text_of(found, "path"))
+            key = f"{thread}/{found.get('id', at)}"
+            yield _item(repository, body, key, found.get("created_at"), found.get("updated_at"), more)
+            continue
+        more = attributes(
+            **common, kind="pull" if "pull_request" in found or "merged_at" in found else "issue", thread=thread,
+            state=text_of(found, "state"), labels=_names(found.get("labels"), "name"),
+            assignees=_names(found.get("assignees"), "login"), milestone=text_of(found, "milestone", "title"),
+            closed=text_of(found, "closed_at"), comments=found.get("comments"),
+        )  # fmt: skip
+        value = _titled(text_of(found, "title"), body)
+        yield _item(repository, value, thread, found.get("created_at"), found.get("updated_at"), more)
+
+
+def _names(listed: object, field: str) -> list[str]:
+    if not isinstance(listed, list):
+        return []
+    return [part if isinstance(part, str) else text_of(part, field) for part in listed if isinstance(part, str | dict)]
+
+
+# ---------------------------------------------------------------------- Jira
+
+
+def is_jira(first: str) -> bool:
+    head = first.lstrip("\ufeff").split("\n", 1)[0]
+    as_table = "Issue key" in head and "Summary" in head
+    return as_table or ('"fields"' in first and '"summary"' in first and '"key"' in first and first.lstrip()[:1] in "[{")
+
+
+def jira_table(file: IO[str]) -> Iterator[Item]:
+    """Rows of a CSV export; columns of one name (Comment, Labels) belong together."""
+    rows = csv.reader(file)
+    try:
+        header = [name.strip().lstrip("\ufeff") for name in next(rows, [])]
+        for row in rows:
+            if not any(row):
+                continue
+            if len(row) > len(header):
+                yield Item(
+                    "", Fault(rows.line_num, f"{len(row)} cells, but the header has {len(header)}", ",".join(row)[:2000])
+                )
+                continue
+            cells: dict[str, list[str]] = {}
+            for name, cell in zip(header, row, strict=False):
+                if cell.strip():
+                    cells.setdefault(name, []).append(cell.strip())
+            yield from _jira_row(cells, rows.line_num)
+    except csv.Error as error:
+        yield Item("", Fault(rows.line_num, f"not a table from line {rows.line_num} on: {error}"))
+
+
+def _jira_row(cells: Mapping[str, Sequence[str]], line: int) -> Iterator[Item]:
+    def first(*names: str) -> str:
+        return next((cells[name][0] for name in names if name in cells), "")
+
+    key = first("Issue key", "Key")
+    if not key:
+        yield Item("", Fault(line, "a row without an issue key", str(dict(cells))[:2000]))
+        return
+    known = attributes(
+        kind=first("Issue Type").lower(), thread=key, state=first("Status"), priority=first("Priority"),
+        author=first("Reporter", "Creator"), assignee=first("Assignee"), labels=list(cells.get("Labels", ())),
+        components=list(cells.get("Component/s", cells.get("Components", ()))), project=first("Project key", "Project name"),
+        resolution=first("Resolution"), parent=first("Parent key", "Parent id", "Parent"), closed=first("Resolved"),
+    )  # fmt: skip
+    project = key.rpartition("-")[0]
+    value = _titled(first("Summary"), first("Description"))
+    yield _item(project, value, key, first("Created"), first("Updated"), known)
+    for n, comment in enumerate(cells.get("Comment", ()), 1):
+        date, author, text = _comment(comment)
+        yield _item(project, text, f"{key}/{n}", date, date, attributes(kind="comment", thread=key, author=author))
+
+
+def _comment(cell: str) -> tuple[str, str, str]:
+    """`(date, author, text)` of a comment's cell, which is written `date;author;text`."""
+    parts = cell.split(";", 2)
+    if len(parts) == 3 and _time(parts[0]) is not None:
+        return parts[0], parts[1], parts[2]
+    return "", "", cell
+
+
+def jira(text: str) -> Iterator[Item]:
+    """Issues of the REST interface, with the comments they carry. Rich text is read as plain."""
+    for found, at in _each(text, "issues"):
+        fields = found.get("fields") if isinstance(found, dict) else None
+        if isinstance(found, Fault) or not isinstance(fields, dict) or not text_of(found, "key"):
+            yield Item("", found if isinstance(found, Fault) else Fault(at, "no issue: no key or fields", str(found)[:2000]))
+            continue
+        key = text_of(found, "key")
+        project = key.rpartition("-")[0]
+        known = attributes(
+            kind=text_of(fields, "issuetype", "name").lower(), thread=key, state=text_of(fields, "status", "name"),
+            priority=text_of(fields, "priority", "name"), author=_person(fields.get("reporter") or fields.get("creator")),
+            assignee=_person(fields.get("assignee")), labels=fields.get("labels"), project=text_of(fields, "project", "key"),
+            components=_names(fields.get("components"), "name"), resolution=text_of(fields, "resolution", "name"),
+            parent=text_of(fields, "parent", "key"), closed=text_of(fields, "resolutiondate"), url=text_of(found, "self"),
+        )  # fmt: skip
+        value = _titled(text_of(fields, "summary"), _rich(fields.get("description")))
+        yield _item(project, value, key, fields.get("created"), fields.get("updated"), known)
+        held = fields.get("comment")
+        for comment in held.get("comments") or () if isinstance(held, dict) else ():
+            if isinstance(comment, dict):
+                about = attributes(kind="comment", thread=key, author=_person(comment.get("author")))
+                name = f"{key}/{text_of(comment, 'id')}"
+                yield _item(project, _rich(comment.get("body")), name, comment.get("created"), comment.get("updated"), about)
+
+
+def _person(value: object) -> str:
+    return (text_of(value, "displayName") or text_of(value, "name")) if isinstance(value, dict) else ""
+
+
+def _rich(value: object) -> str:
+    """The text of a description: plain, or the leaves of Atlassian's document format, block by block."""
+    if isinstance(value, str):
+        return value.replace("\r\n", "\n")
+    parts: list[str] = []
+    stack: list[object] = [value]
+    while stack:
+        node = stack.pop()
+        if isinstance(node, str):
+            parts.append(node)
+        elif isinstance(node, list):
+            stack.extend(reversed(node))
+        elif isinstance(node, dict):
+            if node.get("type") in ("text", "mention", "emoji"):
+                parts.append(text_of(node, "text") or text_of(node, "attrs", "text"))
+                continue
+            if node.get("type") in ("paragraph", "heading", "codeBlock", "listItem", "tableRow", "hardBreak", "blockquote"):
+                stack.append("\n")
+            stack.append(node.get("content") or [])
+    return re.sub(r"\n{2,}", "\n", "".join(parts)).strip()
+
+
+# ---------------------------------------------------------------------- Zendesk
+
+
+def is_zendesk(first: str) -> bool:
+    return '"requester_id"' in first and '"subject"' in first and ('"submitter_id"' in first or '"raw_subject"' in first)
+
+
+def zendesk(text: str) -> Iterator[Item]:
+    """Tickets, with the comments they carry."""
+    for found, at in _each(text, "tickets", "results"):
+        if isinstance(found, Fault) or not text_of(found, "id"):
+            yield Item("", found if isinstance(found, Fault) else Fault(at, "no ticket: it has no id", str(found)[:2000]))
+            continue
+        id = text_of(found, "id")
+        host = urlsplit(text_of(found, "url")).netloc
+        known = attributes(
+            kind=text_of(found, "type") or "ticket", thread=id, state=text_of(found, "status"),
+            priority=text_of(found, "priority"), author=_party(found, "requester"), assignee=_party(found, "assignee"),
+            labels=found.get("tags"), channel=text_of(found, "via", "channel"), organization=_party(found, "organization"),
+        )  # fmt: skip
+        value = _titled(text_of(found, "subject") or text_of(found, "raw_subject"), text_of(found, "description"))
+        yield _item(host, value, id, found.get("created_at"), found.get("updated_at"), known)
+        for comment in found.get("comments") or ():
+            if isinstance(comment, dict) and text_of(comment, "body").strip() != text_of(found, "description").strip():
+                about = attributes(
+                    kind="comment", thread=id, author=text_of(comment, "author_id"), public=comment.get("public")
+                )
+                name = f"{id}/{text_of(comment, 'id')}"
+                body = text_of(comment, "plain_body") or text_of(comment, "body")
+                yield _item(host, body, name, comment.get("created_at"), None, about)
+
+
+def _party(ticket: Mapping[str, Any], name: str) -> str:
+    held = ticket.get(name)
+    return text_of(held, "name") or text_of(held, "email") if isinstance(held, dict) else text_of(ticket, f"{name}_id")

@@ -1,0 +1,132 @@
+"""mbox (and a single .eml) -> a record a message: subject and text, addresses, threads by their references."""
+
+from __future__ import annotations
+
+import email
+import email.policy
+import email.utils
+import re
+from collections.abc import Callable, Iterator
+from email.message import EmailMessage
+from typing import BinaryIO
+
+from headwater.errors import UsageError
+from headwater.records import Draft, to_ms
+from headwater.sources import Fault
+from headwater.sources.exports import Item, attributes, place
+
+MOST_BYTES = 64 << 20  # of one message
+_BEGIN = re.compile(rb"From \S+.* \d\d:\d\d(?::\d\d)? .*\d{4}|From - |From MAILER-DAEMON")
+_ID = re.compile(r"<[^<>\s]+>")
+_STUMBLES = (ValueError, LookupError, TypeError, AttributeError, AssertionError)  # the parser's, over malformed mail
+
+
+def is_mbox(first: bytes) -> bool:
+    """Whether a file that begins so is a mailbox: a From line, then a header."""
+    line, _, rest = first.partition(b"\n")
+    return _BEGIN.match(line) is not None and re.match(rb">?[!-9;-~]{1,80}:", rest) is not None
+
+
+def read(file: BinaryIO, to_text: Callable[[bytes], str]) -> Iterator[Item]:
+    """Every message of a mailbox. `to_text` makes text of a page of HTML; UsageError where it cannot."""
+    for start, data in messages(file):
+        if data is None:
+            yield Item("", Fault(start, f"a message of more than {MOST_BYTES >> 20} MiB"))
+            continue
+        yield Item("", message(data, start, to_text))
+
+
+def messages(file: BinaryIO) -> Iterator[tuple[int, bytes | None]]:
+    """Each message's place and bytes, without its From line and with quoted From lines as they were; None for one that is
+    too large."""
+    parts: list[bytes] = []
+    start = size = at = 0
+    blank, begun = True, False
+    for line in file:
+        if blank and line.startswith(b"From ") and _BEGIN.match(line):
+            if begun:
+                yield start, b"".join(parts) if size <= MOST_BYTES else None
+            parts, size, start, begun = [], 0, at, True
+        elif begun:
+            size += len(line)
+            if size <= MOST_BYTES:
+                parts.append(line[1:] if line.startswith(b">") and line.lstrip(b">").startswith(b"From ") else line)
+            else:
+                parts = []
+        at += len(line)
+        blank = line in (b"\n", b"\r\n")
+    if begun:
+        yield start, b"".join(parts) if size <= MOST_BYTES else None
+
+
+def message(data: bytes, start: int, to_text: Callable[[bytes], str]) -> Draft | Fault:
+    """The draft of one message."""
+    try:
+        parsed = email.message_from_bytes(data, policy=email.policy.default)
+        assert isinstance(parsed, EmailMessage)
+        return _draft(parsed, data, to_text)
+    except RecursionError:
+        return Fault(start, "a message nested too deep", data[:2000].decode("utf-8", "replace"))
+    except _STUMBLES as error:
+        reason = f"a malformed message ({type(error).__name__}: {str(error)[:100]})"
+        return Fault(start, reason, data[:2000].decode("utf-8", "replace"))
+
+
+def _draft(parsed: EmailMessage, data: bytes, to_text: Callable[[bytes], str]) -> Draft:
+    subject, id = _header(parsed, "subject"), _header(parsed, "message-id")
+    references = _ID.findall(_header(parsed, "references")) or _ID.findall(_header(parsed, "in-reply-to"))
+    time_ms = _time(_header(parsed, "date"))
+    found = attributes(
+        subject=subject, **{"from": _header(parsed, "from")}, to=_header(parsed, "to"), cc=_header(parsed, "cc"),
+        thread=references[0] if references else id, reply=bool(references) or None,
+        labels=_header(parsed, "x-gmail-labels"), attachments=_attachments(parsed),
+    )  # fmt: skip
+    body = _body(parsed, to_text).replace("\r\n", "\n").strip()
+    value = f"{subject}\n\n{body}".strip()
+    return Draft(value, id or None, time_ms, found, position=place(time_ms, id or data.decode("latin-1")))
+
+
+def _header(parsed: EmailMessage, name: str) -> str:
+    """A header's decoded text on one line; as it stands where the parser cannot make sense of it."""
+    try:
+        value = parsed.get(name)
+    except _STUMBLES:
+        value = next((v for n, v in parsed.raw_items() if n.lower() == name), None)
+    return " ".join(str(value).split()) if value is not None else ""
+
+
+def _time(text: str) -> int | None:
+    try:
+        return to_ms(email.utils.parsedate_to_datetime(text))
+    except (ValueError, TypeError, OverflowError, IndexError):
+        return None
+
+
+def _attachments(parsed: EmailMessage) -> list[str]:
+    return [name for part in parsed.walk() if (name := part.get_filename())][:50]
+
+
+def _body(parsed: EmailMessage, to_text: Callable[[bytes], str]) -> str:
+    """The text as plain as it comes: text/plain, else what the HTML says."""
+    plain = parsed.get_body(("plain",))
+    if isinstance(plain, EmailMessage) and (text := _content(plain)).strip():
+        return text
+    page = parsed.get_body(("html",))
+    if isinstance(page, EmailMessage):
+        try:
+            return to_text(_content(page).encode("utf-8", "replace"))
+        except UsageError:
+            return ""
+    return ""
+
+
+def _content(part: EmailMessage) -> str:
+    """A part's text by its charset; by Windows-1252 where that is unknown or a lie."""
+    payload = part.get_payload(decode=True)
+    data = payload if isinstance(payload, bytes) else b""
+    for charset in (part.get_content_charset() or "utf-8", "utf-8", "cp1252"):
+        try:
+            return data.decode(charset)
+        except (LookupError, ValueError):
+            continue
+    return data.decode("latin-1")

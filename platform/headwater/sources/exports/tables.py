@@ -1,0 +1,93 @@
+"""Tables of a SQLite database, and Parquet files -> a record a row, fields as those of JSON lines (see `fields`)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import date, datetime
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from headwater.errors import UsageError
+from headwater.sources import Fault
+from headwater.sources.exports import Item
+from headwater.sources.fields import BadLine, object_draft
+
+_SHADOWS = ("_config", "_content", "_data", "_docsize", "_idx", "_segdir", "_segments", "_stat")  # of full-text tables
+
+
+def read_sqlite(path: Path) -> Iterator[Item]:
+    """Rows of every table, in the order of their rowids, which are their positions: rows that are added later are new, rows
+    that were changed since are not. Blobs are left out. Raises UsageError for a damaged database."""
+    import apsw
+
+    try:
+        db = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READONLY)
+    except apsw.Error as error:
+        raise UsageError(f"{path} cannot be opened as a database: {error}") from error
+    try:
+        db.set_busy_timeout(5000)
+        db.pragma("trusted_schema", False)
+        db.pragma("cell_size_check", True)
+        named = (
+            "SELECT name, sql FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\' ORDER BY name"
+        )
+        tables = [(str(name), str(sql)) for name, sql in db.execute(named)]
+        virtual = {name for name, sql in tables if sql.upper().startswith("CREATE VIRTUAL")}
+        shadows = {name + ending for name in virtual for ending in _SHADOWS}
+        for name, sql in tables:
+            if name not in virtual | shadows:
+                yield from _rows(db, name, has_rowid="WITHOUT ROWID" not in sql.upper())
+    except apsw.Error as error:
+        raise UsageError(f"{path} is a damaged database, or none: {error}") from error
+    finally:
+        db.close()
+
+
+def _rows(db: Any, table: str, *, has_rowid: bool) -> Iterator[Item]:
+    quoted = '"' + table.replace('"', '""') + '"'
+    columns = [row[1] for row in db.execute(f"PRAGMA table_xinfo({quoted})")]
+    name = next((n for n in ("rowid", "_rowid_", "oid") if has_rowid and n not in map(str.lower, columns)), None)
+    listed = f"SELECT {name}, * FROM {quoted} ORDER BY {name}" if name else f"SELECT 0, * FROM {quoted}"
+    cursor = db.execute(listed)
+    names: list[str] = []
+    for n, (rowid, *cells) in enumerate(cursor):
+        names = names or [description[0] for description in cursor.description[1:]]
+        tree = {k: v for k, v in zip(names, cells, strict=True) if v is not None and not isinstance(v, bytes)}
+        if tree:
+            yield Item(table, _row(tree, int(rowid) if name else n, table))
+
+
+def read_parquet(path: Path) -> Iterator[Item]:
+    """Rows in their order. Raises UsageError for a damaged file, or where pyarrow is not installed."""
+    try:
+        import pyarrow
+        import pyarrow.parquet as parquet
+    except ModuleNotFoundError:
+        raise UsageError("reading Parquet needs pyarrow; install it with `pip install 'headwater[parquet]'`") from None
+    try:
+        with parquet.ParquetFile(path, memory_map=False) as file:
+            n = 0
+            for batch in file.iter_batches(batch_size=2000):
+                for row in batch.to_pylist():
+                    tree = {str(k): _plain(v) for k, v in row.items() if v is not None and not isinstance(v, bytes)}
+                    yield Item("", _row(tree, n, None))
+                    n += 1
+    except (pyarrow.ArrowException, OSError, ValueError) as error:
+        raise UsageError(f"{path} is a damaged Parquet file, or none: {error}") from error
+
+
+def _row(tree: dict[str, Any], position: int, table: str | None) -> Any:
+    whole = orjson.dumps(tree, default=str, option=orjson.OPT_NON_STR_KEYS).decode("utf-8", "replace")
+    try:
+        draft = object_draft(tree, whole, position)
+    except BadLine as error:
+        return Fault(position, str(error), whole[:2000])
+    return (
+        draft._replace(attributes={**draft.attributes, "table": table}) if table and "table" not in draft.attributes else draft
+    )
+
+
+def _plain(value: Any) -> Any:
+    return value.isoformat() if isinstance(value, datetime | date) else value
