@@ -33,7 +33,7 @@ bench: .venv/ready ## every benchmark, small; DATA=PATH adds the quality ones
 	$(if $(DATA),$(BIN)/python benchmarks/bench_quality.py --data $(DATA) && $(BIN)/python benchmarks/bench_templates.py --data $(DATA))
 
 lock: ## resolve requirements.lock anew (needs uv)
-	uv pip compile --quiet --generate-hashes --no-emit-index-url --no-header --extra dev --extra fast \
+	uv pip compile --quiet --generate-hashes --no-emit-index-url --no-header --extra dev --extra fast --extra kafka --extra nats \
 	  --python-version 3.11 -o requirements.lock pyproject.toml build-requirements.in
 
 clean:

@@ -25,7 +25,7 @@ def source_of(kind: str, address: str, name: str, group: str) -> Source:
     if kind == "kafka":
         from headwater.sources.kafka import KafkaSource
 
-        return KafkaSource(address, name, "in", group=group or None, batch_records=20, session_timeout_s=6, environment={})
+        return KafkaSource(address, name, "in", group=group or None, batch_records=20, session_timeout_s=2, environment={})
     from headwater.sources.nats import NatsSource
 
     return NatsSource(address, name, "in", batch_records=20, environment={})

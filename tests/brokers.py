@@ -231,15 +231,18 @@ class Victims:
         pipe = subprocess.PIPE
         return subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL, text=True)
 
-    def run(self, batches: int) -> None:
-        """Start one, and kill it when it has stored that many batches (one without records tells where it begins)."""
+    def run(self, batches: int, meanwhile: Callable[[], None] | None = None) -> None:
+        """Start one, and kill it when it has stored that many batches (one without records tells where it begins); do
+        something else after the first half of them."""
         victim, self._next = self._next, self._made()
         assert victim.stdin is not None
         assert victim.stdout is not None
         assert victim.stdout.readline() == "warm\n"
         victim.stdin.write(self._order)
         victim.stdin.flush()
-        for _ in range(batches):
+        for i in range(batches):
+            if meanwhile is not None and i == batches // 2:
+                meanwhile()
             assert victim.stdout.readline() == "stored\n", "the victim ended by itself"
         end(victim)
 

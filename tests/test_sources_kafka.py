@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import random
+import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -271,6 +275,60 @@ def test_an_outage_is_told_and_a_topic_made_anew_is_read_from_its_start(tmp_path
     assert sorted(found) == sorted([f"a{i}" for i in range(100)] + [f"b{i}" for i in range(300)])
 
 
+@pytest.fixture
+def mock() -> Iterator[str]:
+    """The address of the client library's own mock cluster: it keeps what is said with a commit and knows ends of partitions
+    exactly, which Tansu does not; it has no ids of topics."""
+    from confluent_kafka import Producer
+
+    producer = Producer({"bootstrap.servers": "mock", "test.mock.num.brokers": 1})
+    broker = next(iter(producer.list_topics(timeout=10).brokers.values()))
+    yield f"{broker.host}:{broker.port}"
+    producer.flush()  # the cluster lives as long as the producer
+
+
+async def _until_stored(directory: Path, found: Source, records: int) -> list[str]:
+    async with Engine(settings_for(directory)) as engine:
+        async with following(engine, found):
+            await soon(lambda: count_of(engine) >= records, lambda: (count_of(engine), found.condition))
+            await soon(lambda: set(found.lag.values()) == {0}, lambda: found.lag)  # type: ignore[attr-defined]
+        return [record.value for record in records_of(engine)]
+
+
+def _send(address: str, first: int, end: int) -> None:
+    from confluent_kafka import Producer
+
+    producer = Producer({"bootstrap.servers": address})
+    for i in range(first, end):
+        producer.produce("lines", f"n{i}", partition=0)
+    assert producer.flush(10) == 0
+
+
+@pytest.mark.slow
+def test_members_with_logs_of_their_own_divide_the_messages_and_a_restored_log_catches_up(
+    mock: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from headwater.sources import kafka_reader
+    from headwater.sources.kafka import KafkaSource
+
+    def member() -> Source:
+        return KafkaSource(mock, "lines", "in", group="logs", environment={}, session_timeout_s=6)
+
+    monkeypatch.setattr(kafka_reader, "_CALL_S", 0.3)  # the mock cluster never answers the question for ids
+    one, two = tmp_path / "one", tmp_path / "two"
+    _send(mock, 0, 20)
+    assert asyncio.run(_until_stored(one, member(), 20)) == [f"n{i}" for i in range(20)]
+    shutil.copytree(one, tmp_path / "backup")
+    _send(mock, 20, 30)
+    assert asyncio.run(_until_stored(two, member(), 10)) == [f"n{i}" for i in range(20, 30)]  # behind the first log
+    _send(mock, 30, 40)
+    found = asyncio.run(_until_stored(one, member(), 30))
+    assert found == [f"n{i}" for i in (*range(20), *range(30, 40))]  # and behind the second
+    shutil.rmtree(one)
+    shutil.copytree(tmp_path / "backup", one)
+    assert asyncio.run(_until_stored(one, member(), 40))[20:] == [f"n{i}" for i in range(20, 40)]
+
+
 def _offsets(engine: Engine) -> list[tuple[int, int]]:
     return sorted((int(r.attributes["kafka.partition"]), int(r.attributes["kafka.offset"])) for r in records_of(engine))
 
@@ -320,7 +378,7 @@ def test_a_group_s_members_come_and_go_and_each_message_is_stored_once(kafka: Ka
     kafka.create("moving", partitions)
 
     def member(label: str) -> Source:
-        return source(kafka, "moving", group="movers", label=label, session_timeout_s=6, batch_records=50)
+        return source(kafka, "moving", group="movers", label=label, session_timeout_s=2, batch_records=50)
 
     async def produce(n: int) -> None:
         nonlocal total
@@ -350,3 +408,11 @@ def test_a_group_s_members_come_and_go_and_each_message_is_stored_once(kafka: Ka
 
     asyncio.run(run())
     assert sum(kafka.committed("movers", "moving", partitions).values()) == total
+
+
+@pytest.mark.slow
+def test_the_benchmark_prints_its_rate_beside_the_floor() -> None:
+    command = [sys.executable, str(Path(__file__).parent.parent / "benchmarks" / "bench_kafka.py"), "--small", "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert {"kafka_records_per_s", "append_records_per_s", "kafka_over_append"} <= json.loads(done.stdout)["metrics"].keys()

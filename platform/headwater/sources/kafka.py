@@ -1,8 +1,8 @@
 """Kafka topics as a source: every message once in the log, whoever dies and whenever.
 
 Where reading goes on is kept in the log, in the transaction that stores the records, for each partition; what the group has
-committed at the broker is information (for tools that show lag), and where a partition begins that this log has no place
-for. A partition's stream is named after the topic's own id: one that is deleted and made anew is another stream, and read
+committed at the broker is information: for tools that show lag, and of what other members of the group have in logs of
+their own. A partition's stream is named after the topic's own id: one that is deleted and made anew is another stream, and read
 from its start. So (stream, offset) names a message for ever, also for two members of a group that share a log.
 
 Back-pressure: nothing is polled while a batch is being stored; the client library holds at most `queue_bytes` ahead. A store
@@ -129,8 +129,8 @@ class KafkaSource:
         self._condition = Condition(state, error, dict(self._counts))
 
     async def batches(self, state: State | None) -> AsyncIterator[Batch]:
-        """Endless. State: `{"topics": {name: {"id": id, "next": {partition: offset}}}}`. A batch holds messages of one
-        partition. Its `lag_bytes` counts messages, as Kafka does; `lag` has them by partition."""
+        """Endless. State: `{"log": name, "topics": {name: {"id": id, "next": {partition: offset}}}}`. A batch holds messages
+        of one partition. Its `lag_bytes` counts messages, as Kafka does; `lag` has them by partition."""
         loop = asyncio.get_running_loop()
         pool = ThreadPoolExecutor(1, thread_name_prefix="headwater-kafka")  # all calls of the client, which block, in order
         reader = Reader(self, state)
@@ -172,6 +172,7 @@ def _client_config(
         "reconnect.backoff.max.ms": 5000,
         "socket.keepalive.enable": True,
         "topic.metadata.refresh.interval.ms": 10_000,
+        "fetch.wait.max.ms": 100,
         **security,
         **properties,
         "bootstrap.servers": servers,

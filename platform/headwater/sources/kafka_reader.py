@@ -3,12 +3,17 @@
 A partition's place is, in this order: the one kept in the log; what the group has committed; the start or, at the source's
 very first start with `from_start` off, the end. Kept or committed places of a topic that has since been deleted and made
 anew (its id is another) do not count.
+
+What is committed says which log it was stored in. Where another log has come further, as it has when a partition comes back
+from another member of the group, reading goes on behind that: each message is in one of the logs. What this very log committed
+never counts against the log itself, which may have been restored from a backup.
 """
 
 from __future__ import annotations
 
 import logging
 import re
+import secrets
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -103,6 +108,7 @@ class Reader:
     def __init__(self, source: KafkaSource, state: State | None) -> None:
         self._source = source
         self._first = state is None
+        self._log = str((state or {}).get("log") or secrets.token_hex(8))  # tells this log from those of other members
         self._topics = {
             name: _Topic(t["id"], {int(p): int(n) for p, n in t["next"].items()}, t.get("generation", 0))
             for name, t in (state or {}).get("topics", {}).items()
@@ -124,7 +130,7 @@ class Reader:
             topics[name] = {"id": topic.id, "next": {str(p): n for p, n in topic.next.items()}}
             if topic.generation:
                 topics[name]["generation"] = topic.generation
-        return {"topics": topics}
+        return {"log": self._log, "topics": topics}
 
     def take_over(self, piece: Piece) -> None:
         """Move the place behind the piece."""
@@ -215,7 +221,7 @@ class Reader:
 
     # ------------------------------------------------------------------------------------------------ partitions in hand
     def _on_assign(self, consumer: ck.Consumer, partitions: list[ck.TopicPartition]) -> None:
-        self._place(consumer, [(p.topic, p.partition) for p in partitions])
+        self._place(consumer, [(p.topic, p.partition) for p in partitions], given=True)
         self._rebalanced = True
 
     def _on_revoke(self, consumer: ck.Consumer, partitions: list[ck.TopicPartition]) -> None:
@@ -228,8 +234,8 @@ class Reader:
             self._reading.pop((p.topic, p.partition), None)
             self._to_commit.pop((p.topic, p.partition), None)
 
-    def _place(self, consumer: ck.Consumer, wanted: Sequence[Tp]) -> None:
-        """Have the client read exactly the wanted partitions, each from its place."""
+    def _place(self, consumer: ck.Consumer, wanted: Sequence[Tp], *, given: bool = False) -> None:
+        """Have the client read exactly the wanted partitions, each from its place; `given` by the group."""
         ids = self._ids({name for name, _ in wanted})
         remade: set[str] = set()
         for name in dict.fromkeys(name for name, _ in wanted):
@@ -242,7 +248,9 @@ class Reader:
                 remade.add(name)
                 self._topics[name] = _Topic(id)
         fresh = [(name, p) for name, p in wanted if p not in self._topics[name].next]
-        self._begin(consumer, fresh, remade)
+        committed = self._committed(consumer, wanted if given else [tp for tp in fresh if self._source.group], remade)
+        for name, p in wanted:
+            self._topics[name].next[p] = self._start(consumer, (name, p), committed.get((name, p)))
         self._reading = {(name, p): self._topics[name].next[p] for name, p in wanted}
         self._assign(consumer)
         self._to_commit |= {tp: self._reading[tp] for tp in fresh}
@@ -254,19 +262,28 @@ class Reader:
 
         consumer.assign([ck.TopicPartition(name, p, at) for (name, p), at in self._reading.items()])
 
-    def _begin(self, consumer: ck.Consumer, fresh: Sequence[Tp], remade: set[str]) -> None:
-        """Set the places of partitions of which the log knows none."""
+    def _start(self, consumer: ck.Consumer, tp: Tp, committed: tuple[int, bool] | None) -> int:
+        """Where to read a partition from; `committed` is an offset, and whether another log has come that far."""
+        known = self._topics[tp[0]].next.get(tp[1])
+        if committed is not None and (known is None or (committed[1] and committed[0] > known)):
+            return committed[0]
+        if known is not None:
+            return known
+        low, high = self._ends(consumer, tp)
+        return high if self._first and not self._source.from_start else low
+
+    def _committed(self, consumer: ck.Consumer, asked: Sequence[Tp], remade: set[str]) -> dict[Tp, tuple[int, bool]]:
+        """What the group has committed for the topics as they are now, and whether it was for another log."""
         import confluent_kafka as ck
 
-        asked = [ck.TopicPartition(name, p) for name, p in fresh if name not in remade and self._source.group is not None]
-        told = consumer.committed(asked, timeout=_CALL_S) if asked else []
-        committed = {(p.topic, p.partition): p.offset for p in told if p.offset >= 0}
-        for tp in fresh:
-            at = committed.get(tp)
-            if at is None:
-                low, high = self._ends(consumer, tp)
-                at = high if self._first and not self._source.from_start else low
-            self._topics[tp[0]].next[tp[1]] = at
+        found: dict[Tp, tuple[int, bool]] = {}
+        told = consumer.committed([ck.TopicPartition(*tp) for tp in asked], timeout=_CALL_S) if asked else []
+        for p in told:
+            _, log, id = note if len(note := (p.metadata or "").split(" ")) == 3 else ("", "", "")
+            is_of_now = id == self._topics[p.topic].id if id else p.topic not in remade
+            if p.offset >= 0 and is_of_now:
+                found[p.topic, p.partition] = (p.offset, log not in ("", self._log))
+        return found
 
     def _find_again(self, consumer: ck.Consumer, tp: Tp) -> None:
         """The broker has no such offset: go on with the nearest it has, and say what that may have cost."""
@@ -369,7 +386,10 @@ class Reader:
         if not self._to_commit or self._source.group is None or time.monotonic() - self._committed_at < _COMMIT_S:
             return
         self._committed_at = time.monotonic()
-        told = [ck.TopicPartition(name, p, at) for (name, p), at in self._to_commit.items()]
+        told = [
+            ck.TopicPartition(name, p, at, f"headwater {self._log} {self._topics[name].id}")
+            for (name, p), at in self._to_commit.items()
+        ]
         self._to_commit = {}
         try:
             consumer.commit(offsets=told, asynchronous=True)
