@@ -105,7 +105,15 @@ def index_view(log: Log, topic: TopicIndex, settings: IndexSettings, rebuild: Pr
         segments=()
         if counts is None
         else tuple(
-            {"name": s.name, "kind": s.kind, "count": s.living, "dead": s.dead, "bytes": s.bytes, "recall": s.recall}
+            {
+                "name": s.name,
+                "kind": s.kind,
+                "count": s.living,
+                "dead": s.dead,
+                "bytes": s.bytes,
+                "recall": s.recall,
+                "ready": s.ready,
+            }
             for s in counts.segments
         ),
         state=state,
