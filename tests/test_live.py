@@ -334,6 +334,9 @@ def test_a_vector_of_your_own_is_searched_where_it_fits(hw: Headwater) -> None:
     assert (reply[0].value, round(reply[0].score, 3)) == ("disk full", 1.0)
     assert any("'own' has 2 components" in note for note in reply.coverage.notes)
     assert hw.search_vector(vector, topics=["t"], filters={"n": 1})[0].value == "all well"
+    opposite = hw.search_vector([-x for x in vector], topics=["t"], top_k=100)
+    assert len(opposite) == hw.topic("t").passages  # the nearest are given, however far they are
+    assert opposite[-1].score == 0.0
     assert hw.search_vector([0.1, 2.0], topics=["own"], include=["vector"])[0].vector == (0.0, 1.0)
     assert len(hw.search_vector(vector, model="nobody")) == 0
     for wrong in ([], [0.0] * 256, [1.0] * 256, [float("nan")] * 256, [1e39] * 256, [1.0, 2.0, 3.0]):
@@ -357,7 +360,7 @@ def test_what_later_versions_will_do_is_told_apart_from_mistakes(api: httpx.Clie
     for method, path in (
         ("GET", "/v1/conversations"), ("GET", "/v1/conversations/a/messages"), ("POST", "/v1/answers/a/rerun"),
         ("POST", "/v1/classify"), ("POST", "/v1/pipelines/p/backtest"), ("GET", "/v1/anomalies"),
-        ("PUT", "/v1/topics/t/anomaly"), ("GET", "/v1/watches/w/wait"),
+        ("PUT", "/v1/topics/t/anomaly"),
     ):  # fmt: skip
         assert problem(api.request(method, path), 404)["type"] == kind, path
     assert problem(api.get("/v1/nonsense"), 404)["type"] != kind

@@ -130,7 +130,7 @@ class Finding:
             notes.append(f"the vector was compared with those of {', '.join(sorted(models))}; `model` chooses one")
         vectors = {name: index.space.queries(query[None, :])[0] for name, index in models.items()}
         scoped = replace(wanted.scope, topics=tuple(t.row.id for t in fitting))
-        wanted = replace(wanted, topics=tuple(fitting), scope=scoped, notes=(*wanted.notes, *notes))
+        wanted = replace(wanted, topics=tuple(fitting), scope=scoped, notes=(*wanted.notes, *notes), by_vector=True)
         return await self._search(wanted, vectors, {})
 
     async def similar(self, topic: str, partition: int, offset: int, top_k: int, topics: Sequence[str] | None) -> SearchReply:

@@ -16,8 +16,8 @@ from headwater.topicindex import TopicIndex
 @dataclass(slots=True)
 class Candidate:
     """A passage on its way to becoming a hit. `record` names its best record once known, `n` the occurrence in it where it
-    was found by words, `count` its records in scope once counted. `given`: its vector came with the record, so that nobody
-    knows how near unrelated ones are."""
+    was found by words, `count` its records in scope once counted. `given`: the vector of the record or of the query
+    came from outside, so it stays in the list however far off it seems."""
 
     topic: TopicIndex
     passage: int

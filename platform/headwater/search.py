@@ -67,6 +67,7 @@ class Plan:
     explain: bool = False
     notes: tuple[str, ...] = ()
     first_pool: int | None = None
+    by_vector: bool = False  # the caller gave a vector of its own: every neighbour counts, however far
 
     @property
     def words(self) -> str:
@@ -309,7 +310,7 @@ class _Ranking:
                     candidate = self._found.setdefault((topic.row.id, passage), Candidate(topic, passage))
                     if candidate.distance is None:
                         candidate.vector, candidate.distance = unit_score(topic, embedder, similarity), distance
-                        candidate.given = mode == "semantic" and embedder.name == "external"
+                        candidate.given = self._plan.by_vector or (mode == "semantic" and embedder.name == "external")
         return complete
 
     # ------------------------------------------------------------------ fusion
