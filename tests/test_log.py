@@ -197,18 +197,21 @@ def test_a_deleted_topic_is_swept_in_steps_and_leaves_nothing(log: Log) -> None:
     id, kept = topic(log, partitions=2), topic(log, "kept")
     log.append(id, [Draft(f"v{n}", position=n) for n in range(50)], origin=Origin("s"), delivery=Delivery("k", b"")).result(10)
     put(log, kept, "stays")
+    rows = [(t, m, n) for t in (id, kept) for m in (1, 2) for n in range(30)]
+    log.write(lambda db: db.executemany("INSERT INTO vector(topic, model, passage, data) VALUES(?, ?, ?, x'00')", rows).get)
     log.write(lambda db: catalogue.delete_topic(db, id))
     assert [t.name for t in log.topics()] == ["kept"]
     steps = 0
     while log.write(lambda db: catalogue.sweep(db, limit=20)):
         steps += 1
-    assert steps == 3
+    assert steps == 3 + 3 + 3  # records, vectors, places of records
     with log.reading() as db:
         tables = [n for (n,) in db.execute("SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite%'")]
         columns = {t: {c[1] for c in db.execute(f"PRAGMA table_info({t})")} for t in tables}
         left = {t: db.execute(f"SELECT count(*) FROM {t} WHERE topic = ?", (id,)).get for t in tables if "topic" in columns[t]}
         assert set(left.values()) == {0}
         assert db.execute("SELECT count(*) FROM record").get == 1
+        assert db.execute("SELECT count(*) FROM vector").get == 60
     assert topic(log) > kept  # an id is never used again
 
 
