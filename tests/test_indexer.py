@@ -37,6 +37,22 @@ def test_auto_decides_from_the_first_records_and_says_so(tmp_path: Path) -> None
     run(tmp_path, main)
 
 
+def test_a_rebuild_ends_with_its_topic(tmp_path: Path) -> None:
+    async def main(engine: Engine) -> None:
+        await fill(engine, "t", [f"disk {n} full" for n in range(60)], passages="exact")
+        await engine.rebuild_index("t")
+        gone = engine.stock.find("t")
+        assert engine.rebuilding.progress(gone) is not None
+        await engine.delete_topic("t")
+
+        async def ended() -> bool:
+            return engine.rebuilding.progress(gone) is None
+
+        await until(ended)
+
+    run(tmp_path, main, ingest__batch_records=10)
+
+
 def test_a_template_that_generalises_keeps_its_count_its_first_time_and_its_place(tmp_path: Path) -> None:
     async def main(engine: Engine) -> None:
         names = [a + b for a in ("al", "bo", "ce", "du") for b in ("na", "rik", "ta", "lph", "mo")]

@@ -91,7 +91,11 @@ class Rebuilding:
         """One batch of records, or a look whether all segments are new."""
         with self._indexer.busy:
             topic, at = self._indexer.topics.get(id), self._at.get(id)
-            if at is None or topic is None or topic.closed:
+            if topic is None:  # deleted, and its cursor with it; or the engine is closing, and the cursor stays
+                with self._lock:
+                    self._forget(id)
+                return
+            if at is None or topic.closed:
                 return
             if at < _SEGMENTS:
                 rows = self._log.rows(id, at, self._batch, before=topic.keyword)
@@ -136,5 +140,9 @@ class Rebuilding:
             db.execute("DELETE FROM cursor WHERE topic = ? AND name = ?", (id, REBUILD))
 
         self._log.write(write)
+        self._forget(id)
+
+    def _forget(self, id: int) -> None:
+        self._at.pop(id, None)
         self._renewed.discard(id)
         self._paces.pop(id, None)
