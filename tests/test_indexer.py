@@ -50,7 +50,7 @@ def test_a_rebuild_ends_with_its_topic(tmp_path: Path) -> None:
 
         await until(ended)
 
-    run(tmp_path, main, ingest__batch_records=10)
+    run(tmp_path, main, **{"ingest.batch_records": 10})
 
 
 def test_a_template_that_generalises_keeps_its_count_its_first_time_and_its_place(tmp_path: Path) -> None:
