@@ -8,7 +8,7 @@ import random
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -295,12 +295,12 @@ async def _until_stored(directory: Path, found: Source, records: int) -> list[st
         return [record.value for record in records_of(engine)]
 
 
-def _send(address: str, first: int, end: int) -> None:
+def _send(address: str, first: int, end: int, *, size: int = 0) -> None:
     from confluent_kafka import Producer
 
     producer = Producer({"bootstrap.servers": address})
     for i in range(first, end):
-        producer.produce("lines", f"n{i}", partition=0)
+        producer.produce("lines", f"n{i}".ljust(size, "."), partition=0)
     assert producer.flush(10) == 0
 
 
@@ -327,6 +327,46 @@ def test_members_with_logs_of_their_own_divide_the_messages_and_a_restored_log_c
     shutil.rmtree(one)
     shutil.copytree(tmp_path / "backup", one)
     assert asyncio.run(_until_stored(one, member(), 40))[20:] == [f"n{i}" for i in range(20, 40)]
+
+
+async def _resumed(address: str, at: int, last: str) -> tuple[list[str], set[str], Mapping[str, int]]:
+    """What a source that has read partition 0 up to an offset reads from there on: values up to `last`, streams, counts."""
+    from headwater.sources.kafka import KafkaSource
+
+    found = KafkaSource(address, "lines", "in", group=None, environment={})
+    batches = found.batches({"log": "x", "topics": {"lines": {"id": "-old", "next": {"0": at, "1": 0, "2": 0, "3": 0}}}})
+    values: list[str] = []
+    streams: set[str] = set()
+    async with asyncio.timeout(30):
+        while last not in values:
+            batch = await anext(batches)
+            values += [draft.value.rstrip(".") for draft in batch.drafts]
+            streams |= {batch.stream} if batch.drafts else set()
+    await batches.aclose()  # type: ignore[attr-defined]
+    return values, streams, found.condition.counts
+
+
+def test_a_partition_that_ends_before_what_was_read_of_it_is_read_again_under_another_name(
+    mock: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from headwater.sources import kafka_reader
+
+    monkeypatch.setattr(kafka_reader, "_CALL_S", 0.3)
+    _send(mock, 0, 5)
+    values, streams, counts = asyncio.run(_resumed(mock, 1000, "n4"))
+    assert (values, streams, counts) == ([f"n{i}" for i in range(5)], {"kafka:lines/0#-old~1"}, {"cuts": 1})
+
+
+def test_messages_that_expired_unread_are_told(mock: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    from headwater.sources import kafka_reader
+
+    monkeypatch.setattr(kafka_reader, "_CALL_S", 0.3)
+    for i in range(16):  # the mock cluster keeps 5 MB of a partition
+        _send(mock, i, i + 1, size=500_000)
+    values, streams, counts = asyncio.run(_resumed(mock, 2, "n15"))
+    assert values == [f"n{i}" for i in range(16 - len(values), 16)]
+    assert len(values) < 14
+    assert (streams, counts) == ({"kafka:lines/0#-old"}, {"gaps": 1})
 
 
 def _offsets(engine: Engine) -> list[tuple[int, int]]:

@@ -133,6 +133,14 @@ def test_credentials_come_from_the_environment(tmp_path: Path) -> None:
     assert NatsSource("h", "s", "in", token="t", environment={}).login() == {"token": "t"}
 
 
+def test_a_delivery_s_numbers_are_read_with_and_without_a_domain() -> None:
+    from headwater.sources.nats import _told
+
+    wanted = (1, 5, 7, 1_700_000_000_000, 3)
+    assert _told("$JS.ACK.stream.durable.1.5.7.1700000000000999999.3") == wanted
+    assert _told("$JS.ACK.hub.AbC.stream.durable.1.5.7.1700000000000999999.3.r4nd0m") == wanted
+
+
 # ---------------------------------------------------------------------- once each
 
 

@@ -93,6 +93,8 @@ class KafkaSource:
         label: str | None = None,
         environment: Mapping[str, str] = os.environ,
     ) -> None:
+        if batch_records < 1 or session_timeout_s <= 0 or look_s <= 0:
+            raise ConfigError("batch_records must be at least 1, session_timeout_s and look_s more than 0")
         self.topic = topic
         self.topics = (topics,) if isinstance(topics, str) else tuple(topics)
         self.group, self.from_start, self.batch_records = group, from_start, batch_records

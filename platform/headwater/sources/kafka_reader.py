@@ -226,7 +226,7 @@ class Reader:
 
     def _on_revoke(self, consumer: ck.Consumer, partitions: list[ck.TopicPartition]) -> None:
         self._committed_at = _LONG_AGO
-        self._commit(consumer)
+        self._commit(consumer, wait=not self._trouble)  # the next member begins behind it
         self._on_lost(consumer, partitions)
 
     def _on_lost(self, consumer: ck.Consumer, partitions: list[ck.TopicPartition]) -> None:
@@ -326,7 +326,8 @@ class Reader:
             self._trouble = False
             self._source.note("joining the group")
         if not wanted and self._source.group is None:
-            self._first, self._moved = False, True
+            self._moved = self._moved or self._first  # what comes from now on is to be read from its start
+            self._first = False
             self._source.note("waiting for the topic")
 
     # ---------------------------------------------------------------------------------------------- asking the broker
@@ -379,8 +380,8 @@ class Reader:
                 lag[f"{name}/{p}"] = max(0, ends[1] - at)
         self._source.lag = lag
 
-    def _commit(self, consumer: ck.Consumer) -> None:
-        """Tell the group, which is for others to see; a failure costs nothing."""
+    def _commit(self, consumer: ck.Consumer, *, wait: bool = False) -> None:
+        """Tell the group, which is for others to see; a failure costs nothing here."""
         import confluent_kafka as ck
 
         if not self._to_commit or self._source.group is None or time.monotonic() - self._committed_at < _COMMIT_S:
@@ -392,7 +393,10 @@ class Reader:
         ]
         self._to_commit = {}
         try:
-            consumer.commit(offsets=told, asynchronous=True)
+            if wait:
+                consumer.commit(offsets=told, asynchronous=False)
+            else:
+                consumer.commit(offsets=told, asynchronous=True)
         except ck.KafkaException as error:
             logger.info("the group was not told where reading stands: %s", _said(error))
 
@@ -447,7 +451,9 @@ class _Heard(logging.LoggerAdapter[logging.Logger]):
 
 
 def _is_named(name: str, pattern: str) -> bool:
-    return re.match(pattern, name) is not None if pattern.startswith("^") else name == pattern
+    if not pattern.startswith("^"):
+        return name == pattern
+    return re.match(pattern, name) is not None and (not name.startswith("__") or pattern.startswith("^__"))
 
 
 def _said(error: ck.KafkaException) -> str:

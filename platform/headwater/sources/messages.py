@@ -3,7 +3,7 @@
 value: UTF-8 text as it is; what is not UTF-8 keeps its bytes beside the text (bad ones become U+FFFD there). With `form`
 auto a JSON object is taken apart by the rules of `fields`, anything else is text; with json anything else is a fault; with
 text nothing is taken apart. The five bytes that schema registries put before JSON (0 and the schema's number) are cut off.
-key: the message's own, as text or in hexadecimal where it is no text; without one the object's.
+key: the field named for it; else the message's own, as text or in hexadecimal where it is no text; else the object's.
 time: one that the object states, else the message's; with `time="value"` the message's is not used: what the text states
 counts, else the time of the append.
 headers: attributes `header.NAME`; of repeated ones the last counts.
@@ -94,7 +94,7 @@ class Reading:
         stated = _taken(tree, self.time_field)
         partition = tree.pop("partition", None)  # it says nothing about where the record is to lie here
         draft = object_draft(tree, text, message.position)
-        if message.key is not None and key is None and draft.key is not None:
+        if message.key and key is None and draft.key is not None:
             name = next(name for name in KEY_FIELDS if str(tree.get(name)) == draft.key)
             draft = draft._replace(attributes={name: scalar(tree[name]), **draft.attributes})
         if value is not None:
@@ -110,7 +110,7 @@ class Reading:
     def _complete(self, draft: Draft, message: Message) -> Draft:
         """The draft with what the message says beside its value."""
         key, time_ms = draft.key, draft.time_ms
-        if message.key is not None and self.key_field is None:
+        if message.key and (self.key_field is None or key is None):
             key = key_text(message.key)
         if time_ms is None and self.time == "message":
             time_ms = message.time_ms

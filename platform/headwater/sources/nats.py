@@ -41,6 +41,7 @@ _WAIT_S = 1.0  # for messages, in one request
 _PAUSES_S = (0.2, 0.5, 1.0, 2.0, 5.0)  # between tries; the last for all further ones
 _LOOK_AFTER = 5  # requests without a message, behind which the stream is looked at
 _ACK_WAIT_S = 60.0
+_NO_STREAM = 10059  # JetStream's error code
 _BATCH_BYTES = 8 << 20
 
 
@@ -98,6 +99,8 @@ class NatsSource:
         for what, name in (("stream", stream), ("durable", durable)):
             if not name or any(c in ". *>/\\" or c.isspace() for c in name):
                 raise ConfigError(f"{name!r} cannot be the name of a {what}: no dots, spaces, wildcards or slashes")
+        if batch_records < 1:
+            raise ConfigError("batch_records must be at least 1")
         self.stream, self.topic, self.durable = stream, topic, durable
         self.subjects = (subjects,) if isinstance(subjects, str) else tuple(subjects)
         self.from_start, self.batch_records, self.key, self.coordinates = from_start, batch_records, key, coordinates
@@ -228,8 +231,10 @@ class _Reader:
         from nats.js.errors import NotFoundError
 
         self._settled = False
-        if isinstance(error, NotFoundError):
+        if isinstance(error, NotFoundError) and error.err_code == _NO_STREAM:
             self._source.note("waiting for the stream", f"there is no stream {self._source.stream!r}")
+        elif isinstance(error, NotFoundError):
+            self._source.note("making the consumer anew", str(error))
         else:
             self._source.note("unreachable", str(error) or type(error).__name__)
         await asyncio.sleep(_PAUSES_S[min(self._tries, len(_PAUSES_S) - 1)])
@@ -351,7 +356,7 @@ class _Reader:
         if not taken:
             return None, ()
         self._idle = 0
-        self._request = max(2, min(source.batch_records, _BATCH_BYTES * len(taken) // max(size, 1)))
+        self._request = max(1, min(source.batch_records, _BATCH_BYTES * len(taken) // max(size, 1)))
         self._place = replace(place, last=last)
         source.lag = {source.stream: pending}
         if source.condition.state != "following":
