@@ -29,7 +29,7 @@ check: lint ## what CI runs
 	$(BIN)/python -m pytest --cov=headwater --cov=headwater_mcp --cov-report=term:skip-covered --cov-fail-under=85
 
 bench: .venv/ready ## every benchmark, small; DATA=PATH adds the quality ones
-	for b in ingest search startup index; do $(BIN)/python benchmarks/bench_$$b.py --small || exit 1; done
+	for b in ingest search startup sources index; do $(BIN)/python benchmarks/bench_$$b.py --small || exit 1; done
 	$(if $(DATA),$(BIN)/python benchmarks/bench_quality.py --data $(DATA) && $(BIN)/python benchmarks/bench_templates.py --data $(DATA))
 
 lock: ## resolve requirements.lock anew (needs uv)

@@ -36,8 +36,8 @@ TOPICS = ("otlp", "syslog")
 
 
 @contextmanager
-def daemon(directory: Path) -> Iterator[tuple[headwater.Headwater, str, int]]:
-    """A daemon that listens for syslog too: its verbs, its URL, the port of syslog."""
+def daemon(directory: Path) -> Iterator[tuple[headwater.Headwater, launch.Runtime, int]]:
+    """A daemon that listens for syslog too: its verbs, where it is, the port of syslog."""
     config = directory / "headwater.toml"
     config.write_text('[[sources]]\ntype = "syslog"\nport = 0\n[[sources]]\ntype = "otlp"\n', "utf-8")
     data = directory / "data"
@@ -53,7 +53,7 @@ def daemon(directory: Path) -> Iterator[tuple[headwater.Headwater, str, int]]:
             for topic in TOPICS:
                 hw.create_topic(topic, passages="template")
             hw.embed(["the model is loaded before the clock starts"])
-            yield hw, runtime.url, _port(hw)
+            yield hw, runtime, _port(hw)
     finally:
         process.send_signal(signal.SIGTERM)
         process.wait(30)
@@ -131,15 +131,25 @@ def send_syslog(port: int, messages: Sequence[bytes], counted: bool) -> None:
             sender.sendall(b"".join(b"%d %b" % (len(m), m) if counted else m + b"\n" for m in piece))
 
 
-def floor(lines: Sequence[str]) -> float:
-    """Lines a second of an engine in this process."""
+def processor_s(pid: int) -> float:
+    """Processor time of a process so far; 0 where /proc does not tell."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text("ascii").rpartition(")")[2].split()
+    except OSError:
+        return 0.0
+    return (int(fields[11]) + int(fields[12])) / float(os.sysconf("SC_CLK_TCK"))
+
+
+def floor(lines: Sequence[str]) -> tuple[float, float]:
+    """Lines a second of an engine in this process, and the processor time of each in us."""
     with tempfile.TemporaryDirectory() as directory, headwater.open(directory, embedding={"cache_enabled": False}) as hw:
         hw.create_topic("floor", passages="template")
         hw.embed(["the model is loaded before the clock starts"])
-        started = time.perf_counter()
+        started, used = time.perf_counter(), time.process_time()
         for at in range(0, len(lines), BATCH):
             hw.append("floor", lines[at : at + BATCH])
-        return len(lines) / searchable(hw, "floor", 0, lines, started)
+        took = searchable(hw, "floor", 0, lines, started)
+        return len(lines) / took, (time.process_time() - used) / len(lines) * 1e6
 
 
 def measure(args: Namespace, metrics: dict[str, Any]) -> None:
@@ -155,17 +165,19 @@ def measure(args: Namespace, metrics: dict[str, Any]) -> None:
     runs["syslog_counted"] = lambda hw, url, port: send_syslog(port, messages, True)
     runs["syslog_lines"] = lambda hw, url, port: send_syslog(port, messages, False)
     rates: dict[str, list[float]] = {}
+    costs: dict[str, list[float]] = {}
     for _ in range(args.repeat):
         for name, send in runs.items():
             with (
                 tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as directory,
-                daemon(Path(directory)) as (hw, url, port),
+                daemon(Path(directory)) as (hw, at, port),
             ):
-                topic, started = name.partition("_")[0], time.perf_counter()
-                send(hw, url, port)
+                topic, used, started = name.partition("_")[0], processor_s(at.pid), time.perf_counter()
+                send(hw, at.url, port)
                 sent = time.perf_counter() - started
                 took = searchable(hw, topic, 0, lines, started)
                 rates.setdefault(name, []).append(len(lines) / took)
+                costs.setdefault(name, []).append((processor_s(at.pid) - used) / len(lines) * 1e6)
                 say(f"  {name}: sent in {sent:.2f} s, searchable in {took:.2f} s, {len(lines) / took:,.0f}/s")
     floors.append(floor(lines))
     medians = {name: statistics.median(found) for name, found in rates.items()}
@@ -173,9 +185,13 @@ def measure(args: Namespace, metrics: dict[str, Any]) -> None:
     metrics["otlp_json_records_per_s"] = round(medians["otlp_json"])
     metrics["syslog_lines_per_s"] = round(medians["syslog_lines"])
     metrics["syslog_counted_lines_per_s"] = round(medians["syslog_counted"])
-    metrics["append_lines_per_s"] = round(statistics.mean(floors))
-    metrics["otlp_over_append"] = round(medians["otlp_protobuf"] / statistics.mean(floors), 2)
-    metrics["syslog_over_append"] = round(medians["syslog_lines"] / statistics.mean(floors), 2)
+    own = statistics.mean(rate for rate, _ in floors)
+    metrics["append_lines_per_s"] = round(own)
+    metrics["otlp_over_append"] = round(medians["otlp_protobuf"] / own, 2)
+    metrics["syslog_over_append"] = round(medians["syslog_lines"] / own, 2)
+    metrics["append_processor_us_per_record"] = round(statistics.mean(cost for _, cost in floors), 1)
+    metrics["otlp_processor_us_per_record"] = round(statistics.median(costs["otlp_protobuf"]), 1)
+    metrics["syslog_processor_us_per_record"] = round(statistics.median(costs["syslog_lines"]), 1)
     metrics["corpus"] = {"lines": len(lines), "bytes": sum(map(len, lines)), "batch": BATCH, "senders": SENDERS}
 
 
