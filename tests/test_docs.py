@@ -271,7 +271,8 @@ def test_the_readme_names_the_tools_that_read() -> None:
 def test_every_metric_is_documented_with_its_type_and_labels_and_no_other_is() -> None:
     now = datetime(2026, 1, 1, tzinfo=UTC)
     topic = Topic("logs", 1, {}, 1, 1, 1.0, 1, 0.0, now, now, Watermark(1, 1, 1), 0)
-    status = Status("0", True, "", None, 1, 1.0, None, (topic,), (SourceInfo("a", "file", "logs", "following", 1, 1, counts={"dropped": 1}),), ())
+    source = SourceInfo("a", "file", "logs", "following", 1, 1, counts={"dropped": 1})
+    status = Status("0", True, "", None, 1, 1.0, None, (topic,), (source,), ())
     served = {}
     info = IndexInfo(
         "logs", "m", 3, "cosine", "exact", {}, 1, 1, 1, (), "ready", progress=Progress("embedding", 1, 2, 0.5, 2.0)

@@ -313,7 +313,7 @@ def source_settings(entry: Mapping[str, Any], environment: Mapping[str, str], *,
     if not isinstance(entry, Mapping):
         raise ConfigError(f"{where}: each must be a table, [[sources]], not {entry!r}")
     kind = entry.get("type", "path")
-    if kind not in KINDS:
+    if not isinstance(kind, str) or kind not in KINDS:
         raise ConfigError(f"{where}: type must be one of {', '.join(KINDS)}, not {kind!r}")
     of = KINDS[kind]
     hints = typing.get_type_hints(of)

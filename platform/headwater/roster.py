@@ -141,7 +141,7 @@ class Roster:
         self.look()
         return self.infos()
 
-    async def add(self, **settings: Any) -> list[SourceInfo]:
+    async def add(self, /, **settings: Any) -> list[SourceInfo]:
         given = {name: value for name, value in settings.items() if value is not None}
         self._check_references(given)
         source = source_settings(given, self._environment, where="source")

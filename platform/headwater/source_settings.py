@@ -145,15 +145,23 @@ def check(source: AnySource) -> None:
     if source.topic is not None and not TOPIC_NAME.fullmatch(source.topic.replace("{service}", "s")):
         raise ConfigError(f"{source.topic!r} is not a topic's name: letters, digits, dots and dashes, at most 100")
     port = getattr(source, "port", None)
-    if port is not None and not 0 <= port <= 65_535:
-        raise ConfigError(f"port must be between 0 and 65535, not {port}")
-    if isinstance(source, SyslogSettings) and (source.queue < 1 or source.max_message_bytes < 480):
-        raise ConfigError("queue must be at least 1 and max_message_bytes at least 480")
+    if port is not None:
+        _within("port", port, 0, 65_535)
+    if isinstance(source, SourceSettings) and ("\0" in source.path or not source.path.isprintable()):
+        raise ConfigError("the path has characters that no path should have")
+    if isinstance(source, SyslogSettings):
+        _within("queue", source.queue, 1, 10_000_000)
+        _within("max_message_bytes", source.max_message_bytes, 480, 16 << 20)
     if isinstance(source, KafkaSettings) and not source.topics:
         raise ConfigError(f"kafka source {source.name!r} needs topics, the Kafka topics to read")
     if isinstance(source, KafkaSettings) and (wrong := [p for p in source.properties if "=" not in p]):
         raise ConfigError(f"properties are NAME=VALUE, not {wrong[0]!r}")
     if isinstance(source, NatsSettings) and not source.stream:
         raise ConfigError(f"nats source {source.name!r} needs stream, the JetStream stream to read")
-    if isinstance(source, OtlpSettings) and source.max_topics < 1:
-        raise ConfigError("max_topics must be at least 1")
+    if isinstance(source, OtlpSettings):
+        _within("max_topics", source.max_topics, 1, 10_000)
+
+
+def _within(name: str, value: int, least: int, most: int) -> None:
+    if not least <= value <= most:
+        raise ConfigError(f"{name} must be between {least} and {most}, not {value}")
