@@ -31,9 +31,7 @@ _ABOUT = """Streams that can be searched by meaning, questioned with checked cit
 Errors are problem details (RFC 9457). Times are ISO 8601 UTC; a record's address is `topic/partition/offset`."""
 
 
-def routes(
-    verbs: Verbs, *, closing: asyncio.Event | None = None, version: str = "", doors: Doors | None = None
-) -> FastAPI:
+def routes(verbs: Verbs, *, closing: asyncio.Event | None = None, version: str = "", doors: Doors | None = None) -> FastAPI:
     """The routes alone, unguarded: mount what else is served beside them, then put a Guard around. `closing` ends streams;
     `doors` take what is pushed to sources."""
     app = FastAPI(title="Headwater", version=version or "0", description=_ABOUT, separate_input_output_schemas=False)
