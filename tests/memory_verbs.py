@@ -14,6 +14,7 @@ from headwater.query import as_filters, parse, parse_time
 from headwater.records import (
     Answer,
     Appended,
+    Bucket,
     Citation,
     Coverage,
     Draft,
@@ -27,12 +28,14 @@ from headwater.records import (
     SearchReply,
     SourceInfo,
     Status,
+    Timeline,
     Topic,
     Watermark,
     from_ms,
     parse_address,
     to_ms,
 )
+from headwater.watch_records import Watch, WatchHit, Woken
 
 NOW = datetime(2026, 11, 21, 16, 0, tzinfo=UTC)
 
@@ -46,6 +49,7 @@ class MemoryVerbs:
         self.by_topic: dict[str, list[Record]] = {}
         self.notes, self.sources, self.problems = notes, sources, problems
         self._passages: dict[str, int] = {}
+        self.made: list[Watch] = []
 
     async def append(
         self,
@@ -142,6 +146,46 @@ class MemoryVerbs:
         more = str(start + limit) if start + limit < len(found) else None
         coverage = self._coverage([topic], len(self._records(topic)), len(found) - start - len(page), more)
         return PatternsReply(tuple(page), coverage)
+
+    async def timeline(
+        self, q: str = "", *, topics: Sequence[str] | None = None, since: Any = None, until: Any = None, buckets: int = 60
+    ) -> Timeline:
+        found = (await self.search(q, topics=topics, since=since, until=until, top_k=10_000)).hits
+        times = sorted(to_ms(hit.timestamp) for hit in found)
+        names = list(topics if topics is not None else sorted(self.by_topic))
+        if not times:
+            return Timeline((), 60.0, self._coverage(names, 0, 0, None))
+        width = max((times[-1] - times[0]) // buckets + 1, 1000)
+        counts = [sum((t - times[0]) // width == n for t in times) for n in range((times[-1] - times[0]) // width + 1)]
+        bars = tuple(Bucket(from_ms(times[0] + n * width), count, {}) for n, count in enumerate(counts))
+        return Timeline(bars, width / 1000, self._coverage(names, len(times), 0, None))
+
+    async def add_watch(self, q: str = "", *, like: str | None = None, **scope: Any) -> Watch:
+        if like is not None:
+            await self.read(like)
+        id, scope = len(self.made) + 1, {"more_than": None, "topics": None, "owner": None, **scope}
+        watch = Watch(
+            id, f"w{id}", q, scope["topics"], "hybrid", 0.35, like, scope["more_than"], None, NOW, NOW, scope["owner"],
+            "watching", None, 0, None, 0, "0",
+        )  # fmt: skip
+        self.made.append(watch)
+        return watch
+
+    async def watches(self) -> list[Watch]:
+        return self.made
+
+    async def wait(self, id: int | str, *, cursor: str | None = None, timeout: float | None = 25, limit: int = 100) -> Woken:
+        """Every record that shares a word with the watch has fired it; nobody is waited for."""
+        watch = next((w for w in self.made if str(id) in (str(w.id), w.name)), None)
+        if watch is None:
+            raise NotFoundError(f"no watch {str(id)[:40]!r}; `headwater watch list` shows them")
+        found = (await self.search(watch.q, topics=watch.topics, top_k=10_000)).hits
+        records = [(await self.read(hit.address)).record for hit in found]
+        at = int(cursor or 0)
+        hits = [
+            WatchHit(f"{watch.id}-{n + 1}", watch.name, r.address, r, "words", 1.0, None, NOW) for n, r in enumerate(records)
+        ][at : at + limit]
+        return Woken(watch.name, tuple(hits), str(at + len(hits)), not hits, 0, at + len(hits) < len(records))
 
     async def ask(
         self, question: str, *, topics: Sequence[str] | None = None, since: Any = None, until: Any = None, top_k: int = 12

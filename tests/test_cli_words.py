@@ -59,7 +59,7 @@ def test_an_option_that_is_not_there_is_wrong_usage_that_names_the_nearest() -> 
     assert "--top-k" in result.stderr
 
 
-@pytest.mark.parametrize("name", ["chat", "watch", "anomaly", "enrich", "tui", "backup", "restore"])
+@pytest.mark.parametrize("name", ["chat", "anomaly", "enrich", "tui", "backup", "restore"])
 def test_a_command_of_a_later_version_says_so(name: str) -> None:
     result = CliRunner().invoke(app, [name, "something", "--option"])
     assert result.exit_code == 2

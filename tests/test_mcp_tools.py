@@ -35,11 +35,11 @@ from headwater_mcp.connect import connecting
 from memory_verbs import MemoryVerbs
 
 START = datetime(2026, 11, 21, 12, 55, tzinfo=UTC)
-READING = ["topics", "search", "read", "similar", "patterns", "ask", "status"]
+READING = ["topics", "search", "read", "similar", "patterns", "timeline", "ask", "watch", "wait", "status"]
 ARGUMENTS: dict[str, dict[str, Any]] = {
     "topics": {}, "search": {"q": "duplicate charge"}, "read": {"address": "logs/0/1", "context": 3},
     "similar": {"topic": "logs", "offset": 3}, "patterns": {"topic": "logs"}, "ask": {"question": "who was charged twice?"},
-    "status": {},
+    "timeline": {"q": "duplicate charge"}, "watch": {"q": "duplicate charge"}, "wait": {"id": "w1"}, "status": {},
 }  # fmt: skip
 
 INJECTIONS = (
@@ -72,6 +72,7 @@ async def _filled(lines: int = 400) -> MemoryVerbs:
         by_topic.setdefault(topic, []).append(draft)
     for topic, drafts in by_topic.items():
         await verbs.append(topic, drafts)
+    await verbs.add_watch("duplicate charge")
     return verbs
 
 
@@ -116,7 +117,7 @@ def test_all_tools_are_read_only_and_answer_in_both_protocol_revisions(verbs: Me
     async def body(client: Client) -> None:
         tools = (await client.list_tools()).tools
         assert [tool.name for tool in tools] == READING
-        assert all(tool.annotations and tool.annotations.read_only_hint for tool in tools)
+        assert all(tool.annotations and tool.annotations.read_only_hint == (tool.name != "watch") for tool in tools)
         for name, arguments in ARGUMENTS.items():
             assert await _call(client, name, **arguments)
 
@@ -131,6 +132,28 @@ def test_the_list_of_tools_costs_less_than_3000_tokens_and_describes_every_one(v
         for tool in tools:
             assert len(tool.description or "") > 80
             assert {"max_tokens", "response_format", "cursor"} <= set(tool.input_schema["properties"])
+
+    _with(verbs, body)
+
+
+def test_a_watch_is_made_waited_for_and_its_hits_come_in_pages(verbs: MemoryVerbs) -> None:
+    async def body(client: Client) -> None:
+        made = await _call(client, "watch", q="payments", within="10m", more_than=3)
+        id = re.search(r"id=(\d+)", made)
+        assert id is not None
+        cursor, seen = "0", 0
+        for _ in range(3):
+            text = await _call(client, "wait", id=int(id[1]), cursor=cursor, max_tokens=600)
+            following = re.search(r"next_cursor=(\d+)", text)
+            assert following is not None
+            assert int(following[1]) > int(cursor)
+            assert text.count(" words ") == int(following[1]) - int(cursor)  # a cursor behind what is shown, and nothing else
+            cursor, seen = following[1], seen + 1
+        assert "nothing yet" in await _call(client, "wait", id=id[1], cursor="100000", timeout=0)
+        listed = await _call(client, "watch")
+        assert f"\n{id[1]} watching" in listed
+        assert "payments" not in listed.replace("<data", "\n<data").split("\n")[0]
+        assert "no watch" in await _refused(client, "wait", id="nothing")
 
     _with(verbs, body)
 
@@ -326,7 +349,7 @@ def test_nothing_is_connected_before_the_first_call_and_a_lost_daemon_is_found_a
         return made[-1]
 
     async def body(client: Client) -> None:
-        assert len((await client.list_tools()).tools) == 7
+        assert len((await client.list_tools()).tools) == len(READING)
         assert made == []
         assert "No topics yet" in await _call(client, "topics")
         assert len(made) == 2
@@ -388,5 +411,5 @@ def test_over_stdio_only_the_protocol_is_on_stdout_and_the_server_ends_with_its_
         assert server.wait(20) == 0
         assert server.stdout.read() == ""
         assert "not protocol" in server.stderr.read()
-    assert len(replies[2]["tools"]) == 7
+    assert len(replies[2]["tools"]) == len(READING)
     assert "No topics yet" in replies[3]["content"][0]["text"]

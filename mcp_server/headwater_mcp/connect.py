@@ -12,7 +12,10 @@ from typing import Any, cast
 from headwater.errors import UnreachableError
 from headwater.verbs import Verbs
 
-_NOT_REPEATED = ("append",)  # an append may have been stored although its answer was lost
+_NOT_REPEATED = (
+    "append",
+    "add_watch",
+)  # an append may have been stored although its answer was lost
 
 
 class _Connecting:

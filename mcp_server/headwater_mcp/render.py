@@ -90,8 +90,8 @@ def search(reply: SearchReply, page: Page, title: str) -> str:
     groups = _collapsed(reply.hits)[page.skip :]
     items = [Item(partial(_hit_block, fence, page, page.skip + i + 1, group), page.shown) for i, group in enumerate(groups)]
     total = page.skip + len(groups)
-    head = f"{title}: {_count(total, 'distinct result')}" + (f" of {len(reply.hits)} hits" if len(reply.hits) > total else "")
-    return _reply(fence, head, items, page, total, reply.coverage, "Nothing matched. Try fewer or other words, a wider since, "
+    head = f"{title}: {counted(total, 'distinct result')}" + (f" of {len(reply.hits)} hits" if len(reply.hits) > total else "")
+    return framed(fence, head, items, page, total, reply.coverage, "Nothing matched. Try fewer or other words, a wider since, "
                   "mode=semantic, or `topics` to see what there is." if not reply.hits else "")  # fmt: skip
 
 
@@ -102,17 +102,17 @@ def patterns(reply: PatternsReply, page: Page, title: str) -> str:
     items = [
         Item(partial(_pattern_block, fence, page, page.skip + i + 1, pattern), page.shown) for i, pattern in enumerate(entries)
     ]
-    head = f"{title}: {_count(len(reply.patterns), 'pattern')}"
+    head = f"{title}: {counted(len(reply.patterns), 'pattern')}"
     hint = "" if reply.patterns else "No pattern in this window. Widen since, or leave new_since out to see all."
-    return _reply(fence, head, items, page, len(reply.patterns), reply.coverage, hint)
+    return framed(fence, head, items, page, len(reply.patterns), reply.coverage, hint)
 
 
 def read(view: RecordView, page: Page, start: int) -> str:
     """The record itself first, from character `start` on, then its neighbours from near to far, shown in order."""
     fence, record = Fence(), view.record
-    about = _header(record.address, record.timestamp, record.attributes)
-    facts = _facts(record) + (f"\nappended {_time(record.appended)}, seq {record.seq}" if page.detailed else "")
-    head = f"{about}\n{fence.legend}" + (f"\n{fence(clip(_flat(facts), page.max_tokens // 4))}" if facts else "")
+    about = headline(record.address, record.timestamp, record.attributes)
+    facts = _facts(record) + (f"\nappended {instant(record.appended)}, seq {record.seq}" if page.detailed else "")
+    head = f"{about}\n{fence.legend}" + (f"\n{fence(clip(one_line(facts), page.max_tokens // 4))}" if facts else "")
     near = _by_distance(view)
     room = page.max_tokens - tokens(head) - 80
     rest = record.value[start:]
@@ -128,7 +128,7 @@ def topics(found: Sequence[Topic], page: Page) -> str:
     entries = found[page.skip :]
     items = [Item(partial(_topic_block, topic, page), 0) for topic in entries]
     hint = "" if found else "No topics yet: nothing has been stored."
-    return _reply(None, _count(len(found), "topic"), items, page, len(found), None, hint)
+    return framed(None, counted(len(found), "topic"), items, page, len(found), None, hint)
 
 
 def ask(answer: Answer, page: Page) -> str:
@@ -144,13 +144,13 @@ def ask(answer: Answer, page: Page) -> str:
     elif answer.text or answer.citations:
         parts += [fence.legend, fence(body) + (f"\n… ({left} more characters; raise max_tokens)" if left > 0 else "")]
     if answer.unsupported:
-        parts.append(f"{_count(len(answer.unsupported), 'sentence')} of it without a verified citation")
+        parts.append(f"{counted(len(answer.unsupported), 'sentence')} of it without a verified citation")
     said = "" if page.detailed else answer.text[: len(answer.text) - left]
     entries = answer.citations[page.skip :]
     items = [Item(partial(_citation_block, fence, citation, said), _QUOTE) for citation in entries]
     hint = "Try `search` with other words or a wider since." if answer.abstained else ""
     whole = replace(answer.coverage, next_cursor=None)  # asking has no pages; only its citations may go on
-    return _reply(None, "\n".join(parts), items, page, len(answer.citations), whole, hint)
+    return framed(None, "\n".join(parts), items, page, len(answer.citations), whole, hint)
 
 
 def status(now: Status, page: Page) -> str:
@@ -159,12 +159,12 @@ def status(now: Status, page: Page) -> str:
     lag = sum(max(0, t.watermark.stored - min(t.watermark.keyword, t.watermark.semantic)) for t in now.topics)
     head = (
         f"headwater {now.version}: {'ready' if now.ready else 'starting'}, up {now.uptime_s:.0f} s, embedding model "
-        f"{visible(now.model or 'none', newlines='mark')[:60]}, {_count(len(now.topics), 'topic')}, "
+        f"{visible(now.model or 'none', newlines='mark')[:60]}, {counted(len(now.topics), 'topic')}, "
         f"{sum(t.records for t in now.topics)} records, {lag} not yet fully searchable, "
-        f"{_count(len(now.problems), 'problem')}"
+        f"{counted(len(now.problems), 'problem')}"
     )
     entries = [*(_text_item(fence, "problem: ", text) for text in now.problems), *(_source_item(fence, s) for s in now.sources)]
-    return _reply(fence, head, entries[page.skip :], page, len(entries), None, "")
+    return framed(fence, head, entries[page.skip :], page, len(entries), None, "")
 
 
 def appended(reply: Appended) -> str:
@@ -175,7 +175,7 @@ def appended(reply: Appended) -> str:
     return f"{reply.wait}: {', '.join(places)}{more}{note}"
 
 
-def _reply(
+def framed(
     fence: Fence | None, head: str, items: Sequence[Item], page: Page, total: int, coverage: Coverage | None, hint: str
 ) -> str:
     """The frame of every reply: what it is, the legend of its fences, the entries, what was left out, coverage."""
@@ -190,7 +190,7 @@ def _reply(
             lines.append(_coverage(coverage, detail))
         cursor = page.next_cursor(shown, total, coverage.next_cursor if coverage else None)
         if cursor and (shown or left <= 0):  # a cursor to the same place would be followed for ever
-            lines.append(f"next_cursor={_flat(cursor)}")
+            lines.append(f"next_cursor={one_line(cursor)}")
         return "\n".join(lines)
 
     for detail in (2, 1, 0):
@@ -202,46 +202,46 @@ def _reply(
 def _hit_block(fence: Fence, page: Page, n: int, group: Sequence[Hit], limit: int) -> str:
     hit = group[0]
     count = sum({other.passage.id: other.passage.count for other in group}.values())
-    head = f"[{n}] {_header(hit.address, hit.timestamp, hit.attributes)} {hit.score:.2f}{_times(count)}"
+    head = f"[{n}] {headline(hit.address, hit.timestamp, hit.attributes)} {hit.score:.2f}{_times(count)}"
     if len(group) > 1:
         also = " ".join(other.address for other in group[1:4])
         head += f" like {also}" + (f" +{len(group) - 4}" if len(group) > 4 else "")
     if page.detailed:
         scores = " ".join(f"{name}={value:.2f}" for name, value in list(hit.scores.items())[:4])
         seen = hit.passage
-        head += f" first={_time(seen.first_seen)} last={_time(seen.last_seen)} total=x{seen.count_total} {scores}"
+        head += f" first={instant(seen.first_seen)} last={instant(seen.last_seen)} total=x{seen.count_total} {scores}"
     start, end = (hit.span.start, hit.span.end) if hit.span else (0, len(hit.value))
     facts = _facts(hit) if page.detailed else (f"key={hit.key}" if hit.key else "")
-    return f"{head} {_text(fence, hit.value[start:end], limit, page, hit.address, len(hit.value), facts)}"
+    return f"{head} {fenced(fence, hit.value[start:end], limit, page, hit.address, len(hit.value), facts)}"
 
 
 def _pattern_block(fence: Fence, page: Page, n: int, pattern: Pattern, limit: int) -> str:
     passage = pattern.passage
     head = (
         f"[{n}] x{pattern.count}{' NEW' if pattern.new else ''} {_level(pattern.level)}"
-        f"{_time(passage.first_seen)}..{_time(passage.last_seen)} e.g. {pattern.example}"
+        f"{instant(passage.first_seen)}..{instant(passage.last_seen)} e.g. {pattern.example}"
     )
     if page.detailed:
         head += f" total=x{passage.count_total}"
-    return f"{head} {_text(fence, passage.text, limit, page, pattern.example, len(passage.text), '')}"
+    return f"{head} {fenced(fence, passage.text, limit, page, pattern.example, len(passage.text), '')}"
 
 
 def _citation_block(fence: Fence, citation: Citation, said: str, limit: int) -> str:
     """A citation; its quote is left out where the text shown above it `said` it already."""
-    when = f" {_time(citation.timestamp)}" if citation.timestamp else ""
+    when = f" {instant(citation.timestamp)}" if citation.timestamp else ""
     checked = "verified" if citation.verified else "NOT verified"
     head = f"[{citation.n}] {citation.address}{when} {checked}{'' if citation.supported else ', does not support'}"
     if citation.quote in said:
         return head
-    return f"{head} {_text(fence, citation.quote, limit, Page(), citation.address, len(citation.quote), '')}"
+    return f"{head} {fenced(fence, citation.quote, limit, Page(), citation.address, len(citation.quote), '')}"
 
 
-def _text(fence: Fence, text: str, limit: int, page: Page, address: str, whole: int, facts: str) -> str:
+def fenced(fence: Fence, text: str, limit: int, page: Page, address: str, whole: int, facts: str) -> str:
     """Fenced `facts` and `text` within `limit` tokens, and what of the record's `whole` characters is not shown."""
-    before = clip(_flat(facts) + " ", limit // 2) if facts else ""
+    before = clip(one_line(facts) + " ", limit // 2) if facts else ""
     room = max(0, limit - tokens(before))
     sample = text[: room * 8]
-    shown = visible(sample) if page.detailed else _flat(sample)
+    shown = visible(sample) if page.detailed else one_line(sample)
     kept = clip(shown, room + _SLACK)
     if len(kept) < len(shown) or len(sample) < len(text):
         kept = clip(shown, room)
@@ -270,7 +270,7 @@ def _neighbours(fence: Fence, lines: list[str], near: Sequence[tuple[Record, boo
     room = page.max_tokens - tokens("\n".join(lines)) - 40
     shown: dict[int, str] = {}
     for record, _ in near:
-        line = f"{_header(record.address, record.timestamp, record.attributes)} " + _text(
+        line = f"{headline(record.address, record.timestamp, record.attributes)} " + fenced(
             fence, record.value, _SHOWN["concise"], Page(), record.address, len(record.value), ""
         )
         if (cost := tokens(line) + 1) > room:
@@ -306,7 +306,7 @@ def _topic_block(topic: Topic, page: Page, _limit: int) -> str:
     mark = topic.watermark
     behind = [f"{mark.stored - at} not yet in {name}" for name, at in (("keyword", mark.keyword), ("semantic", mark.semantic))
               if at < mark.stored]  # fmt: skip
-    span = f" {_time(topic.first)}..{_time(topic.last)}" if topic.first and topic.last else ""
+    span = f" {instant(topic.first)}..{instant(topic.last)}" if topic.first and topic.last else ""
     line = f"{topic.name} {topic.records} records, {topic.passages} patterns{span}{''.join(', ' + b for b in behind)}"
     if page.detailed:
         kind = str(topic.config.get("passages", ""))
@@ -324,7 +324,7 @@ def _source_item(fence: Fence, source: SourceInfo) -> Item:
 
 
 def _text_item(fence: Fence, head: str, text: str) -> Item:
-    return Item(lambda limit: head + fence(clip(_flat(text), limit)), 80)
+    return Item(lambda limit: head + fence(clip(one_line(text), limit)), 80)
 
 
 def _coverage(coverage: Coverage, detail: int) -> str:
@@ -338,9 +338,9 @@ def _coverage(coverage: Coverage, detail: int) -> str:
         names = ", ".join(coverage.topics)
         parts.insert(0, kept if (kept := clip(names, 40)) == names else f"{kept}… ({len(coverage.topics)} topics)")
         if coverage.since or coverage.until:
-            since, until = (_time(when) if when else "" for when in (coverage.since, coverage.until))
+            since, until = (instant(when) if when else "" for when in (coverage.since, coverage.until))
             parts.append(f"{since or 'start'}..{until or 'now'}")
-    said = [clip(_flat(note), 60) for note in coverage.notes[: _NOTES if detail > 1 else 0]]
+    said = [clip(one_line(note), 60) for note in coverage.notes[: _NOTES if detail > 1 else 0]]
     if len(coverage.notes) > len(said):
         said.append(f"{len(coverage.notes) - len(said)} notes left out")
     return "coverage: " + "; ".join(part for part in [*parts, *said] if part)
@@ -351,8 +351,8 @@ def _facts(record: Hit | Record) -> str:
     return " ".join(f"{name}={value}" for name, value in [*pairs, *record.attributes.items()])
 
 
-def _header(address: str, when: datetime, attributes: Mapping[str, Any]) -> str:
-    return f"{address} {_time(when)} {_level(attributes.get('level'))}".rstrip()
+def headline(address: str, when: datetime, attributes: Mapping[str, Any]) -> str:
+    return f"{address} {instant(when)} {_level(attributes.get('level'))}".rstrip()
 
 
 def _level(level: Any) -> str:
@@ -361,7 +361,7 @@ def _level(level: Any) -> str:
     return f"{name} " if name in LEVELS else ""
 
 
-def _flat(text: str) -> str:
+def one_line(text: str) -> str:
     return visible(text, newlines="mark")
 
 
@@ -369,9 +369,9 @@ def _times(count: int) -> str:
     return f" x{count}" if count > 1 else ""
 
 
-def _count(n: int, noun: str) -> str:
+def counted(n: int, noun: str) -> str:
     return f"{n} {noun}{'' if n == 1 else 's'}"
 
 
-def _time(when: datetime) -> str:
+def instant(when: datetime) -> str:
     return f"{when:%Y-%m-%dT%H:%M:%S}Z"

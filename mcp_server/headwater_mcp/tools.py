@@ -6,6 +6,7 @@ Descriptions are written for models: when to use the tool, in what units, what t
 from __future__ import annotations
 
 import re
+import secrets
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from typing import Annotated, Any, Literal
@@ -17,11 +18,12 @@ from pydantic import BeforeValidator, Field
 from headwater.errors import UsageError
 from headwater.records import Mode, parse_address
 from headwater.verbs import Verbs
-from headwater_mcp import render
+from headwater_mcp import render, render_watch
 from headwater_mcp.render import Page
 
 MIN_TOKENS, MAX_TOKENS = 300, 100_000
-_UNSAID = ("title", "maxLength", "minLength", "maxItems", "minItems", "maximum")
+_UNSAID = ("title", "maxLength", "minLength", "maxItems", "minItems", "maximum", "minimum")
+_EVERYWHERE = ("response_format", "max_tokens")  # parameters of every tool: the server's instructions tell of them once
 _CURSOR = re.compile(r"(\d{1,12})~(.*)", re.DOTALL)
 
 
@@ -38,18 +40,16 @@ def _as_text(value: object) -> object:
 Q = Annotated[str, Field(max_length=4000, description='words, "phrase", -not, level:error, field:value, field:>=10')]
 Topics = Annotated[list[str] | None, BeforeValidator(_as_list), Field(description="only these; default all")]
 TopicName = Annotated[str, Field(max_length=100, description="a name from `topics`")]
-Since = Annotated[
-    str | None, BeforeValidator(_as_text), Field(max_length=100, description="age (2h, 7d) or UTC time, inclusive")
-]
+Since = Annotated[str | None, BeforeValidator(_as_text), Field(max_length=100, description="age (2h) or UTC time")]
 Until = Annotated[str | None, BeforeValidator(_as_text), Field(max_length=100, description="like since, exclusive")]
 TopK = Annotated[int, Field(ge=1, le=100, description="results wanted")]
-Cursor = Annotated[str | None, Field(max_length=2000, description="next_cursor of the last reply")]
-Format = Annotated[Literal["concise", "detailed"], Field(description="detailed adds attributes, scores, longer texts")]
-MaxTokens = Annotated[int, Field(ge=MIN_TOKENS, le=MAX_TOKENS, description="of the reply")]
+Cursor = Annotated[str | None, Field(max_length=2000)]
+Format = Literal["concise", "detailed"]
+MaxTokens = Annotated[int, Field(ge=MIN_TOKENS, le=MAX_TOKENS)]
 Limit = Annotated[int, Field(ge=1, le=500)]
 Context = Annotated[int, Field(ge=0, le=100, description="records before and after")]
 Whole = Annotated[int, Field(ge=0)]
-Score = Annotated[float | None, Field(ge=0, le=1, description="0..1; drop weaker results")]
+Score = Annotated[float | None, Field(ge=0, le=1, description="0..1")]
 
 
 class Tools:
@@ -57,6 +57,7 @@ class Tools:
 
     def __init__(self, verbs: Verbs) -> None:
         self._verbs = verbs
+        self._owner = f"mcp-{secrets.token_hex(4)}"  # whose watches are counted
 
     async def topics(self, cursor: Cursor = None, response_format: Format = "concise", max_tokens: MaxTokens = 6000) -> str:
         """List the topics (streams) with record and pattern counts, time range and indexing lag. Call this first to learn
@@ -140,6 +141,59 @@ class Tools:
         )
         return render.patterns(reply, page, f"patterns of {topic}")
 
+    async def timeline(
+        self,
+        q: Q = "",
+        topics: Topics = None,
+        since: Since = None,
+        until: Until = None,
+        buckets: Annotated[int, Field(ge=1, le=200)] = 24,
+        cursor: Cursor = None,
+        response_format: Format = "concise",
+        max_tokens: MaxTokens = 6000,
+    ) -> str:
+        """Count matching records over time (words and filters, not meaning): when did it start, is it rising, when was it
+        over? Next: search or patterns within one bucket."""
+        page = _page(cursor, response_format, max_tokens)
+        reply = await self._verbs.timeline(q, topics=topics, since=since, until=until, buckets=buckets)
+        return render_watch.timeline(reply, page)
+
+    async def watch(
+        self,
+        q: Q = "",
+        like: Annotated[str | None, Field(max_length=200, description="address of a record: wake me if it recurs")] = None,
+        topics: Topics = None,
+        min_score: Score = None,
+        more_than: Annotated[int | None, Field(ge=1, description="fire only when more than so many within")] = None,
+        within: Annotated[str | None, BeforeValidator(_as_text), Field(max_length=40, description="such as 10m")] = None,
+        ttl: Annotated[str, BeforeValidator(_as_text), Field(max_length=40)] = "24h",
+        cursor: Cursor = None,
+        response_format: Format = "concise",
+        max_tokens: MaxTokens = 6000,
+    ) -> str:
+        """Be told when something happens from now on: give q (words, meaning, filters), or like to catch a record's recurrence.
+        Returns a watch id for `wait`. It ends after ttl. Without q and like: lists the watches."""
+        page = _page(cursor, response_format, max_tokens)
+        if not q.strip() and like is None:
+            return render_watch.watches(await self._verbs.watches(), page)
+        made = await self._verbs.add_watch(
+            q, like=like, topics=topics, min_score=min_score, more_than=more_than, within=within, ttl=ttl, owner=self._owner
+        )
+        return render_watch.made(made)
+
+    async def wait(
+        self,
+        id: Annotated[str, BeforeValidator(_as_text), Field(max_length=100, description="of a watch")],
+        cursor: Annotated[str | None, BeforeValidator(_as_text), Field(max_length=20)] = None,
+        timeout: Annotated[float, Field(ge=0, le=25, description="seconds")] = 25,
+        response_format: Format = "concise",
+        max_tokens: MaxTokens = 6000,
+    ) -> str:
+        """Sleep until a watch fires, then show what and why; on timeout call again. Always pass the last reply's next_cursor:
+        nothing is missed between calls."""
+        page = _page(None, response_format, max_tokens)
+        return render_watch.woken(await self._verbs.wait(id, cursor=cursor, timeout=timeout), page)
+
     async def ask(
         self,
         question: Annotated[str, Field(max_length=4000)],
@@ -181,12 +235,14 @@ def tools(verbs: Verbs, *, allow_write: bool) -> list[Tool]:
     """The tools to serve, `append` only where writing is allowed."""
     made = Tools(verbs)
     reading: Sequence[Callable[..., Awaitable[str]]] = (
-        made.topics, made.search, made.read, made.similar, made.patterns, made.ask, made.status,
+        made.topics, made.search, made.read, made.similar, made.patterns, made.timeline, made.ask, made.wait, made.status,
     )  # fmt: skip
     read_only = ToolAnnotations(read_only_hint=True, open_world_hint=False)
+    adding = ToolAnnotations(read_only_hint=False, destructive_hint=False, open_world_hint=False)
     found = [_tool(function, read_only) for function in reading]
+    found.insert(-2, _tool(made.watch, adding))  # it keeps a question for a while, and changes no data
     if allow_write:
-        found.append(_tool(made.append, ToolAnnotations(read_only_hint=False, destructive_hint=False, open_world_hint=False)))
+        found.append(_tool(made.append, adding))
     return found
 
 
@@ -204,8 +260,9 @@ def _slim(schema: dict[str, Any]) -> dict[str, Any]:
         options = [option for option in entry.get("anyOf", ()) if option.get("type") != "null"]
         if len(options) == 1:
             entry = {**options[0], **{key: value for key, value in entry.items() if key != "anyOf"}}
+        unsaid = (*_UNSAID, *(("default",) if name in _EVERYWHERE else ()), *(("type",) if "enum" in entry else ()))
         properties[name] = {
-            key: value for key, value in entry.items() if key not in _UNSAID and not (key == "default" and value in (None, ""))
+            key: value for key, value in entry.items() if key not in unsaid and not (key == "default" and value in (None, ""))
         }
     slim = {key: value for key, value in schema.items() if key not in ("title", "properties")}
     return {**slim, "properties": properties, "additionalProperties": False}

@@ -54,7 +54,7 @@ class _Snapshot:
         up.add_metric([], status.uptime_s)
         problems = GaugeMetricFamily("headwater_problems", "Problems the status lists.")
         problems.add_metric([], len(status.problems))
-        yield from (up, problems, *self._topics(), *self._vectors(), *self._models(), *self._sources())
+        yield from (up, problems, *self._topics(), *self._vectors(), *self._models(), *self._sources(), *self._watches())
 
     def _topics(self) -> Iterator[Metric]:
         appended = CounterMetricFamily("headwater_records_appended", "Records ever stored.", labels=["topic"])
@@ -95,6 +95,19 @@ class _Snapshot:
             damaged.add_metric([index.topic], index.damaged)
             rebuilt.add_metric([index.topic], index.rebuilt)
         yield from (vectors, tail, dead, segments, held, problems, damaged, rebuilt)
+
+    def _watches(self) -> Iterator[Metric]:
+        seen = self._status.watches
+        watches = GaugeMetricFamily("headwater_watches", "Watches, by state.", labels=["state"])
+        for state in ("watching", "held up", "expired"):
+            watches.add_metric([state], seen.get(state, 0))
+        hits = GaugeMetricFamily("headwater_watch_hits", "Hits ever fired by the watches there are.")
+        hits.add_metric([], seen.get("fired", 0))
+        waiting = GaugeMetricFamily("headwater_watch_waiting", "Clients that wait for a watch.")
+        waiting.add_metric([], seen.get("waiting", 0))
+        behind = GaugeMetricFamily("headwater_watch_behind_records", "Records not judged by the watch furthest behind.")
+        behind.add_metric([], seen.get("behind", 0))
+        yield from (watches, hits, waiting, behind)
 
     def _models(self) -> Iterator[Metric]:
         labels = ["topic", "model"]
