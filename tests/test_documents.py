@@ -10,9 +10,12 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import pytest
+
 from headwater.engine import Engine
+from headwater.errors import UsageError
 from headwater.sources import Batch, State
-from headwater.sources.directory import DirectoryFollow
+from headwater.sources.directory import DirectoryFollow, plan
 from made_documents import docx, html, mixed, pdf, pptx
 from serving import eventually, settings_in
 from test_ingest import Place
@@ -59,7 +62,6 @@ async def following(tmp_path: Path) -> AsyncIterator[tuple[Follower, Path]]:
     folder = tmp_path / "folder"
     folder.mkdir()
     async with Engine(settings_in(tmp_path / "data"), version="test") as engine:
-        await engine.create_topic("docs", passages="chunks")
         yield Follower(engine, folder), folder
 
 
@@ -178,6 +180,13 @@ def test_two_folders_in_one_topic_keep_out_of_each_other_s_way(tmp_path: Path) -
         assert await follower.found("about a third thing") == ["README.md"]
 
     run(tmp_path, story)
+
+
+def test_a_document_by_itself_is_not_followed_as_lines(tmp_path: Path) -> None:
+    path = tmp_path / "a.pdf"
+    path.write_bytes(pdf([["x"]]))
+    with pytest.raises(UsageError, match="follow its folder"):
+        plan([str(path)])
 
 
 def test_ingest_again_replaces_a_changed_document_and_sets_a_broken_one_aside(tmp_path: Path) -> None:

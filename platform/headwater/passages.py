@@ -25,6 +25,7 @@ from headwater.log import Row
 from headwater.templates import Miner, TemplateReader, decide, embed_text
 
 DECIDE_RECORDS = 200
+DOCUMENT_FORMATS = ("pdf", "docx", "pptx", "xlsx", "html", "notebook", "markdown", "code", "text")
 _NAME = re.compile(r"\{([\w.@-]+)\}")  # of a text template; plain names only, nothing of Python's format language
 _STEP = re.compile(r"""\[['"]([^'"]*)['"]\]|\[(\d{1,9})\]|\.?([^.\[\]]+)""")
 _BAD = (HeadwaterError, ValueError, LookupError, TypeError, RecursionError)  # of one record; others must not wait for it
@@ -131,8 +132,11 @@ def choose(rows: Sequence[Row], config: TopicConfig) -> str:
         return config.passages
     if config.embedding_model == "external":
         return "exact"
+    first = rows[:DECIDE_RECORDS]
+    if sum(_is_document(row.attributes) for row in first) * 2 > len(first):
+        return "chunks"
     texts = []
-    for row in rows[:DECIDE_RECORDS]:
+    for row in first:
         try:
             texts.append(source_text(row, config))
         except _BAD:
@@ -199,6 +203,13 @@ def _shown(value: object) -> str:
 
 def _json(attributes: bytes | None) -> Mapping[str, Any]:
     return orjson.loads(attributes) if attributes else {}
+
+
+def _is_document(attributes: bytes | None) -> bool:
+    """Whether a record came from a document, which says its format: short as it may be, its places and pages count."""
+    if attributes is None or b'"format":' not in attributes or b'"title":' not in attributes:
+        return False
+    return orjson.loads(attributes).get("format") in DOCUMENT_FORMATS
 
 
 def _level(attributes: bytes | None) -> str | None:

@@ -268,7 +268,7 @@ def _followed(path: Path) -> Iterator[tuple[Path, Path]]:
     if not path.exists():
         raise NotFoundError(f"there is no {path}; name a log file, a folder of documents, or - for standard input")
     if not path.is_dir():
-        if classify(path) is None:
+        if classify(path) is None or _is_converted(path):
             raise UsageError(_refused(path))
         yield path, Path(path.name)
         return
@@ -278,11 +278,18 @@ def _followed(path: Path) -> Iterator[tuple[Path, Path]]:
             yield file, file.relative_to(path)
 
 
+def _is_converted(path: Path) -> bool:
+    with open_regular(path) as file:
+        return format_of(path.name, file.read(8192)) is not None
+
+
 def _refused(path: Path) -> str:
     """Why a file is not followed, and what to do instead."""
     ending = path.suffix.lower()
     if ending in (".gz", *ARCHIVES):
         return f"{path} is packed, and not followed; `headwater ingest TOPIC FILE` reads .gz files once"
+    if _is_converted(path):
+        return f"{path} is a document; follow its folder, or read it once with `headwater ingest TOPIC {path.name}`"
     with open_regular(path) as file:
         what = not_text(file.read(8192))
     if what is not None:
