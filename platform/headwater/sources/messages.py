@@ -70,7 +70,10 @@ class Reading:
                 return Fault(message.position, str(error), text[:PAYLOAD_CHARS])
             if found is not None:
                 return self._complete(found, message)
-        return self._complete(Draft(text, position=message.position, raw=raw), message)
+        key = key_text(message.key) if message.key else None
+        time_ms = message.time_ms if self.time == "message" else None
+        attributes = self._beside(message) if message.headers else message.attributes
+        return Draft(text, key, time_ms, attributes, None, message.position, raw)
 
     def _object(self, text: str, message: Message) -> Draft | None:
         """The draft of a JSON object; None where the value is something else and may be."""
@@ -114,12 +117,16 @@ class Reading:
             key = key_text(message.key)
         if time_ms is None and self.time == "message":
             time_ms = message.time_ms
-        attributes = dict(draft.attributes)
+        return draft._replace(key=key, time_ms=time_ms, attributes={**draft.attributes, **self._beside(message)})
+
+    def _beside(self, message: Message) -> dict[str, Scalar]:
+        """The attributes that are not in the value."""
+        found: dict[str, Scalar] = {}
         for name, value in message.headers:
             if value is not None and (self.headers is None or name in self.headers):
-                attributes[f"header.{name}"] = value if isinstance(value, str) else decode(value, "utf-8")[0]
-        attributes.update(message.attributes)
-        return draft._replace(key=key, time_ms=time_ms, attributes=attributes)
+                found[f"header.{name}"] = value if isinstance(value, str) else decode(value, "utf-8")[0]
+        found.update(message.attributes)
+        return found
 
 
 def key_text(key: bytes) -> str:
