@@ -398,6 +398,8 @@ def test_a_purge_builds_segments_with_dead_members_anew(tmp_path: Path) -> None:
         await engine.delete_records("t", key="k3")
         report = await engine.purge_topic("t")
         assert report.removed["vectors in segments"] == 30
+        now = index.counts
+        assert (now.tail, now.dead, [s.living for s in now.segments]) == (0, 0, [270])  # not by way of the tail
         await settled(engine, "t")
         after = engine.stock.find("t").vectors
         assert after is not None

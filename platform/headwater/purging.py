@@ -96,11 +96,15 @@ class Purge:
         return Purged(name, left.counts, sizes, found, len(files), seconds, _NOTES)
 
     def _rewrite_segments(self, name: str) -> int:
-        """Have segments with dead members built anew from the log, which has forgotten them; how many members those were."""
-        topic = self._stock.find(name)
-        dead = sum(segment.dead for index in topic.indexes() for segment in index.counts.segments)
-        if dead:
-            self._stock.rebuild(name)
+        """Build segments with dead members anew from the log, which has forgotten them; how many members those were. Each
+        answers until its successor does."""
+        dead = 0
+        for index in self._stock.find(name).indexes():
+            if number := sum(segment.dead for segment in index.counts.segments):
+                dead += number
+                index.renew()
+                while any(segment.due is not None for segment in index.counts.segments) and index.maintain():
+                    continue
         return dead
 
     def _rewrite_keyword(self) -> int:

@@ -240,18 +240,6 @@ class Stock:
                 self.reopen(name)
         self._remove(row)
 
-    def rebuild(self, name: str) -> None:
-        """Build the keyword index and the vector index anew; nothing is embedded again."""
-        self.find(name)
-        with self._indexer.busy:
-            row = self._log.topic(name)
-            self._indexer.rest(row.id)
-            try:
-                self._log.write(lambda db: _restart_indexes(db, row.id, row.generation + 1))
-            finally:
-                self.reopen(name)
-        self._remove(row)
-
     def _remove(self, row: TopicRow) -> None:
         """Remove what lies on disk of a generation of a topic's vector indexes."""
         for directory in self._vectors.glob(f"{row.id}-{row.generation}-*"):
@@ -361,9 +349,3 @@ def _forget_vectors(db: apsw.Connection, topic: int, columns: Mapping[str, Any])
 def _restart_vectors(db: apsw.Connection, topic: int, columns: Mapping[str, Any]) -> None:
     db.execute("DELETE FROM segment WHERE topic = ?", (topic,))
     set_columns(db, topic, columns)
-
-
-def _restart_indexes(db: apsw.Connection, topic: int, generation: int) -> None:
-    db.execute("DELETE FROM segment WHERE topic = ?", (topic,))
-    set_cursor(db, topic, catalogue.KEYWORD, 0)
-    set_columns(db, topic, {"generation": generation})
