@@ -90,7 +90,8 @@ def test_the_settings_file_that_init_writes_changes_nothing_and_names_every_sett
     )
     used = opened.replace("# [topics.logs]", "[topics.logs]").replace("# [[sources]]", "[[sources]]")
     file.write_text("\n".join(line for line in used.split("\n") if not line.startswith("api_key")))
-    settings = load(file, environment={}).settings
+    settings = load(file, environment={"HEADWATER_KEY": "k"}).settings
+    assert [source.type for source in settings.sources] == ["path", "syslog", "otlp", "webhook", "kafka", "nats"]
     assert settings.server == Settings().server
     assert list(settings.topics) == ["logs"]
 

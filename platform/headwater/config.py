@@ -321,7 +321,7 @@ def source_settings(entry: Mapping[str, Any], environment: Mapping[str, str], *,
     for name, value in entry.items():
         if name not in hints:
             raise ConfigError(f"{where}: unknown setting {name!r} of a {kind} source{_nearest(name, hints)}")
-        if is_secret(hints[name]) and not isinstance(value, SecretStr) and not REFERENCE.fullmatch(str(value)):
+        if is_secret(hints[name]) and value and not isinstance(value, SecretStr) and not REFERENCE.fullmatch(str(value)):
             raise ConfigError(f'{where}: {name} must be a reference such as "${{MY_SECRET}}", not the secret')
         values[name] = _convert(_resolve(value, environment, where), hints[name], f"{where}.{name}")
     source = of(**values)

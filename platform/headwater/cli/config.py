@@ -22,8 +22,13 @@ headwater config validate headwater.toml
 _TITLES = {
     "topics.NAME": "# [topics.logs]   # a topic, made at start",
     "sources[]": "# [[sources]]   # what the daemon follows",
-    **{f"sources[{kind}]": f'# [[sources]]   # type = "{kind}"' for kind in ("syslog", "otlp", "webhook", "kafka", "nats")},
+    **{f"sources[{kind}]": f'# [[sources]]\n# type = "{kind}"' for kind in ("syslog", "otlp", "kafka", "nats")},
+    "sources[webhook]": '# [[sources]]\n# type = "webhook"\n# name = "deploys"',
 }
+_NEEDED = {  # what has no default, with an example
+    "sources[].path": '"app.log"', "sources[webhook].secret": '"${HEADWATER_KEY}"', "sources[kafka].topics": '["orders"]',
+    "sources[nats].stream": '"ORDERS"',
+}  # fmt: skip
 group = typer.Typer(help=_HELP, no_args_is_help=True, rich_markup_mode=None)
 
 
@@ -114,7 +119,7 @@ def template() -> str:
         if head != section:
             section = head
             lines += ["", _TITLES.get(head, f"[{head}]")]
-        lines += [f"# {doc}", f"# {last} = {_toml(last, default)}"]
+        lines += [f"# {doc}", f"# {last} = {_NEEDED.get(name) or _toml(last, default)}"]
     return "\n".join(lines) + "\n"
 
 
