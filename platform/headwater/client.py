@@ -13,9 +13,8 @@ import asyncio
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import asdict, replace
-from datetime import datetime
 from typing import Any, Literal, Self, TypeVar
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
 import httpx
 import orjson
@@ -23,9 +22,7 @@ import orjson
 from headwater import wire
 from headwater.batches import Delivered, Fault
 from headwater.composed import AskEvent, LiveEvent
-from headwater.config import LOOPBACK
-from headwater.errors import ConfigError, HeadwaterError, LimitError, UnreachableError, UsageError, WaitTimeout
-from headwater.events import EventReader
+from headwater.errors import HeadwaterError, UnreachableError, UsageError
 from headwater.index_records import Shadow, SwapStep
 from headwater.records import (
     Answer,
@@ -49,16 +46,14 @@ from headwater.records import (
     parse_address,
 )
 from headwater.removals import Deleted, Purged
+from headwater.sending import PAUSES_S, Sending, given
 from headwater.verbs import Entry, When
 from headwater.watch_records import Watch, WatchHit, Woken
 
 T = TypeVar("T")
-_PAUSES_S = (0.1, 0.3, 1.0)  # before the second, third and fourth time
-_MOST_WAIT_S = 30.0  # a Retry-After beyond this is the caller's to wait for
 _PURGE_S = 3600.0  # for files to be written anew
 _DELETED_AT_ONCE = 20_000  # records, by one request
 _POLL_S = 25.0  # the longest wait by one request
-_SILENCE_S = 60.0  # a stream without even a heartbeat for so long is broken
 
 
 class Client:
@@ -74,19 +69,9 @@ class Client:
         transport: httpx.AsyncBaseTransport | None = None,
         pause: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
-        parts = urlsplit(url if "//" in url else f"http://{url}")
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise ConfigError(f"{url!r} is not the URL of a daemon; write for example http://127.0.0.1:8787")
-        self.url, self._pause, self._timeout_s = f"{parts.scheme}://{parts.netloc}{parts.path}".rstrip("/"), pause, timeout_s
-        self._http = httpx.AsyncClient(
-            base_url=self.url,
-            headers={"authorization": f"Bearer {token}"} if token else {},
-            timeout=httpx.Timeout(timeout_s, connect=5.0, pool=None),
-            limits=httpx.Limits(max_connections=None, max_keepalive_connections=20),
-            transport=transport,
-            verify=self.url.startswith("https:"),  # certificates take 80 ms to load; plain HTTP has none to verify
-            trust_env=parts.hostname not in LOOPBACK,  # a proxy cannot reach this machine's own loopback
-        )
+        self._sending = Sending(url, token, timeout_s=timeout_s, transport=transport, pause=pause)
+        self.url, self._pause, self._timeout_s = self._sending.url, pause, timeout_s
+        self._send, self._events = self._sending.send, self._sending.events
 
     async def __aenter__(self) -> Self:
         return self
@@ -95,57 +80,14 @@ class Client:
         await self.aclose()
 
     async def aclose(self) -> None:
-        await self._http.aclose()
-
-    # ------------------------------------------------------------------ sending
-
-    async def _send(
-        self,
-        method: str,
-        path: str,
-        *,
-        body: bytes | None = None,
-        query: Mapping[str, Any] | None = None,
-        headers: Mapping[str, str] | None = None,
-        again: bool = False,
-        timeout_s: float | None = None,
-    ) -> bytes:
-        """The reply's body. `again` says that a request of which nobody knows whether it arrived may be repeated; one that
-        surely did not, or was put off by the server's rate limit, always may."""
-        sent = {"content-type": wire.JSON, **(headers or {})} if body is not None else dict(headers or {})
-        timeout = httpx.USE_CLIENT_DEFAULT if timeout_s is None else httpx.Timeout(timeout_s, connect=5.0, pool=None)
-        for pause_s in (*_PAUSES_S, None):
-            try:
-                reply = await self._http.request(
-                    method, path, content=body, params=_given(query), headers=sent, timeout=timeout
-                )
-                if reply.status_code < 400:
-                    return reply.content
-                error = _error(reply)
-                if not isinstance(error, LimitError) or (wait_s := error.retry_after_s) is None or wait_s > _MOST_WAIT_S:
-                    raise error
-            except (httpx.ReadTimeout, httpx.WriteTimeout) as slow:
-                raise WaitTimeout(f"{self.url} did not answer {method} {path} in time") from slow
-            except httpx.TransportError as broken:
-                error, wait_s = self._unreachable(broken), pause_s or 0.0
-                if not (again or isinstance(broken, httpx.ConnectError | httpx.ConnectTimeout)):
-                    raise error from broken
-            if pause_s is None:
-                raise error
-            await self._pause(wait_s)
-        raise AssertionError("the last try returns or raises")
-
-    def _unreachable(self, cause: Exception) -> UnreachableError:
-        error = UnreachableError(f"no Headwater daemon answers at {self.url}; start one with `headwater up`")
-        error.__cause__ = cause
-        return error
+        await self._sending.aclose()
 
     async def _get(self, kind: type[T], path: str, **query: Any) -> T:
         return wire.decode(kind, await self._send("GET", path, query=query, again=True))
 
     async def _ask_for(self, kind: type[T], path: str, body: Mapping[str, Any]) -> T:
         """POST of something that only reads."""
-        return wire.decode(kind, await self._send("POST", path, body=wire.sent(_given(body)), again=True))
+        return wire.decode(kind, await self._send("POST", path, body=wire.sent(given(body)), again=True))
 
     # ------------------------------------------------------------------ records
 
@@ -219,40 +161,10 @@ class Client:
                     if event.data:
                         yield wire.decode(Record, event.data)
             except UnreachableError:
-                if tries >= len(_PAUSES_S):
+                if tries >= len(PAUSES_S):
                     raise
-            await self._pause(_PAUSES_S[min(tries, len(_PAUSES_S) - 1)])
+            await self._pause(PAUSES_S[min(tries, len(PAUSES_S) - 1)])
             tries += 1
-
-    async def _events(
-        self,
-        method: str,
-        path: str,
-        *,
-        query: Mapping[str, Any] | None = None,
-        body: bytes | None = None,
-        place: str | None = None,
-    ) -> AsyncIterator[EventReader.Event]:
-        """The events of one response; UnreachableError where the connection breaks."""
-        headers = {"accept": "text/event-stream"} | ({"last-event-id": place} if place else {})
-        if body is not None:
-            headers["content-type"] = wire.JSON
-        timeout = httpx.Timeout(_SILENCE_S, connect=5.0, pool=None)
-        reader = EventReader()
-        try:
-            async with self._http.stream(
-                method, path, params=_given(query), content=body, headers=headers, timeout=timeout
-            ) as reply:
-                if reply.status_code >= 400:
-                    await reply.aread()
-                    raise _error(reply)
-                async for chunk in reply.aiter_bytes():
-                    for event in reader.feed(chunk):
-                        if event.name == "error":
-                            raise wire.problem_of(event.data, 500)
-                        yield event
-        except httpx.TransportError as broken:
-            raise self._unreachable(broken) from broken
 
     # ------------------------------------------------------------------ topics and indexes
 
@@ -344,7 +256,7 @@ class Client:
         return await self._ask_for(SearchReply, "/v1/search", body)
 
     async def search_batch(self, queries: Sequence[Mapping[str, Any]]) -> list[SearchReply | HeadwaterError]:
-        plain = [_given(q) if isinstance(q, Mapping) else q for q in queries]
+        plain = [given(q) if isinstance(q, Mapping) else q for q in queries]
         return wire.decode_batch(await self._send("POST", "/v1/search/batch", body=wire.sent({"queries": plain}), again=True))
 
     async def search_vector(self, vector: Sequence[float], **scope: Any) -> SearchReply:
@@ -364,9 +276,9 @@ class Client:
                         begun = True
                         yield wire.decode_live(event.name, event.id or "", event.data)
             except UnreachableError:
-                if tries >= len(_PAUSES_S):
+                if tries >= len(PAUSES_S):
                     raise
-            await self._pause(_PAUSES_S[min(tries, len(_PAUSES_S) - 1)])
+            await self._pause(PAUSES_S[min(tries, len(PAUSES_S) - 1)])
             tries += 1
 
     async def similar(
@@ -415,7 +327,7 @@ class Client:
     async def ask_events(self, question: str, **scope: Any) -> AsyncIterator[AskEvent]:
         """The answer as events while it is made (see headwater.composed); `scope` is that of `ask`."""
         body = {"question": question, **scope, "stream": True}
-        async for event in self._events("POST", "/v1/ask", body=wire.sent(_given(body))):
+        async for event in self._events("POST", "/v1/ask", body=wire.sent(given(body))):
             if event.name == "token":
                 yield AskEvent("token", str(orjson.loads(event.data)["text"]))
             elif event.name == "retrieval":
@@ -432,7 +344,7 @@ class Client:
 
     async def add_watch(self, q: str = "", **scope: Any) -> Watch:
         """As Verbs.add_watch."""
-        return wire.decode(Watch, await self._send("POST", "/v1/watches", body=wire.sent(_given({"q": q, **scope}))))
+        return wire.decode(Watch, await self._send("POST", "/v1/watches", body=wire.sent(given({"q": q, **scope}))))
 
     async def watches(self) -> list[Watch]:
         return (await self._get(dict[str, list[Watch]], "/v1/watches"))["watches"]
@@ -462,9 +374,9 @@ class Client:
             try:
                 reply = await self.wait(id, cursor=cursor, timeout=None)
             except UnreachableError:
-                if tries >= len(_PAUSES_S):
+                if tries >= len(PAUSES_S):
                     raise
-                await self._pause(_PAUSES_S[tries])
+                await self._pause(PAUSES_S[tries])
                 tries += 1
                 continue
             for hit in reply.hits:
@@ -489,7 +401,7 @@ class Client:
         return (await self._get(dict[str, list[SourceInfo]], "/v1/sources"))["sources"]
 
     async def add_source(self, **settings: Any) -> list[SourceInfo]:
-        made = await self._send("POST", "/v1/sources", body=wire.sent(_given(settings)))
+        made = await self._send("POST", "/v1/sources", body=wire.sent(given(settings)))
         return wire.decode(dict[str, list[SourceInfo]], made)["sources"]
 
     async def pause_source(self, name: str) -> list[SourceInfo]:
@@ -515,17 +427,3 @@ def _watch(id: int | str) -> str:
 
 def _listed(topics: Sequence[str] | None) -> list[str] | None:
     return None if topics is None else list(topics)
-
-
-def _given(values: Mapping[str, Any] | None) -> dict[str, Any]:
-    """What was given, times as the wire has them."""
-    plain = {k: v for k, v in (values or {}).items() if v is not None}
-    return {k: v.isoformat() if isinstance(v, datetime) else v for k, v in plain.items()}
-
-
-def _error(reply: httpx.Response) -> HeadwaterError:
-    error = wire.problem_of(reply.content, reply.status_code)
-    if isinstance(error, LimitError) and error.retry_after_s is None and reply.status_code == 429:
-        stated = reply.headers.get("retry-after", "")
-        error.retry_after_s = float(stated) if stated.isdigit() else 1.0
-    return error
