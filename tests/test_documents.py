@@ -205,10 +205,18 @@ def test_ingest_again_replaces_a_changed_document_and_sets_a_broken_one_aside(tm
         assert json.loads(done.stdout)["stored"] == 3, done.stderr
         assert json.loads(done.stdout)["dead_letters"] == 2
         assert done.returncode == 1
+        first = (files / "a.pdf").read_bytes()
         (files / "a.pdf").write_bytes(pdf([["third edition"]]))
         assert json.loads(place.run("ingest", "docs", *names[:2], "--json").stdout)["stored"] == 1
         assert sorted(place.values("docs"))[-1] == "third edition"
         assert len(place.values("docs")) == 3
+        (files / "a.pdf").write_bytes(first)  # a text that comes back is a version like any other
+        assert json.loads(place.run("ingest", "docs", *names[:2], "--json").stdout)["stored"] == 1
+        listed = json.loads(place.run("documents", "docs", "--json").stdout)
+        assert [(row["format"], row["pages"]) for row in listed] == [("pdf", 2), ("docx", None)]
+        again = place.run("ingest", "docs", names[1], "--again", "--json")
+        assert (json.loads(again.stdout)["stored"], len(place.values("docs"))) == (1, 3)
+        assert place.run("ingest", "docs", names[4], "--again").returncode == 2
     finally:
         place.kill()
 

@@ -6,7 +6,22 @@ from typing import Annotated
 
 import typer
 
-from headwater.cli import ask, config, doctor, index, letters, mcp, operate, records, removing, search, sources, topics, watch
+from headwater.cli import (
+    ask,
+    config,
+    doctor,
+    documents,
+    index,
+    letters,
+    mcp,
+    operate,
+    records,
+    removing,
+    search,
+    sources,
+    topics,
+    watch,
+)
 from headwater.cli.errors import Commands
 
 _HELP = """Search, question and watch your streams by meaning.
@@ -49,5 +64,20 @@ def _root(
     context.obj = debug
 
 
-for subject in (operate, records, removing, search, ask, topics, sources, index, letters, config, doctor, mcp, watch):
+for subject in (
+    operate,
+    records,
+    removing,
+    search,
+    ask,
+    topics,
+    documents,
+    sources,
+    index,
+    letters,
+    config,
+    doctor,
+    mcp,
+    watch,
+):
     subject.add(app)

@@ -153,6 +153,9 @@ def ingest(
         str | None,
         typer.Option("--as", metavar="KIND", help="Read as that (below); by content and name if not given."),
     ] = None,
+    again: Annotated[
+        bool, typer.Option("--again", help="Deliver documents anew, also deleted ones; each replaces what it was.")
+    ] = False,
     wait: Wait = False,
     json: Json = False,
     data: Data = None,
@@ -190,7 +193,7 @@ def ingest(
 
         async with opened() as verbs:
             load = Load(verbs, topic)
-            await _ingest_all(load, paths, kind)
+            await _ingest_all(load, paths, kind, again)
             if (wait or isinstance(verbs, Engine)) and load.tally.stored:
                 output.say("stored; waiting until search finds it all")
                 await load.settle()
@@ -220,7 +223,7 @@ def _expanded(files: Sequence[str]) -> list[str]:
     return list(dict.fromkeys(found))
 
 
-async def _ingest_all(load: Load, paths: Sequence[str], kind: str | None) -> None:
+async def _ingest_all(load: Load, paths: Sequence[str], kind: str | None, again: bool) -> None:
     """Every file into the topic, in order, with a bar over all of them."""
     from headwater.cli.progress import bar
     from headwater.sources import Fault
@@ -234,7 +237,7 @@ async def _ingest_all(load: Load, paths: Sequence[str], kind: str | None) -> Non
                 await _ingest_piped(load, kind)
             else:
                 try:
-                    await _ingest_file(load, path, kind, step, before, converter)
+                    await _ingest_file(load, path, kind, step, before, converter, again)
                 except _Unfit as error:
                     if len(paths) == 1:
                         raise error.error from None
@@ -242,9 +245,13 @@ async def _ingest_all(load: Load, paths: Sequence[str], kind: str | None) -> Non
             before += sizes[path]
 
 
-async def _ingest_file(load: Load, path: str, kind: str | None, step: Step, before: int, converter: Converter) -> None:
+async def _ingest_file(
+    load: Load, path: str, kind: str | None, step: Step, before: int, converter: Converter, again: bool
+) -> None:
     """One file, from where an earlier load of it stopped; the next batch is read while the last one is stored."""
     import asyncio
+
+    from headwater.errors import UsageError
 
     load.file, load.source = path, f"ingest:{os.path.abspath(path)}"  # noqa: ASYNC240
     reading = await asyncio.to_thread(_open, path, kind, converter)
@@ -252,8 +259,13 @@ async def _ingest_file(load: Load, path: str, kind: str | None, step: Step, befo
     load.source = reading.source
     with reading:
         passed = 0  # records before the place where it goes on
-        earlier = await load.state() if reading.total_bytes > _SMALL_BYTES else None
-        if earlier is not None and earlier.get("kind") == reading.kind and reading.resume(earlier):
+        document = reading.kind == "document"
+        if again and not document:
+            raise _Unfit(UsageError(f"--again delivers documents anew, and {path} is none: its records would be stored twice"))
+        earlier = await load.state() if document or reading.total_bytes > _SMALL_BYTES else None
+        known = earlier is not None and earlier.get("stream") == reading.stream and not again
+        run = (str(earlier.get("run", "")) if earlier and known else f"|{time.time_ns()}") if document else ""
+        if earlier is not None and not again and earlier.get("kind") == reading.kind and reading.resume(earlier):
             passed = int(earlier.get("records", 0))
             load.tally.known += passed
         step(before + reading.done_bytes, load.tally.stored, label)
@@ -262,9 +274,11 @@ async def _ingest_file(load: Load, path: str, kind: str | None, step: Step, befo
             ahead = asyncio.create_task(asyncio.to_thread(_next, reading))
             passed += len(batch.drafts)
             state = {**batch.state, "kind": reading.kind, "records": passed}
-            if reading.kind == "document" and batch.drafts:
+            if document:
+                state["run"] = run  # a text that comes back after another one is a new version
+            if document and batch.drafts:
                 state["latest"] = [reading.key]  # the file's earlier versions are to be found no more
-            await load.deliver(batch.drafts, f"{batch.stream}|{reading.kind}", state, batch.faults)
+            await load.deliver(batch.drafts, f"{batch.stream}|{reading.kind}{run}", state, batch.faults)
             step(before + reading.done_bytes, load.tally.stored, label)
 
 
