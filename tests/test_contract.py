@@ -96,6 +96,25 @@ def test_topics_are_made_changed_and_deleted(hw: Headwater) -> None:
         hw.topic("logs")
 
 
+def test_sources_are_added_paused_resumed_and_removed(hw: Headwater, tmp_path: Path) -> None:
+    log = tmp_path / "app log.txt"
+    log.write_text("2026-03-01 10:00:00 INFO one\n")
+    (added,) = hw.add_source(path=str(log), topic="logs")
+    assert (added.entry, added.topic, added.origin, added.state) == (str(log), "logs", "live", "not running")
+    assert hw.pause_source(str(log))[0].paused
+    assert not hw.resume_source(str(log))[0].paused
+    hw.add_source(type="syslog", name="edge", port=0, transport="udp")
+    assert [s.entry for s in hw.sources()] == [str(log), "edge"]
+    with pytest.raises(headwater.ConflictError, match="'edge'"):
+        hw.add_source(type="syslog", name="edge")
+    with pytest.raises(headwater.ConfigError, match="did you mean 'port'"):
+        hw.add_source(type="syslog", name="other", prot=0)
+    hw.remove_source(str(log))
+    assert [s.entry for s in hw.status().sources] == ["edge"]
+    with pytest.raises(headwater.NotFoundError, match="headwater sources"):
+        hw.pause_source("nobody")
+
+
 def test_errors_are_the_same_classes_with_the_same_words(hw: Headwater) -> None:
     with pytest.raises(headwater.QueryError, match="since: 'foo' is not a time at character 7") as caught:
         hw.search("since:foo")
