@@ -145,6 +145,14 @@ def test_what_cannot_be_set_is_told_before_anything_runs(options: dict[str, obje
         KafkaSource(**given)  # type: ignore[arg-type]
 
 
+def test_a_missing_package_is_named_with_what_installs_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    from headwater.sources.kafka import KafkaSource
+
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(ConfigError, match=r"pip install 'headwater\[kafka\]'"):
+        KafkaSource("h:1", "t", "in", environment={})
+
+
 def test_security_comes_from_the_environment() -> None:
     from headwater.sources.kafka import KafkaSource
 

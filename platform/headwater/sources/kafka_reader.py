@@ -161,7 +161,8 @@ class Reader:
                 self._rebalanced, found = False, []
                 self._assign(consumer)
             pieces = self._pieces(consumer, found)
-            self._measure(consumer)
+            if self._measure(consumer) and not pieces:
+                self._moved = True  # so that what was told of the lag does not stay when nothing comes
         except ck.KafkaException as error:
             raise UnreachableError(f"Kafka at {self._source.config['bootstrap.servers']}: {_said(error)}") from error
         if self._moved:
@@ -367,18 +368,20 @@ class Reader:
             raise UnreachableError(f"Kafka does not say where {tp[0]}/{tp[1]} begins and ends")
         return ends
 
-    def _measure(self, consumer: ck.Consumer) -> None:
+    def _measure(self, consumer: ck.Consumer) -> bool:
+        """Once a second, see how far behind reading is; whether that has changed."""
         import confluent_kafka as ck
 
         if time.monotonic() - self._measured_at < 1 or self._trouble:
-            return
+            return False
         self._measured_at = time.monotonic()
         lag = {}
         for (name, p), at in self._reading.items():
             ends = consumer.get_watermark_offsets(ck.TopicPartition(name, p), cached=True)
             if ends is not None and ends[1] >= 0:
                 lag[f"{name}/{p}"] = max(0, ends[1] - at)
-        self._source.lag = lag
+        before, self._source.lag = self._source.lag, lag
+        return before != lag
 
     def _commit(self, consumer: ck.Consumer, *, wait: bool = False) -> None:
         """Tell the group, which is for others to see; a failure costs nothing here."""
