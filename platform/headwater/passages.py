@@ -94,8 +94,8 @@ class Mapper:
     def _cut(self, row: Row, level: str | None, out: list[Piece]) -> None:
         """Add the row's pieces to `out`: all of them, or none when it raises."""
         text = row.value if self._whole else source_text(row, self._config)
-        if len(text) > self._limits.max_value_bytes:
-            text = text[: self._limits.max_value_bytes]
+        if len(text) > self._limits.max_value_bytes and not (self.kind == "chunks" and _is_document(row.attributes)):
+            text = text[: self._limits.max_value_bytes]  # a document has a limit of its own, where it is read
         if self._reader is not None:
             known = self._whole and row.body is not None
             template = self._reader.of_message(text[row.body :]) if known else self._reader.template(text)

@@ -14,7 +14,6 @@ from headwater.sources.formats import Text, Unreadable, check_size, folded, page
 from headwater.sources.formats.package import Package
 
 _MOST_CELLS = 5_000_000
-_MOST_COLUMNS = 2000
 _STUMBLES = (  # what the library lets through of a damaged file
     ValueError, LookupError, TypeError, AttributeError, ArithmeticError, OSError, EOFError, SyntaxError, zlib.error,
     zipfile.BadZipFile,
@@ -66,7 +65,7 @@ def _rows(sheet: Any) -> str:
 def _cells(sheet: Any) -> Iterator[list[str]]:
     """The texts of each row that has any."""
     seen = 0
-    for row in sheet.iter_rows(values_only=True, max_col=_MOST_COLUMNS):
+    for row in sheet.iter_rows(values_only=True):
         seen += len(row) + 1
         if seen > _MOST_CELLS:
             raise Unreadable(f"a sheet of more than {_MOST_CELLS:,} cells; export it as .csv")
