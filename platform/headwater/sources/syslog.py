@@ -30,6 +30,7 @@ _CHUNK_BYTES = 64 << 10
 _COUNTED = re.compile(rb"([1-9][0-9]{0,8}) (?=<)")
 _MAYBE_COUNTED = re.compile(rb"[1-9][0-9]{0,8} ?$")  # the begin of a count, cut off by the end of what has come
 _RECEIVE_BYTES = 8 << 20  # asked for as the socket's buffer; the system may give less
+_AT_ONCE = 1000  # datagrams taken before anything else has its turn
 _LOOK_S = 1.0  # between two looks at what the system has dropped
 _MOST_CONNECTIONS = 1024
 
@@ -116,8 +117,9 @@ class Syslog:
                 receiver.setblocking(False)
                 receiver.bind((self._host, port))
                 port = self.ports["udp"] = receiver.getsockname()[1]
-                transport, _ = await loop.create_datagram_endpoint(lambda: _Datagrams(self._datagram), sock=receiver)
-                open_.callback(transport.close)
+                loop.add_reader(receiver.fileno(), self._receive, receiver)
+                open_.callback(loop.remove_reader, receiver.fileno())
+                open_.callback(self._receive, receiver)  # at the end, what has come by then
                 counting = asyncio.create_task(self._count_system_drops(os.fstat(receiver.fileno()).st_ino))
                 open_.callback(counting.cancel)
             if self._transport != "udp":
@@ -136,11 +138,19 @@ class Syslog:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    def _datagram(self, data: bytes, peer: str) -> None:
-        if len(self._waiting) >= self._queue:
-            self.counts["dropped"] += 1
-            return
-        self._waiting.append((data.rstrip(b"\r\n\0"), peer))
+    def _receive(self, receiver: socket.socket) -> None:
+        """Take what the system holds, many at a time: its buffer is small."""
+        for _ in range(_AT_ONCE):
+            try:
+                data, peer = receiver.recvfrom(_CHUNK_BYTES)
+            except BlockingIOError:
+                break
+            except OSError:  # what a datagram we never sent was answered with; those that wait are still to be had
+                continue
+            if len(self._waiting) >= self._queue:
+                self.counts["dropped"] += 1
+            elif data := data.rstrip(b"\r\n\0"):
+                self._waiting.append((data, str(peer[0])))
         self._arrived.set()
 
     async def _count_system_drops(self, inode: int) -> None:
@@ -184,14 +194,6 @@ class Syslog:
             self._tasks.discard(task)
             self.counts["connections"] -= 1
             writer.close()
-
-
-class _Datagrams(asyncio.DatagramProtocol):
-    def __init__(self, receive: Callable[[bytes, str], None]) -> None:
-        self._receive = receive
-
-    def datagram_received(self, data: bytes, addr: tuple[str | int, ...]) -> None:
-        self._receive(data, str(addr[0]))
 
 
 class Frames:
