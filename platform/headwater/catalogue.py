@@ -186,9 +186,11 @@ def store_vectors(
         set_cursor(db, topic, SEMANTIC, upto)
 
 
-def drop_vectors(db: apsw.Connection, topic: int, model: int | None) -> None:
-    """Delete a topic's vectors of one model, or of all."""
-    db.execute("DELETE FROM vector WHERE topic = ?1 AND (?2 IS NULL OR model = ?2)", (topic, model))
+def drop_vectors(db: apsw.Connection, topic: int, model: int | None, *, limit: int = -1) -> bool:
+    """Delete a topic's vectors of one model, or of all, at most `limit`; False when there were none."""
+    some = "SELECT model, passage FROM vector WHERE topic = ?1 AND (?2 IS NULL OR model = ?2) LIMIT ?3"
+    db.execute(f"DELETE FROM vector WHERE topic = ?1 AND (model, passage) IN ({some})", (topic, model, limit))
+    return bool(db.changes())
 
 
 def release(db: apsw.Connection, topic: int, records: Collection[int], *, on_request: bool = False) -> tuple[int, list[int]]:

@@ -415,10 +415,12 @@ class Engine:
     # ------------------------------------------------------------------ indexes
 
     async def indexes(self) -> list[IndexInfo]:
-        return [await self.index(topic.row.name) for topic in self.stock.choose(None)]
+        return [await self._index(topic) for topic in self.stock.choose(None)]
 
     async def index(self, topic: str) -> IndexInfo:
-        found = self.stock.find(topic)
+        return await self._index(self.stock.find(topic))
+
+    async def _index(self, found: TopicIndex) -> IndexInfo:
         return await _thread(views.index_view, self.log, found, self.settings.index, self.rebuilding.progress(found))
 
     async def create_index(self, topic: str, model: str | None = None, **settings: Any) -> IndexInfo:

@@ -36,6 +36,7 @@ _FIXED = ("partitions", "passages", "field", "text_template", "dimension")
 _LIGHT = {"semantic_weight", "retention_s", "retention_bytes", "retention_records", "oversize"}  # no index is touched
 _SHAPE = set(INDEX_SETTINGS) - {"metric"}  # segments of other settings answer until they are built anew
 _RELEASE_STEP = 5000
+_FORGET_STEP = 10_000  # vectors deleted by one commit
 
 
 class Embedders:
@@ -235,7 +236,10 @@ class Stock:
             self._indexer.save_marks()
             self._indexer.rest(row.id)
             try:
-                self._log.write(lambda db: _forget_vectors(db, row.id, columns))
+                self._log.write(lambda db: _begin_to_forget(db, row.id))
+                while self._log.write(lambda db: catalogue.drop_vectors(db, row.id, None, limit=_FORGET_STEP)):
+                    pass  # appends go on in between
+                self._log.write(lambda db: set_columns(db, row.id, columns))
             finally:
                 self.reopen(name)
         self._remove(row)
@@ -286,24 +290,24 @@ class Stock:
     def replay(self, id: int) -> None:
         """Try a dead letter again; it goes when that succeeds, else the error is raised and it stays."""
         name, seq = self._log.dead_letter(id)
-        topic = self.find(name)
         if seq is None:
             raise UsageError(f"dead letter {id} holds input that never became a record; mend it and append it again")
-        rows = self._log.rows(topic.row.id, seq, 1, before=seq + 1)
-        if not rows:
-            self._log.drop_dead_letter(id)
-            return
-        with self._indexer.busy:
-            self._keyword.delete_records(topic.row.id, [seq])
-            if topic.catalogue.places([rows[0].id]):  # cut already, it is the model that refused it
-                self._indexer.feed(topic, rows)
-            else:
-                self._cut_again(topic, rows)
-            self._indexer.commit_keyword()
-            topic.next_passage = 0
-            self._log.write(lambda db: set_cursor(db, topic.row.id, catalogue.SEMANTIC, 0))
+        with self._indexer.busy:  # from before its record is read: nobody deletes it meanwhile
+            topic = self.find(name)
+            if rows := self._log.rows(topic.row.id, seq, 1, before=seq + 1):
+                self._index_again(topic, rows)
         self._log.drop_dead_letter(id)
         self._indexer.wake()
+
+    def _index_again(self, topic: TopicIndex, rows: Sequence[Row]) -> None:
+        self._keyword.delete_records(topic.row.id, [r.seq for r in rows])
+        if topic.catalogue.places([rows[0].id]):  # cut already, it is the model that refused it
+            self._indexer.feed(topic, rows)
+        else:
+            self._cut_again(topic, rows)
+        self._indexer.commit_keyword()
+        topic.next_passage = 0
+        self._log.write(lambda db: set_cursor(db, topic.row.id, catalogue.SEMANTIC, 0))
 
     def _cut_again(self, topic: TopicIndex, rows: Sequence[Row]) -> None:
         mapper = topic.mapper or Mapper(topic.kind, topic.config, self._settings.ingest, clock_ms=lambda: 0)
@@ -338,12 +342,11 @@ def given(settings: TopicConfig) -> dict[str, Any]:
     return {"partitions": settings.partitions, **{k: v for k, v in asdict(settings).items() if v != getattr(plain, k)}}
 
 
-def _forget_vectors(db: apsw.Connection, topic: int, columns: Mapping[str, Any]) -> None:
-    db.execute("DELETE FROM vector WHERE topic = ?", (topic,))
+def _begin_to_forget(db: apsw.Connection, topic: int) -> None:
+    """Before a topic's vectors are deleted: a crash while they are leaves passages to embed, not gaps."""
     db.execute("DELETE FROM segment WHERE topic = ?", (topic,))
     db.execute("DELETE FROM shadow WHERE topic = ?", (topic,))
     set_cursor(db, topic, catalogue.SEMANTIC, 0)
-    set_columns(db, topic, columns)
 
 
 def _restart_vectors(db: apsw.Connection, topic: int, columns: Mapping[str, Any]) -> None:
