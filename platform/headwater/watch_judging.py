@@ -1,6 +1,6 @@
 """Whether records are what watches wait for, judged for all watches together.
 
-By words: an index of the rarest-looking word each watch needs, or else of the value of a field, says which few watches a
+By words: an index of the word of each watch that the fewest others need, or else of the value of a field, says which few watches a
 record is compared with. By meaning: the vectors of watches are compared with a passage once, when its first record is
 judged; passages near to no watch cost their records nothing more. Scores do not depend on how records are batched.
 """
@@ -8,6 +8,7 @@ judged; passages near to no watch cost their records nothing more. Scores do not
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
@@ -81,17 +82,20 @@ class Match(NamedTuple):
 class WordIndex:
     """Which of some watches a record may match by words and fields."""
 
-    def __init__(self, watches: Iterable[Standing]) -> None:
+    def __init__(self, watches: Sequence[Standing]) -> None:
         self._by_word: dict[str, list[Standing]] = {}
         self._by_field: dict[str, dict[str, list[Standing]]] = {}
         self._others: list[Standing] = []
-        for watch in watches:
-            self._enter(watch)
+        needed = {watch: {word for text in watch.words.needed for word in text.split()} for watch in watches}
+        used = Counter(word for words in needed.values() for word in words)
+        for watch, words in needed.items():
+            self._enter(watch, words, used)
         self._words = frozenset(self._by_word)
 
-    def _enter(self, watch: Standing) -> None:
-        if needed := {word for text in watch.words.needed for word in text.split()}:
-            self._by_word.setdefault(max(needed, key=lambda word: (len(word), word)), []).append(watch)
+    def _enter(self, watch: Standing, words: Collection[str], used: Mapping[str, int]) -> None:
+        if words:
+            rarest = min(words, key=lambda word: (used[word], -len(word), word))
+            self._by_word.setdefault(rarest, []).append(watch)
             return
         for condition in watch.query.filters:
             if condition.op == "=":
@@ -125,10 +129,11 @@ class WordIndex:
 
     @staticmethod
     def _checked(found: Collection[Standing], row: Row, topic: str) -> Iterator[tuple[Standing, Row]]:
-        record, text = row.record(topic), folded(row.value)
-        for watch in dict.fromkeys(found):
-            if in_scope(watch.query, record) and watch.words.occur_in(text):
-                yield watch, row
+        text = folded(row.value)
+        worded = [watch for watch in dict.fromkeys(found) if watch.words.occur_in(text)]
+        if worded:
+            record = row.record(topic)
+            yield from ((watch, row) for watch in worded if in_scope(watch.query, record))
 
 
 class Judge:

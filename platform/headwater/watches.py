@@ -135,12 +135,14 @@ class Watches:
 
     def all(self) -> list[Watch]:
         """Every watch, oldest first."""
-        stored = self._log.stored()
-        return [self._view(watch, stored) for watch in list(self._watching.watches.values())]
+        with self._watching.lock:  # between two steps: what is seen is in the log
+            stored = self._log.stored()
+            return [self._view(watch, stored) for watch in self._watching.watches.values()]
 
     def one(self, id: int | str) -> Watch:
         """The watch of that id or name; NotFoundError."""
-        return self._view(self._find(id), self._log.stored())
+        with self._watching.lock:
+            return self._view(self._find(id), self._log.stored())
 
     def counts(self) -> Mapping[str, int]:
         """Watches by state, hits ever fired by those there are, and clients that wait."""
