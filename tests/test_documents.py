@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from headwater import launch
 from headwater.engine import Engine
 from headwater.errors import UsageError
 from headwater.sources import Batch, State
@@ -86,6 +87,18 @@ def test_hits_of_mixed_documents_tell_the_right_page(tmp_path: Path) -> None:
                 assert (hit.key, hit.attributes.get("page")) == (made.name, page)
                 assert hit.span is not None
                 assert phrase in hit.value[hit.span.start : hit.span.end]
+
+    run(tmp_path, story)
+
+
+def test_a_document_is_found_to_its_last_page(tmp_path: Path) -> None:
+    async def story(follower: Follower, folder: Path) -> None:
+        filler = "Filler of a long page about nothing in particular, which says so again. " * 60
+        pages = [f"<p>{filler}" for _ in range(280)]
+        (folder / "book.html").write_bytes(html("".join(pages) + "<p>the butler did it"))
+        await follower.look()
+        assert await follower.found("the butler did it") == ["book.html"]
+        assert len((await follower.engine.records("docs")).records[0].value) > 1 << 20
 
     run(tmp_path, story)
 
@@ -207,16 +220,37 @@ def test_ingest_again_replaces_a_changed_document_and_sets_a_broken_one_aside(tm
         assert done.returncode == 1
         first = (files / "a.pdf").read_bytes()
         (files / "a.pdf").write_bytes(pdf([["third edition"]]))
-        assert json.loads(place.run("ingest", "docs", *names[:2], "--json").stdout)["stored"] == 1
+        assert json.loads(place.run("ingest", "docs", *names[:2], "--again", "--json").stdout)["stored"] == 2
         assert sorted(place.values("docs"))[-1] == "third edition"
         assert len(place.values("docs")) == 3
         (files / "a.pdf").write_bytes(first)  # a text that comes back is a version like any other
-        assert json.loads(place.run("ingest", "docs", *names[:2], "--json").stdout)["stored"] == 1
+        done = place.run("ingest", "docs", *names[:2], "--json")
+        assert (json.loads(done.stdout)["stored"], json.loads(done.stdout)["duplicates"]) == (1, 1)
         listed = json.loads(place.run("documents", "docs", "--json").stdout)
         assert [(row["format"], row["pages"]) for row in listed] == [("pdf", 2), ("docx", None)]
-        again = place.run("ingest", "docs", names[1], "--again", "--json")
-        assert (json.loads(again.stdout)["stored"], len(place.values("docs"))) == (1, 3)
-        assert place.run("ingest", "docs", names[4], "--again").returncode == 2
+    finally:
+        place.kill()
+
+
+def test_the_daemon_follows_a_folder_through_changes_and_deletions(tmp_path: Path) -> None:
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    (folder / "a.pdf").write_bytes(pdf([["page one"], ["the amber door"]]))
+    (folder / "b.md").write_text("# The birch window\n")
+    (folder / "c.pdf").write_bytes(b"%PDF-1.4 nothing")
+    place = Place(tmp_path)
+    command = [sys.executable, "-m", "headwater.daemon", "--data-dir", str(tmp_path / "data"), "--port", "0", str(folder)]
+    place.daemon = subprocess.Popen(command, env=place.environment, stderr=subprocess.DEVNULL)
+    try:
+        eventually(lambda: launch.find(place.settings) is not None, timeout_s=30)
+        with place.connect() as hw:
+            eventually(lambda: place.stored("folder") == 2 and len(hw.search('"amber door"')) == 1, timeout_s=30)
+            assert hw.search('"amber door"')[0].attributes["page"] == 2
+            assert [letter.payload for letter in hw.dead_letters()] == ["c.pdf"]
+            (folder / "a.pdf").write_bytes(pdf([["the cedar gate"]]))
+            (folder / "b.md").unlink()
+            eventually(lambda: place.values("folder") == ["the cedar gate"], timeout_s=30)
+            assert len(hw.search('"amber door"')) + len(hw.search('"birch window"')) == 0
     finally:
         place.kill()
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import email
-import email.policy
+import email.header
 import email.utils
 import re
 from collections.abc import Callable, Iterator
-from email.message import EmailMessage
+from email.message import Message
 from typing import BinaryIO
 
 from headwater.errors import UsageError
@@ -62,9 +62,7 @@ def messages(file: BinaryIO) -> Iterator[tuple[int, bytes | None]]:
 def message(data: bytes, start: int, to_text: Callable[[bytes], str]) -> Draft | Fault:
     """The draft of one message."""
     try:
-        parsed = email.message_from_bytes(data, policy=email.policy.default)
-        assert isinstance(parsed, EmailMessage)
-        return _draft(parsed, data, to_text)
+        return _draft(email.message_from_bytes(data), data, to_text)  # the older, plainer policy: it copes with anything
     except RecursionError:
         return Fault(start, "a message nested too deep", data[:2000].decode("utf-8", "replace"))
     except _STUMBLES as error:
@@ -72,7 +70,7 @@ def message(data: bytes, start: int, to_text: Callable[[bytes], str]) -> Draft |
         return Fault(start, reason, data[:2000].decode("utf-8", "replace"))
 
 
-def _draft(parsed: EmailMessage, data: bytes, to_text: Callable[[bytes], str]) -> Draft:
+def _draft(parsed: Message, data: bytes, to_text: Callable[[bytes], str]) -> Draft:
     subject, id = _header(parsed, "subject"), _header(parsed, "message-id")
     references = _ID.findall(_header(parsed, "references")) or _ID.findall(_header(parsed, "in-reply-to"))
     time_ms = _time(_header(parsed, "date"))
@@ -86,13 +84,18 @@ def _draft(parsed: EmailMessage, data: bytes, to_text: Callable[[bytes], str]) -
     return Draft(value, id or None, time_ms, found, position=place(time_ms, id or data.decode("latin-1")))
 
 
-def _header(parsed: EmailMessage, name: str) -> str:
-    """A header's decoded text on one line; as it stands where the parser cannot make sense of it."""
-    try:
-        value = parsed.get(name)
-    except _STUMBLES:
-        value = next((v for n, v in parsed.raw_items() if n.lower() == name), None)
-    return " ".join(str(value).split()) if value is not None else ""
+def _header(parsed: Message, name: str) -> str:
+    """A header's decoded text on one line; as it stands where its encoding is broken."""
+    value = parsed.get(name)
+    if value is None:
+        return ""
+    text = str(value)
+    if "=?" in text:
+        try:
+            text = str(email.header.make_header(email.header.decode_header(text)))
+        except _STUMBLES:
+            pass
+    return " ".join(text.split())
 
 
 def _time(text: str) -> int | None:
@@ -102,25 +105,29 @@ def _time(text: str) -> int | None:
         return None
 
 
-def _attachments(parsed: EmailMessage) -> list[str]:
+def _attachments(parsed: Message) -> list[str]:
     return [name for part in parsed.walk() if (name := part.get_filename())][:50]
 
 
-def _body(parsed: EmailMessage, to_text: Callable[[bytes], str]) -> str:
-    """The text as plain as it comes: text/plain, else what the HTML says."""
-    plain = parsed.get_body(("plain",))
-    if isinstance(plain, EmailMessage) and (text := _content(plain)).strip():
-        return text
-    page = parsed.get_body(("html",))
-    if isinstance(page, EmailMessage):
-        try:
-            return to_text(_content(page).encode("utf-8", "replace"))
-        except UsageError:
-            return ""
-    return ""
+def _body(parsed: Message, to_text: Callable[[bytes], str]) -> str:
+    """The text as plain as it comes: the first text/plain, else what the first HTML says. Attachments are none of it."""
+    page = None
+    for part in parsed.walk():
+        kind = part.get_content_type()
+        if part.is_multipart() or part.get_content_disposition() == "attachment" or part.get_filename():
+            continue
+        if kind == "text/plain" and (text := _content(part)).strip():
+            return text
+        page = part if page is None and kind == "text/html" else page
+    if page is None:
+        return ""
+    try:
+        return to_text(_content(page).encode("utf-8", "replace"))
+    except UsageError:
+        return ""
 
 
-def _content(part: EmailMessage) -> str:
+def _content(part: Message) -> str:
     """A part's text by its charset; by Windows-1252 where that is unknown or a lie."""
     payload = part.get_payload(decode=True)
     data = payload if isinstance(payload, bytes) else b""
