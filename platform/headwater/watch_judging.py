@@ -1,8 +1,8 @@
 """Whether records are what watches wait for, judged for all watches together.
 
-By words: an index of the word of each watch that the fewest others need, or else of the value of a field, says which few watches a
-record is compared with. By meaning: the vectors of watches are compared with a passage once, when its first record is
-judged; passages near to no watch cost their records nothing more. Scores do not depend on how records are batched.
+By words: an index of the word of each watch that the fewest others need, or else of the value of a field, says which few
+watches a record is compared with. By meaning: the vectors of watches are compared with a passage once, when its first
+record is judged; passages near to no watch cost their records nothing more. Scores do not depend on batches.
 """
 
 from __future__ import annotations
