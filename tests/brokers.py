@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import importlib.util
 import os
+import random
 import shutil
 import socket
 import subprocess
@@ -49,9 +50,13 @@ NEEDS_NATS = pytest.mark.skipif(
 
 
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A port below those that systems hand out: while a broker is down, a client that tries one of those could be connected to
+    itself, and hold it."""
+    while True:
+        port = random.randrange(20_000, 30_000)
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) != 0:
+                return port
 
 
 def until(done: Callable[[], bool], what: str, timeout_s: float = 30) -> None:
@@ -237,7 +242,7 @@ class Victims:
         victim, self._next = self._next, self._made()
         assert victim.stdin is not None
         assert victim.stdout is not None
-        assert victim.stdout.readline() == "warm\n"
+        assert victim.stdout.readline() == "warm\n", "the victim did not start"
         victim.stdin.write(self._order)
         victim.stdin.flush()
         for i in range(batches):

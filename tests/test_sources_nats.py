@@ -41,7 +41,17 @@ async def js_of(server: Nats) -> tuple[Any, Any]:
 
 
 async def publish(server: Nats, messages: list[tuple[str, bytes, dict[str, str] | None]]) -> None:
+    """To the stream that the subjects begin with, once the server, which may just have started, has it."""
+    from nats.errors import Error
+
     client, js = await js_of(server)
+    async with asyncio.timeout(30):
+        while True:
+            try:
+                await js.stream_info(messages[0][0].split(".")[0])
+                break
+            except Error:
+                await asyncio.sleep(0.05)
     await asyncio.gather(*(js.publish(subject, data, headers=headers) for subject, data, headers in messages))
     await client.close()
 
