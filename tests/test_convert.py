@@ -111,6 +111,11 @@ def test_a_format_is_told_by_bytes_before_names() -> None:
     assert format_of("a.json", b'{"value": "cells"}\n') is None
 
 
+def test_telling_a_format_takes_no_time_whatever_the_bytes() -> None:
+    assert format_of("a.txt", b"<!---->" * 9000 + b"<p>") is None  # were it slow, it would take for ever
+    assert format_of("a.txt", b"<!-- a --> " * 9 + b"<html>") == "html"
+
+
 def test_a_pdf_encrypted_without_a_password_is_read(converter: Converter) -> None:
     assert text_of(converter, "a.pdf", pdf([["for all to read"]], password="")) == "for all to read"
 

@@ -31,7 +31,7 @@ _ENDINGS: Mapping[str, Format] = {
     ".pdf": "pdf", ".html": "html", ".htm": "html", ".xhtml": "html", ".ipynb": "notebook", ".doc": "ole", ".xls": "ole",
     ".ppt": "ole", **dict.fromkeys(_OFFICE, "office"),
 }  # fmt: skip
-_PAGE = re.compile(rb"\s*(?:<\?xml[^>]*>\s*)?(?:<!--.*?-->\s*)*<(?:!doctype\s+html|html)\b", re.IGNORECASE | re.DOTALL)
+_PAGE = re.compile(rb"\s*+(?:<\?xml[^>]*+>\s*+)?(?:(?><!--.*?-->)\s*+)*+<(?:!doctype\s+html|html)\b", re.IGNORECASE | re.DOTALL)
 _NOTEBOOK = re.compile(rb'\s*\{(?=.*"(?:cells|nbformat|worksheets)"\s*:)(?=.*"(?:cell_type|nbformat)"\s*:)', re.DOTALL)
 _LOG_LIKE = (".log", ".jsonl", ".ndjson", ".csv", ".tsv")  # where a page may be quoted in the first line
 

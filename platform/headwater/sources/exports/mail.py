@@ -17,6 +17,7 @@ from headwater.sources.exports import Item, attributes, place
 
 MOST_BYTES = 64 << 20  # of one message
 _BEGIN = re.compile(rb"From \S+.* \d\d:\d\d(?::\d\d)? .*\d{4}|From - |From MAILER-DAEMON")
+_FROM_BYTES = 300  # of a From line, that are looked at
 _ID = re.compile(r"<[^<>\s]+>")
 _STUMBLES = (ValueError, LookupError, TypeError, AttributeError, AssertionError)  # the parser's, over malformed mail
 
@@ -24,7 +25,7 @@ _STUMBLES = (ValueError, LookupError, TypeError, AttributeError, AssertionError)
 def is_mbox(first: bytes) -> bool:
     """Whether a file that begins so is a mailbox: a From line, then a header."""
     line, _, rest = first.partition(b"\n")
-    return _BEGIN.match(line) is not None and re.match(rb">?[!-9;-~]{1,80}:", rest) is not None
+    return _BEGIN.match(line[:_FROM_BYTES]) is not None and re.match(rb">?[!-9;-~]{1,80}:", rest) is not None
 
 
 def read(file: BinaryIO, to_text: Callable[[bytes], str]) -> Iterator[Item]:
@@ -43,7 +44,7 @@ def messages(file: BinaryIO) -> Iterator[tuple[int, bytes | None]]:
     start = size = at = 0
     blank, begun = True, False
     for line in file:
-        if blank and line.startswith(b"From ") and _BEGIN.match(line):
+        if blank and line.startswith(b"From ") and _BEGIN.match(line[:_FROM_BYTES]):
             if begun:
                 yield start, b"".join(parts) if size <= MOST_BYTES else None
             parts, size, start, begun = [], 0, at, True
