@@ -18,6 +18,7 @@ from headwater.passages import embedding_text
 from headwater.query import parse_time
 from headwater.records import Mode, from_ms, parse_address
 from headwater.stock import Stock
+from headwater.topicindex import TopicIndex
 from headwater.verbs import When
 from headwater.watch import Watching, standing, why_held_up
 from headwater.watch_judging import Standing
@@ -137,12 +138,14 @@ class Watches:
         """Every watch, oldest first."""
         with self._watching.lock:  # between two steps: what is seen is in the log
             stored = self._log.stored()
-            return [self._view(watch, stored) for watch in self._watching.watches.values()]
+            present = {topic.row.name: topic for topic in self._stock.choose(None)}
+            return [self._view(watch, stored, present) for watch in self._watching.watches.values()]
 
     def one(self, id: int | str) -> Watch:
         """The watch of that id or name; NotFoundError."""
         with self._watching.lock:
-            return self._view(self._find(id), self._log.stored())
+            present = {topic.row.name: topic for topic in self._stock.choose(None)}
+            return self._view(self._find(id), self._log.stored(), present)
 
     def counts(self) -> Mapping[str, int]:
         """Watches by state, hits ever fired by those there are, and clients that wait."""
@@ -160,9 +163,8 @@ class Watches:
             raise NotFoundError(f"no watch {text[:100]!r}; `headwater watch list` shows them")
         return found
 
-    def _view(self, watch: Standing, stored: Mapping[int, int]) -> Watch:
+    def _view(self, watch: Standing, stored: Mapping[int, int], present: Mapping[str, TopicIndex]) -> Watch:
         spec, state = watch.spec, watch.state
-        present = {t.row.name: t for t in self._stock.choose(None)}
         error = why_held_up(self._watching, watch, present)
         ended = self._expired(watch)
         return Watch(

@@ -79,6 +79,7 @@ def run(*, keep: bool = False, seed: int = 7, lines: int = 6000) -> bool:
             _tells_the_story(verbs, checks, start, seed, lines)
             _answers(verbs, checks)
             _own_searches(verbs, machine, checks)
+            _wakes(verbs, checks)
         _connect(runtime, directory, keep)
         return _verdict(checks, time.monotonic() - begun)
 
@@ -388,6 +389,19 @@ def _own_searches(verbs: Headwater, topics: Sequence[str], checks: Checks) -> No
         for hit in reply:
             show_hit(hit, most=_HIT_CHARS)
         checks.expect(len(reply) > 0, f"a search in {topic} finds something")
+
+
+def _wakes(verbs: Headwater, checks: Checks) -> None:
+    """A watch for the like of one line of the incident, and that line once more: the wait ends."""
+    seen = verbs.search(f'"{incident.CAUSES[0]}"', topics=["logs"], top_k=1, mode="keyword")[0]
+    _heading("7. Wake me if it recurs")
+    output.out(output.style(f"$ headwater watch add --like {seen.address}", "dim"))
+    watch = verbs.add_watch(like=seen.address, ttl="1h")
+    again = verbs.append("logs", [seen.value]).records[0]
+    begun = time.monotonic()
+    woken = verbs.wait(watch.id, timeout=20)
+    output.out(f"woken by {', '.join(hit.address for hit in woken.hits)} {(time.monotonic() - begun) * 1000:.0f} ms later")
+    checks.expect(again.address in [hit.address for hit in woken.hits], "a watch wakes when the cause recurs")
 
 
 def _connect(runtime: Runtime, directory: Path, keep: bool) -> None:
