@@ -178,9 +178,7 @@ def _models(topics: Collection[TopicIndex]) -> list[Embedder]:
     return list({e.name: e for t in topics for e, _ in t.shelves()}.values())
 
 
-async def embed(
-    topics: Collection[TopicIndex], embedder: Embedder, texts: Sequence[str], kind: Kind = "query"
-) -> np.ndarray:
+async def embed(topics: Collection[TopicIndex], embedder: Embedder, texts: Sequence[str], kind: Kind = "query") -> np.ndarray:
     """`(n, d)`; a model known to be down fails at once instead of holding the search up."""
     for topic in topics:
         if topic.standby is not None and embedder.name in topic.standby.fallback.names:
