@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ class ForgetfulDisk:
         self.name = f"forgetful{next(_NUMBERS)}"
         self.dead, self.cut_at, self.full_at, self.full = False, -1, -1, False
         self.synced: dict[str, bytes] = {}
+        self._syncing = threading.Lock()  # two threads may sync one file: the later content is to stay
         self.writes = 0
 
     def __enter__(self) -> ForgetfulDisk:
@@ -52,7 +54,8 @@ class ForgetfulDisk:
     def sync(self, path: str) -> None:
         if self.dead:
             raise apsw.IOError("the power has failed")
-        self.synced[path] = Path(path).read_bytes()
+        with self._syncing:
+            self.synced[path] = Path(path).read_bytes()
 
     def opened(self, path: str) -> None:
         if path not in self.synced:
