@@ -56,8 +56,7 @@ def test_ten_kills_lose_no_hit_and_fire_none_twice(tmp_path: Path) -> None:
         alarms = [f"t/0/{n}" for n, value in enumerate(values) if value.startswith("alarm")]
         assert len(values) == total > 50
         worded, meant = _every_hit(hw, "worded"), _every_hit(hw, "meant")
-        assert [hit.address for hit in worded] == alarms[-len(worded) :]
-        assert len(worded) == min(len(alarms), 1000)
+        assert [hit.address for hit in worded] == alarms
         assert {hit.address for hit in meant} == {hit.address for hit in _every_hit(hw, "again")} != set()
         assert len(meant) == len({hit.address for hit in meant})
         assert [hit.id.rpartition("-")[2] for hit in meant] == [str(n + 1) for n in range(len(meant))]

@@ -16,6 +16,7 @@ from headwater.config import load
 from headwater.engine import Engine
 
 EVERY = 3  # of the numbers, one in so many is what the watch waits for
+ONE_LIFE = 60  # records after which a life appends no more: ten lives together stay below the hits that a watch keeps
 
 
 def value(number: int) -> str:
@@ -36,8 +37,11 @@ async def work(directory: Path, seed: int) -> None:
         sys.stdout.write("ready\n")
         sys.stdout.flush()
         at = (await engine.topic("t")).records
+        last = at + ONE_LIFE
         while True:
-            size = rng.choice((1, 5, 40))
+            while at >= last:
+                await asyncio.sleep(1)
+            size = rng.choice((1, 5, 20))
             await engine.append("t", [value(n) for n in range(at, at + size)], idempotency_key=f"from-{at}-{size}")
             at += size
             await asyncio.sleep(rng.choice((0.0, 0.005, 0.02)))
