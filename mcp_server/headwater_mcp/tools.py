@@ -223,11 +223,11 @@ class Tools:
             list[str | dict[str, Any]],
             Field(min_length=1, max_length=1000, description="texts, or {value, key, timestamp, attributes}"),
         ],
-        idempotency_key: Annotated[str | None, Field(max_length=200, description="makes a retry safe")] = None,
+        idempotency_key: Annotated[str | None, Field(max_length=200, description="for retries")] = None,
         wait: Literal["stored", "searchable"] = "stored",
     ) -> str:
-        """Store records durably in a topic (created if new), such as notes on what you found. Records cannot be changed
-        afterwards. wait=searchable to find them at once. Returns their addresses."""
+        """Store records in a topic (created if new), such as notes of findings. wait=searchable finds them at once. Returns
+        addresses."""
         return render.appended(await self._verbs.append(topic, records, idempotency_key=idempotency_key, wait=wait))
 
 
