@@ -366,10 +366,6 @@ class Log:
         with self.reading() as db:
             return dict(db.execute("SELECT name, seq FROM cursor WHERE topic = ?", (topic,)))
 
-    def move_cursor(self, topic: int, group: str, seq: int) -> None:
-        """Commit a group's cursor."""
-        self.write(lambda db: set_cursor(db, topic, group, seq))
-
     def dead_letters(self, topic: int | None = None, *, limit: int = 100) -> list[DeadLetter]:
         """Newest first."""
         columns = "d.id, t.name, d.stage, d.reason, d.seq, d.source, d.payload, d.created_ms, r.partition, r.offset"

@@ -91,11 +91,11 @@ class Body(BaseModel):
         return {name: value for name, value in given.items() if name not in later}
 
 
-class SearchBody(Body):
-    q: str = Field(max_length=4000)
+class _HitsBody(Body):
+    """What every search for hits takes."""
+
     topics: list[str] | None = Field(None, max_length=1000)
     top_k: int = Field(10, ge=1, le=1000)
-    mode: Mode | None = None
     since: When = None
     until: When = None
     filters: dict[str, Any] | None = None
@@ -106,27 +106,20 @@ class SearchBody(Body):
 
     def arguments(self) -> dict[str, Any]:
         return {name: getattr(self, name) for name in type(self).model_fields}
+
+
+class SearchBody(_HitsBody):
+    q: str = Field(max_length=4000)
+    mode: Mode | None = None
 
 
 class BatchBody(Body):
     queries: list[Any] = Field(max_length=100, description="Bodies of /v1/search.")
 
 
-class VectorBody(Body):
+class VectorBody(_HitsBody):
     vector: list[float] = Field(max_length=100_000)
-    topics: list[str] | None = Field(None, max_length=1000)
-    top_k: int = Field(10, ge=1, le=1000)
     model: str | None = Field(None, max_length=500)
-    since: When = None
-    until: When = None
-    filters: dict[str, Any] | None = None
-    min_score: float | None = None
-    explain: bool = False
-    include: list[str] = Field(default_factory=list, max_length=10)
-    cursor: str | None = Field(None, max_length=100)
-
-    def arguments(self) -> dict[str, Any]:
-        return {name: getattr(self, name) for name in type(self).model_fields}
 
 
 class PurgeBody(Body):
