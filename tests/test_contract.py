@@ -244,7 +244,7 @@ def test_a_program_that_forgets_to_close_ends_and_loses_nothing(tmp_path: Path) 
 
 
 def test_every_verb_has_a_method_with_its_signature_and_words() -> None:
-    for name, verb in vars(Verbs).items():
+    for name, verb in inspect.getmembers(Verbs, inspect.isfunction):
         if name.startswith("_") or name == "aclose" or not callable(verb):
             continue
         method = getattr(Headwater, name)

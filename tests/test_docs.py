@@ -323,7 +323,7 @@ def test_every_member_of_a_problem_is_documented() -> None:
 
 
 def _verbs() -> dict[str, list[str]]:
-    found = {n: f for n, f in vars(Verbs).items() if inspect.isfunction(f) and not n.startswith("_")}
+    found = {n: f for n, f in inspect.getmembers(Verbs, inspect.isfunction) if not n.startswith("_")}
     return {n: [p for p in inspect.signature(f).parameters if p != "self"] for n, f in found.items()}
 
 

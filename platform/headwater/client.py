@@ -17,18 +17,16 @@ from typing import Any, Literal, Self, TypeVar
 from urllib.parse import quote
 
 import httpx
-import orjson
 
 from headwater import wire
 from headwater.batches import Delivered, Fault
-from headwater.composed import AskEvent, LiveEvent
+from headwater.client_ask import AskCalls
+from headwater.client_watches import WatchCalls
+from headwater.composed import LiveEvent
 from headwater.errors import HeadwaterError, UnreachableError, UsageError
 from headwater.index_records import Shadow, SwapStep
 from headwater.records import (
-    Answer,
     Appended,
-    Citation,
-    Coverage,
     DeadLetter,
     Draft,
     Embedded,
@@ -46,14 +44,12 @@ from headwater.records import (
     parse_address,
 )
 from headwater.removals import Deleted, Purged
-from headwater.sending import PAUSES_S, Sending, given
+from headwater.sending import PAUSES_S, Sending, given, listed
 from headwater.verbs import Entry, When
-from headwater.watch_records import Watch, WatchHit, Woken
 
 T = TypeVar("T")
 _PURGE_S = 3600.0  # for files to be written anew
 _DELETED_AT_ONCE = 20_000  # records, by one request
-_POLL_S = 25.0  # the longest wait by one request
 
 
 class Client:
@@ -72,6 +68,11 @@ class Client:
         self._sending = Sending(url, token, timeout_s=timeout_s, transport=transport, pause=pause)
         self.url, self._pause, self._timeout_s = self._sending.url, pause, timeout_s
         self._send, self._events = self._sending.send, self._sending.events
+        self._get, self._ask = self._sending.get, self._sending.ask
+        asking, watching = AskCalls(self._sending), WatchCalls(self._sending)
+        self.ask, self.ask_events = asking.ask, asking.events
+        self.add_watch, self.watches, self.watch, self.remove_watch = watching.add, watching.all, watching.one, watching.remove
+        self.wait, self.watch_events = watching.wait, watching.events
 
     async def __aenter__(self) -> Self:
         return self
@@ -81,13 +82,6 @@ class Client:
 
     async def aclose(self) -> None:
         await self._sending.aclose()
-
-    async def _get(self, kind: type[T], path: str, **query: Any) -> T:
-        return wire.decode(kind, await self._send("GET", path, query=query, again=True))
-
-    async def _ask_for(self, kind: type[T], path: str, body: Mapping[str, Any]) -> T:
-        """POST of something that only reads."""
-        return wire.decode(kind, await self._send("POST", path, body=wire.sent(given(body)), again=True))
 
     # ------------------------------------------------------------------ records
 
@@ -250,10 +244,10 @@ class Client:
         cursor: str | None = None,
     ) -> SearchReply:
         body = {
-            "q": q, "topics": _listed(topics), "top_k": top_k, "mode": mode, "since": since, "until": until, "filters": filters,
+            "q": q, "topics": listed(topics), "top_k": top_k, "mode": mode, "since": since, "until": until, "filters": filters,
             "min_score": min_score, "explain": explain, "include": list(include), "cursor": cursor,
         }  # fmt: skip
-        return await self._ask_for(SearchReply, "/v1/search", body)
+        return await self._ask(SearchReply, "/v1/search", body)
 
     async def search_batch(self, queries: Sequence[Mapping[str, Any]]) -> list[SearchReply | HeadwaterError]:
         plain = [given(q) if isinstance(q, Mapping) else q for q in queries]
@@ -261,7 +255,7 @@ class Client:
 
     async def search_vector(self, vector: Sequence[float], **scope: Any) -> SearchReply:
         """As Verbs.search_vector."""
-        return await self._ask_for(SearchReply, "/v1/search/vector", {"vector": [float(v) for v in vector], **scope})
+        return await self._ask(SearchReply, "/v1/search/vector", {"vector": [float(v) for v in vector], **scope})
 
     async def live(self, q: str, *, after: str | None = None, **scope: Any) -> AsyncIterator[LiveEvent]:
         """As Verbs.live, over broken connections and restarts of the daemon: it goes on behind the last event seen."""
@@ -284,8 +278,8 @@ class Client:
     async def similar(
         self, topic: str, *, offset: int, partition: int = 0, top_k: int = 10, topics: Sequence[str] | None = None
     ) -> SearchReply:
-        body = {"partition": partition, "offset": offset, "top_k": top_k, "topics": _listed(topics)}
-        return await self._ask_for(SearchReply, f"{_topic(topic)}/similar", body)
+        body = {"partition": partition, "offset": offset, "top_k": top_k, "topics": listed(topics)}
+        return await self._ask(SearchReply, f"{_topic(topic)}/similar", body)
 
     async def patterns(
         self,
@@ -310,80 +304,10 @@ class Client:
         until: When | None = None,
         buckets: int = 60,
     ) -> Timeline:
-        return await self._get(Timeline, "/v1/timeline", q=q, topics=_listed(topics), since=since, until=until, buckets=buckets)
-
-    async def ask(
-        self,
-        question: str,
-        *,
-        topics: Sequence[str] | None = None,
-        since: When | None = None,
-        until: When | None = None,
-        top_k: int = 12,
-    ) -> Answer:
-        body = {"question": question, "topics": _listed(topics), "since": since, "until": until, "top_k": top_k}
-        return await self._ask_for(Answer, "/v1/ask", body)
-
-    async def ask_events(self, question: str, **scope: Any) -> AsyncIterator[AskEvent]:
-        """The answer as events while it is made (see headwater.composed); `scope` is that of `ask`."""
-        body = {"question": question, **scope, "stream": True}
-        async for event in self._events("POST", "/v1/ask", body=wire.sent(given(body))):
-            if event.name == "token":
-                yield AskEvent("token", str(orjson.loads(event.data)["text"]))
-            elif event.name == "retrieval":
-                yield AskEvent("retrieval", wire.decode(Coverage, event.data))
-            elif event.name == "citation":
-                yield AskEvent("citation", wire.decode(Citation, event.data))
-            elif event.name == "done":
-                yield AskEvent("done", wire.decode(Answer, event.data))
+        return await self._get(Timeline, "/v1/timeline", q=q, topics=listed(topics), since=since, until=until, buckets=buckets)
 
     async def embed(self, texts: Sequence[str], *, model: str | None = None) -> Embedded:
-        return await self._ask_for(Embedded, "/v1/embed", {"texts": list(texts), "model": model})
-
-    # ------------------------------------------------------------------ watches
-
-    async def add_watch(self, q: str = "", **scope: Any) -> Watch:
-        """As Verbs.add_watch."""
-        return wire.decode(Watch, await self._send("POST", "/v1/watches", body=wire.sent(given({"q": q, **scope}))))
-
-    async def watches(self) -> list[Watch]:
-        return (await self._get(dict[str, list[Watch]], "/v1/watches"))["watches"]
-
-    async def watch(self, id: int | str) -> Watch:
-        return await self._get(Watch, _watch(id))
-
-    async def remove_watch(self, id: int | str) -> None:
-        await self._send("DELETE", _watch(id))
-
-    async def wait(self, id: int | str, *, cursor: str | None = None, timeout: float | None = 25.0, limit: int = 100) -> Woken:
-        """As Verbs.wait; a long wait is several requests."""
-        loop = asyncio.get_running_loop()
-        end = None if timeout is None else loop.time() + timeout
-        while True:
-            left = _POLL_S if end is None else min(max(end - loop.time(), 0.0), _POLL_S)
-            query = {"cursor": cursor, "timeout": left, "limit": limit}
-            body = await self._send("GET", f"{_watch(id)}/wait", query=query, again=True, timeout_s=self._timeout_s + left)
-            reply = wire.decode(Woken, body)
-            if reply.hits or not reply.timed_out or (end is not None and loop.time() >= end):
-                return reply
-
-    async def watch_events(self, id: int | str, *, cursor: str | None = None) -> AsyncIterator[WatchHit]:
-        """As Verbs.watch_events, over broken connections and restarts of the daemon."""
-        tries = 0
-        while True:
-            try:
-                reply = await self.wait(id, cursor=cursor, timeout=None)
-            except UnreachableError:
-                if tries >= len(PAUSES_S):
-                    raise
-                await self._pause(PAUSES_S[tries])
-                tries += 1
-                continue
-            for hit in reply.hits:
-                yield hit
-            cursor, tries = reply.cursor, 0
-            if not reply.hits:
-                return
+        return await self._ask(Embedded, "/v1/embed", {"texts": list(texts), "model": model})
 
     # ------------------------------------------------------------------ dead letters and status
 
@@ -405,10 +329,10 @@ class Client:
         return wire.decode(dict[str, list[SourceInfo]], made)["sources"]
 
     async def pause_source(self, name: str) -> list[SourceInfo]:
-        return (await self._ask_for(dict[str, list[SourceInfo]], f"/v1/sources/{quote(name)}/pause", {}))["sources"]
+        return (await self._ask(dict[str, list[SourceInfo]], f"/v1/sources/{quote(name)}/pause", {}))["sources"]
 
     async def resume_source(self, name: str) -> list[SourceInfo]:
-        return (await self._ask_for(dict[str, list[SourceInfo]], f"/v1/sources/{quote(name)}/resume", {}))["sources"]
+        return (await self._ask(dict[str, list[SourceInfo]], f"/v1/sources/{quote(name)}/resume", {}))["sources"]
 
     async def remove_source(self, name: str) -> None:
         await self._send("DELETE", f"/v1/sources/{quote(name)}")
@@ -419,11 +343,3 @@ class Client:
 
 def _topic(name: str) -> str:
     return f"/v1/topics/{quote(name, safe='')}"
-
-
-def _watch(id: int | str) -> str:
-    return f"/v1/watches/{quote(str(id), safe='')}"
-
-
-def _listed(topics: Sequence[str] | None) -> list[str] | None:
-    return None if topics is None else list(topics)

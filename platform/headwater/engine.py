@@ -14,7 +14,6 @@ import gc
 import logging
 import os
 import time
-import uuid
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from concurrent.futures import Future
 from pathlib import Path
@@ -23,6 +22,7 @@ from typing import Any, Literal, ParamSpec, TypeVar
 import anyio.to_thread
 
 from headwater import browse, deliveries, versions, views
+from headwater.asking import Asking
 from headwater.batches import Delivered, Fault
 from headwater.composed import LiveEvent
 from headwater.config import Settings, TopicConfig
@@ -41,10 +41,8 @@ from headwater.ownership import Ownership
 from headwater.planning import now_ms, plan, window
 from headwater.purging import Purge
 from headwater.query import parse_time
-from headwater.rag.chain import ask as answer
 from headwater.rebuilding import Rebuilding
 from headwater.records import (
-    Answer,
     Appended,
     DeadLetter,
     Draft,
@@ -70,7 +68,6 @@ from headwater.swap import Swaps
 from headwater.topicindex import TopicIndex
 from headwater.verbs import Entry, When
 from headwater.watch import Watching
-from headwater.watch_records import Watch, WatchHit, Woken
 from headwater.watches import Watches
 
 logger = logging.getLogger(__name__)
@@ -164,7 +161,11 @@ class Engine:
             self.rebuilding.resume()
             self._watching = Watching(self.log, self.indexer, clock_ms=now_ms)
             self._watching.load()
-            self._watches = Watches(self.log, self.stock, self._watching, clock_ms=now_ms)
+            watches = self._watches = Watches(self.log, self.stock, self._watching, clock_ms=now_ms)
+            self.add_watch, self.watches, self.watch, self.remove_watch = watches.add, watches.all, watches.one, watches.remove
+            self.wait, self.watch_events = watches.wait, watches.events
+            asking = Asking(self, self.stock, self.settings)
+            self.ask = asking.ask
             self._opened = opened.pop_all()
 
     def _notify(self, _: Collection[int]) -> None:
@@ -362,55 +363,12 @@ class Engine:
         wanted = plan(self.stock, q, topics=topics, since=since, until=until, mode="keyword")
         return await _thread(views.timeline, self.keyword, self.searcher, wanted, buckets)
 
-    async def ask(
-        self, question: str, *, topics: Sequence[str] | None = None, since: When | None = None, until: When | None = None,
-        top_k: int = 12,
-    ) -> Answer:  # fmt: skip
-        name, (since_ms, until_ms) = self.settings.embedding.model, window(since, until)
-        reader = None if name in ("none", "external") else self.stock.embedders.get(name, TopicConfig())
-        return await answer(
-            question,
-            look=self,
-            kind_of=lambda topic: self.stock.find(topic).kind,
-            topics=topics,
-            since_ms=since_ms,
-            until_ms=until_ms,
-            embed=None if reader is None else reader.embed,
-            clock=time.perf_counter,
-            now_ms=now_ms(),
-            new_id=lambda: uuid.uuid4().hex,
-            top_k=top_k,
-            floor=0.0 if reader is None else reader.floor,
-        )
-
     async def embed(self, texts: Sequence[str], *, model: str | None = None) -> Embedded:
         if len(texts) > _MOST_TEXTS:
             raise UsageError(f"at most {_MOST_TEXTS} texts in one call")
         embedder = self.stock.embedders.get(model or self.settings.embedding.model, TopicConfig())
         vectors = await embedder.embed(list(texts), "passage")
         return Embedded(embedder.name, embedder.dimension or 0, tuple(map(tuple, vectors.tolist())))
-
-    # ------------------------------------------------------------------ watches
-
-    async def add_watch(self, q: str = "", **scope: Any) -> Watch:
-        return await self._watches.add(q, **scope)
-
-    async def watches(self) -> list[Watch]:
-        return await _thread(self._watches.all)
-
-    async def watch(self, id: int | str) -> Watch:
-        return await _thread(self._watches.one, id)
-
-    async def remove_watch(self, id: int | str) -> None:
-        await self._watches.remove(id)
-
-    async def wait(
-        self, id: int | str, *, cursor: str | None = None, timeout: float | None = 25.0, limit: int = 100
-    ) -> Woken:  # fmt: skip
-        return await self._watches.wait(id, cursor=cursor, timeout=timeout, limit=limit)
-
-    def watch_events(self, id: int | str, *, cursor: str | None = None) -> AsyncIterator[WatchHit]:
-        return self._watches.events(id, cursor=cursor)
 
     # ------------------------------------------------------------------ indexes
 
@@ -461,7 +419,7 @@ class Engine:
         uptime_s, model = round(time.monotonic() - self._started, 1), self.settings.embedding.model
         return Status(
             self._version, True, str(self.directory), self.url, os.getpid(), uptime_s, model, tuple(await self.topics()),
-            tuple(await self.sources()), problems, await _thread(self._watches.counts),
+            tuple(await self.sources()), problems, await self._watches.counts(),
         )  # fmt: skip
 
     def announce(self, url: str) -> None:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 import httpx
@@ -14,6 +14,7 @@ from headwater.config import LOOPBACK
 from headwater.errors import ConfigError, HeadwaterError, LimitError, UnreachableError, WaitTimeout
 from headwater.events import EventReader
 
+T = TypeVar("T")
 PAUSES_S = (0.1, 0.3, 1.0)  # before the second, third and fourth time
 _MOST_WAIT_S = 30.0  # a Retry-After beyond this is the caller's to wait for
 _SILENCE_S = 60.0  # a stream without even a heartbeat for so long is broken
@@ -34,7 +35,7 @@ class Sending:
         parts = urlsplit(url if "//" in url else f"http://{url}")
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise ConfigError(f"{url!r} is not the URL of a daemon; write for example http://127.0.0.1:8787")
-        self.url, self._pause, self._timeout_s = f"{parts.scheme}://{parts.netloc}{parts.path}".rstrip("/"), pause, timeout_s
+        self.url, self.pause, self.timeout_s = f"{parts.scheme}://{parts.netloc}{parts.path}".rstrip("/"), pause, timeout_s
         self._http = httpx.AsyncClient(
             base_url=self.url,
             headers={"authorization": f"Bearer {token}"} if token else {},
@@ -79,13 +80,21 @@ class Sending:
                     raise error from broken
             if pause_s is None:
                 raise error
-            await self._pause(wait_s)
+            await self.pause(wait_s)
         raise AssertionError("the last try returns or raises")
 
     def unreachable(self, cause: Exception) -> UnreachableError:
         error = UnreachableError(f"no Headwater daemon answers at {self.url}; start one with `headwater up`")
         error.__cause__ = cause
         return error
+
+    async def get(self, kind: type[T], path: str, **query: Any) -> T:
+        """What a GET replies."""
+        return wire.decode(kind, await self.send("GET", path, query=query, again=True))
+
+    async def ask(self, kind: type[T], path: str, body: Mapping[str, Any]) -> T:
+        """What a POST of something that only reads replies."""
+        return wire.decode(kind, await self.send("POST", path, body=wire.sent(given(body)), again=True))
 
     async def events(
         self,
@@ -122,6 +131,11 @@ def given(values: Mapping[str, Any] | None) -> dict[str, Any]:
     """What was given, times as the wire has them."""
     plain = {k: v for k, v in (values or {}).items() if v is not None}
     return {k: v.isoformat() if isinstance(v, datetime) else v for k, v in plain.items()}
+
+
+def listed(values: Sequence[str] | None) -> list[str] | None:
+    """As JSON has it."""
+    return None if values is None else list(values)
 
 
 def _error(reply: httpx.Response) -> HeadwaterError:

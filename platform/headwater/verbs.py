@@ -40,7 +40,64 @@ When = datetime | str | float | int
 Entry = Draft | Mapping[str, Any] | str
 
 
-class Verbs(Protocol):
+class AskVerbs(Protocol):
+    """Questions and their answers."""
+
+    async def ask(
+        self,
+        question: str,
+        *,
+        topics: Sequence[str] | None = None,
+        since: When | None = None,
+        until: When | None = None,
+        top_k: int = 12,
+    ) -> Answer:
+        """An answer whose every sentence cites records; abstains where support is weak."""
+
+
+class WatchVerbs(Protocol):
+    """Standing queries."""
+
+    async def add_watch(
+        self,
+        q: str = "",
+        *,
+        name: str | None = None,
+        topics: Sequence[str] | None = None,
+        mode: Mode | None = None,
+        min_score: float | None = None,
+        like: str | None = None,
+        more_than: int | None = None,
+        within: float | str | None = None,
+        ttl: float | str | None = None,
+        since: When | None = None,
+        owner: str | None = None,
+    ) -> Watch:
+        """A standing query, from now on or from the records stored `since`. It fires once for each record that matches: by its
+        filters and words, or in meaning by `min_score` (0 to 1); `like` an address, for records of the same pattern or
+        near to it in meaning. With `more_than` it fires when more than so many match `within` a time (`10m`, or seconds; event
+        time), and again once they were fewer. `ttl` ends it. LimitError where there are too many, or `owner` has."""
+
+    async def watches(self) -> list[Watch]:
+        """Every watch, oldest first."""
+
+    async def watch(self, id: int | str) -> Watch:
+        """The watch of that id or name; NotFoundError."""
+
+    async def remove_watch(self, id: int | str) -> None:
+        """Forget a watch and its hits; NotFoundError."""
+
+    async def wait(self, id: int | str, *, cursor: str | None = None, timeout: float | None = 25.0, limit: int = 100) -> Woken:
+        """The hits of a watch behind `cursor` (without one all that are kept), as soon as there are any; none when `timeout`
+        seconds (None: no end) are up. Give the reply's cursor the next time, and nothing is missed in between."""
+
+    def watch_events(self, id: int | str, *, cursor: str | None = None) -> AsyncIterator[WatchHit]:
+        """The hits of a watch behind `cursor` as they are fired, until it expires or goes. A hit's id is `WATCH-CURSOR`."""
+
+
+class Verbs(AskVerbs, WatchVerbs, Protocol):
+    """Everything, in one."""
+
     async def append(
         self,
         topic: str,
@@ -203,53 +260,6 @@ class Verbs(Protocol):
         buckets: int = 60,
     ) -> Timeline:
         """How many records match, by time. Words of `q` must occur."""
-
-    async def ask(
-        self,
-        question: str,
-        *,
-        topics: Sequence[str] | None = None,
-        since: When | None = None,
-        until: When | None = None,
-        top_k: int = 12,
-    ) -> Answer:
-        """An answer whose every sentence cites records; abstains where support is weak."""
-
-    async def add_watch(
-        self,
-        q: str = "",
-        *,
-        name: str | None = None,
-        topics: Sequence[str] | None = None,
-        mode: Mode | None = None,
-        min_score: float | None = None,
-        like: str | None = None,
-        more_than: int | None = None,
-        within: float | str | None = None,
-        ttl: float | str | None = None,
-        since: When | None = None,
-        owner: str | None = None,
-    ) -> Watch:
-        """A standing query, from now on or from the records stored `since`. It fires once for each record that matches: by its
-        filters and words, or in meaning by `min_score` (0 to 1); `like` an address, for records of the same pattern or
-        near to it in meaning. With `more_than` it fires when more than so many match `within` a time (`10m`, or seconds; event
-        time), and again once they were fewer. `ttl` ends it. LimitError where there are too many, or `owner` has."""
-
-    async def watches(self) -> list[Watch]:
-        """Every watch, oldest first."""
-
-    async def watch(self, id: int | str) -> Watch:
-        """The watch of that id or name; NotFoundError."""
-
-    async def remove_watch(self, id: int | str) -> None:
-        """Forget a watch and its hits; NotFoundError."""
-
-    async def wait(self, id: int | str, *, cursor: str | None = None, timeout: float | None = 25.0, limit: int = 100) -> Woken:
-        """The hits of a watch behind `cursor` (without one all that are kept), as soon as there are any; none when `timeout`
-        seconds (None: no end) are up. Give the reply's cursor the next time, and nothing is missed in between."""
-
-    def watch_events(self, id: int | str, *, cursor: str | None = None) -> AsyncIterator[WatchHit]:
-        """The hits of a watch behind `cursor` as they are fired, until it expires or goes. A hit's id is `WATCH-CURSOR`."""
 
     async def indexes(self) -> list[IndexInfo]:
         """The index of every topic."""

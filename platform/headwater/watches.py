@@ -77,7 +77,7 @@ class Watches:
         _check(spec, wanted.query.text)
         since_ms = None if since is None else parse_time(since, now_ms=now)
         made = await _thread(self._create, name, spec, now, expires, owner, since_ms)
-        return await _thread(self.one, made.id)
+        return await self.one(made.id)
 
     def _create(
         self, name: str | None, spec: Spec, now: int, expires: int | None, owner: str | None, since_ms: int | None
@@ -134,22 +134,28 @@ class Watches:
 
     # ------------------------------------------------------------------ seen
 
-    def all(self) -> list[Watch]:
+    async def all(self) -> list[Watch]:
         """Every watch, oldest first."""
+        return await _thread(self._all)
+
+    async def one(self, id: int | str) -> Watch:
+        """The watch of that id or name; NotFoundError."""
+        return await _thread(self._one, id)
+
+    def _all(self) -> list[Watch]:
         with self._watching.lock:  # between two steps: what is seen is in the log
             stored = self._log.stored()
             present = {topic.row.name: topic for topic in self._stock.choose(None)}
             return [self._view(watch, stored, present) for watch in self._watching.watches.values()]
 
-    def one(self, id: int | str) -> Watch:
-        """The watch of that id or name; NotFoundError."""
+    def _one(self, id: int | str) -> Watch:
         with self._watching.lock:
             present = {topic.row.name: topic for topic in self._stock.choose(None)}
             return self._view(self._find(id), self._log.stored(), present)
 
-    def counts(self) -> Mapping[str, int]:
+    async def counts(self) -> Mapping[str, int]:
         """Watches by state, hits ever fired by those there are, and clients that wait."""
-        seen = self.all()
+        seen = await self.all()
         states = {state: sum(w.state == state for w in seen) for state in ("watching", "held up", "expired")}
         behind = max((w.behind for w in seen), default=0)
         return {**states, "fired": sum(w.fired for w in seen), "waiting": self._waiters, "behind": behind}
