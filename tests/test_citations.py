@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -20,6 +22,7 @@ class Note:
     address: str
     value: str
     timestamp: datetime = NOON
+    attributes: Mapping[str, Any] = field(default_factory=dict)
 
 
 DISK = Note("logs/0/7", "disk sda1 is full; writes to /var were refused")
@@ -245,3 +248,18 @@ def test_shown_text_encodes_and_showing_it_again_changes_nothing(text: str) -> N
     shown.encode("utf-8")
     assert visible(shown) == shown
     assert not any(ord(c) < 32 and c not in "\n\t" for c in shown)
+
+
+@pytest.mark.parametrize(("format", "kind"), [("pdf", "page"), ("pptx", "slide"), ("xlsx", "sheet")])
+def test_a_citation_of_a_document_says_its_page(format: str, kind: str) -> None:
+    paged = Note("docs/0/1", "Buy ropes.\n\f\nThe bridge is closed.", attributes={"format": format, "pages": 2})
+    claims = [Claim(1, paged.address, "ropes"), Claim(2, paged.address, "closed")]
+    first, second = check("Ropes [1]. Closed [2].", claims, [paged], supports=lambda _s, _q: True).citations
+    assert (first.page, first.page_kind, second.page, second.page_kind) == (1, kind, 2, kind)
+
+
+def test_a_citation_of_a_log_line_has_no_page_whatever_characters_it_has() -> None:
+    line = Note("logs/0/1", "printer fed\fone page")
+    (cited,) = check("Fed [1].", [Claim(1, line.address, "one page")], [line], supports=lambda _s, _q: True).citations
+    assert cited.page is None
+    assert cited.page_kind is None

@@ -230,7 +230,8 @@ def _citation_block(fence: Fence, citation: Citation, said: str, limit: int) -> 
     """A citation; its quote is left out where the text shown above it `said` it already."""
     when = f" {instant(citation.timestamp)}" if citation.timestamp else ""
     checked = "verified" if citation.verified else "NOT verified"
-    head = f"[{citation.n}] {citation.address}{when} {checked}{'' if citation.supported else ', does not support'}"
+    page = "" if citation.page is None else f" {citation.page_kind} {citation.page}"
+    head = f"[{citation.n}] {citation.address}{page}{when} {checked}{'' if citation.supported else ', does not support'}"
     if citation.quote in said:
         return head
     return f"{head} {fenced(fence, citation.quote, limit, Page(), citation.address, len(citation.quote), '')}"

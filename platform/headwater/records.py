@@ -352,7 +352,8 @@ class Embedded:
 @dataclass(frozen=True, slots=True)
 class Citation:
     """A quote and where it stands: the code-point span `[start, end)` of the record's stored value. `verified` means
-    located there byte for byte; `supported` is the separate judgement that it backs the sentence citing it."""
+    located there byte for byte; `supported` is the separate judgement that it backs the sentence citing it. `page` (from 1) and
+    what it counts are those of a document that has pages."""
 
     n: int
     address: str
@@ -362,6 +363,8 @@ class Citation:
     verified: bool
     supported: bool = True
     timestamp: datetime | None = None
+    page: int | None = None
+    page_kind: Literal["page", "slide", "sheet"] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -64,7 +64,8 @@ def show_grounds(answer: Answer) -> None:
         output.out()
     for citation in answer.citations:
         state = "" if citation.verified else output.style("  NOT FOUND IN THE RECORD", "red")
-        place = f"{output.style(citation.address, 'cyan')}  {output.when(citation.timestamp)}"
+        page = "" if citation.page is None else f"  {citation.page_kind} {citation.page}"
+        place = f"{output.style(citation.address, 'cyan')}{page}  {output.when(citation.timestamp)}"
         output.out(f"[{citation.n}] {place}  “{output.line_of(citation.quote)}”{state}")
     for sentence in answer.unsupported:
         output.out(f"no record supports: {output.line_of(sentence)}")

@@ -9,13 +9,14 @@ from __future__ import annotations
 import re
 import unicodedata
 from bisect import bisect_right
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Protocol
+from typing import Any, Literal, Protocol
 
 from headwater.chunks import sentences
 from headwater.errors import UsageError
+from headwater.hits import page_of
 from headwater.records import Citation, parse_address
 
 
@@ -28,6 +29,8 @@ class Quotable(Protocol):
     def value(self) -> str: ...
     @property
     def timestamp(self) -> datetime: ...
+    @property
+    def attributes(self) -> Mapping[str, Any]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,9 +150,20 @@ def check(
         record = values[address]
         quote = record.value[start:end]
         backs = all(supports(sentence, quote) for sentence in backing[n])
-        citations.append(Citation(n, address, quote, start, end, True, backs, record.timestamp))
+        citations.append(Citation(n, address, quote, start, end, True, backs, record.timestamp, *_page(record, start)))
     bare = [cleaned[a:b].strip() for i, (a, b) in enumerate(spans) if i not in cited]
     return Checked(cleaned, tuple(citations), tuple(filter(_claims_something, bare)), tuple(removed))
+
+
+def _page(record: Quotable, start: int) -> tuple[int, Literal["page", "slide", "sheet"]] | tuple[None, None]:
+    """The page on which a quote begins and what such a page is called; nothing where the record is no document with pages."""
+    about = record.attributes
+    if "pages" not in about or "format" not in about:
+        return None, None
+    return page_of(record.value, start), _KINDS.get(about["format"], "page")
+
+
+_KINDS: Mapping[str, Literal["page", "slide", "sheet"]] = {"pptx": "slide", "xlsx": "sheet"}
 
 
 def shares_words(sentence: str, quote: str) -> bool:
