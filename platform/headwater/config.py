@@ -169,6 +169,7 @@ def load(
     environment = os.environ if environment is None else environment
     flat: dict[str, Any] = {}
     origins: dict[str, str] = {}
+    secrets = {name for name, kind, *_ in describe() if kind.startswith("secret")}
     if file is not None:
         for name, value in _flatten(_read_toml(Path(file)), environment, str(file)).items():
             flat[name], origins[name] = value, f"file {file}"
@@ -176,6 +177,8 @@ def load(
         variable = "HEADWATER_" + name.replace(".", "_").upper()
         if environment.get(variable):
             flat[name], origins[name] = environment[variable], f"environment {variable}"
+        elif name in secrets and environment.get(f"{variable}_FILE"):
+            flat[name], origins[name] = _read_secret(environment[f"{variable}_FILE"]), f"environment {variable}_FILE"
     for name, value in (arguments or {}).items():
         if value is not None:
             flat[name], origins[name] = value, "argument"
@@ -244,6 +247,14 @@ def _read_toml(path: Path) -> dict[str, Any]:
         raise ConfigError(f"no configuration file {path}; `headwater config init` writes one") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} is not valid TOML: {error}") from error
+
+
+def _read_secret(path: str) -> str:
+    """The text of a file that holds one secret, as container and service managers hand them over."""
+    try:
+        return Path(path).read_text("utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"the secret in {path} cannot be read: {error}") from error
 
 
 def _flatten(tree: Mapping[str, Any], environment: Mapping[str, str], where: str) -> dict[str, Any]:

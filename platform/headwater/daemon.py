@@ -21,7 +21,7 @@ from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from headwater import launch
+from headwater import launch, supervisor
 from headwater.errors import HeadwaterError, OwnedError
 from headwater.listening import check_address, listen, serving
 from headwater.ownership import Ownership
@@ -81,7 +81,8 @@ async def serve(
                 feed.add_done_callback(lambda _: stop.set())
                 ready(url)
                 logger.info("ready at %s", url)
-                await stop.wait()
+                async with supervisor.served(url):
+                    await stop.wait()
                 feed.cancel()
                 closing.set()
                 server.should_exit = True

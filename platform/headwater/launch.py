@@ -68,6 +68,47 @@ def find_or_start(settings: Settings, *, timeout_s: float = 30.0, config: Path |
     raise WaitTimeout(f"the daemon of {directory} is not ready after {timeout_s:g} s; {directory / LOG} has what it says")
 
 
+def announced(settings: Settings) -> Runtime:
+    """The daemon that says it serves the data directory, whether it answers or not; UnreachableError where none does."""
+    runtime = _read(settings.path)
+    if runtime is None or runtime.pid != _owner(settings.path):
+        raise UnreachableError(f"no daemon serves {settings.path}; `headwater up` starts one")
+    return runtime
+
+
+def named(url: str) -> Runtime:
+    """A daemon known by its address alone; its key is HEADWATER_SERVER_API_KEY."""
+    return Runtime(url, 0, os.environ.get("HEADWATER_SERVER_API_KEY") or None, "")
+
+
+def get(runtime: Runtime, path: str, *, timeout_s: float = _HEALTH_S) -> dict[str, Any]:
+    """The JSON object a daemon answers at `path`, also with 503, which says it is not ready. UnreachableError for silence
+    and for every other answer. Loads no HTTP library but the standard one: health checks run this every few seconds."""
+    import http.client
+    from urllib.parse import urlsplit
+
+    try:
+        parts = urlsplit(runtime.url)
+        connect = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
+        connection = connect(parts.hostname or "", parts.port, timeout=timeout_s)
+    except ValueError as error:
+        raise UnreachableError(f"{runtime.url!r} is no address: {error}") from None
+    try:
+        headers = {"Authorization": f"Bearer {runtime.token}"} if runtime.token else {}
+        connection.request("GET", parts.path.rstrip("/") + path, headers=headers)
+        reply = connection.getresponse()
+        status, found = reply.status, json.loads(reply.read(1 << 20))
+    except (OSError, http.client.HTTPException, ValueError) as error:
+        raise UnreachableError(f"nothing answers at {runtime.url}: {error or type(error).__name__}") from error
+    finally:
+        connection.close()
+    if status == 401:
+        raise UnreachableError(f"{runtime.url} wants a key: set HEADWATER_SERVER_API_KEY")
+    if status not in (200, 503) or not isinstance(found, dict):
+        raise UnreachableError(f"{runtime.url} answered {status} to {path}")
+    return found
+
+
 def publish(directory: Path, runtime: Runtime) -> None:
     """Tell other programs of this user where the daemon is, whole or not at all."""
     path = directory / f"{RUNTIME}.{runtime.pid}"
@@ -110,21 +151,10 @@ def _json(path: Path) -> Mapping[str, Any]:
 
 def _answers(runtime: Runtime) -> bool:
     """Whether that very process answers. It holds the lock then: it let go of it only after it stopped answering."""
-    import http.client
-    from urllib.parse import urlsplit
-
-    parts = urlsplit(runtime.url)
-    connect = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
-    connection = connect(parts.hostname or "", parts.port, timeout=_HEALTH_S)
     try:
-        headers = {"Authorization": f"Bearer {runtime.token}"} if runtime.token else {}
-        connection.request("GET", "/v1/health", headers=headers)
-        reply = connection.getresponse()
-        return reply.status == 200 and json.loads(reply.read(4096)).get("pid") == runtime.pid
-    except (OSError, http.client.HTTPException, ValueError):
+        return bool(get(runtime, "/v1/health").get("pid") == runtime.pid)
+    except UnreachableError:
         return False
-    finally:
-        connection.close()
 
 
 @contextlib.contextmanager

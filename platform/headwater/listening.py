@@ -27,7 +27,8 @@ def check_address(server: ServerSettings) -> None:
     if server.api_key is None and not _is_loopback(server.host):
         raise ConfigError(
             f"server.host {server.host!r} can be reached from other machines, so server.api_key must be set; "
-            "set HEADWATER_SERVER_API_KEY, or bind to 127.0.0.1"
+            "set HEADWATER_SERVER_API_KEY (`openssl rand -hex 32` makes one) or, with a file that holds it, "
+            "HEADWATER_SERVER_API_KEY_FILE; or bind to 127.0.0.1"
         )
     if server.api_key is not None and not server.api_key.get_secret_value().strip():
         raise ConfigError("server.api_key is empty; give it a value or leave it out")

@@ -11,6 +11,7 @@ from headwater.cli import (
     config,
     doctor,
     documents,
+    health,
     index,
     letters,
     mcp,
@@ -77,6 +78,7 @@ for subject in (
     letters,
     config,
     doctor,
+    health,
     mcp,
     watch,
 ):
