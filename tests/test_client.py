@@ -168,6 +168,7 @@ def test_a_wrong_token_is_refused_and_never_shown(tmp_path: Path) -> None:
         errors.NotFoundError("n"),
         errors.UnreachableError("r"),
         errors.EmbedError("e", retry_after_s=3.0),
+        errors.ModelError("m", retry_after_s=4.0),
         errors.AuthError("a"),
         errors.LimitError("too fast", retry_after_s=2.0),
         errors.LimitError("too large"),

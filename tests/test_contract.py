@@ -258,7 +258,7 @@ def test_the_exported_names_are_these_and_cost_nothing_to_import() -> None:
         "MEMORY", "__version__", "aconnect", "aopen", "connect", "open",
         "AskEvent", "Client", "Deleted", "Engine", "Headwater", "LiveEvent", "Purged", "Settings", "TopicConfig", "Verbs",
         "AuthError", "ConfigError", "ConflictError", "DamageError", "EmbedError", "HeadwaterError", "LimitError",
-        "NotFoundError", "OwnedError", "QueryError", "StorageError", "UnreachableError", "UsageError", "WaitTimeout",
+        "ModelError", "NotFoundError", "OwnedError", "QueryError", "StorageError", "UnreachableError", "UsageError", "WaitTimeout",
         "Answer", "Appended", "Bucket", "Citation", "Coverage", "DeadLetter", "Draft", "Embedded", "Hit", "IndexInfo",
         "Page", "Passage", "Pattern", "PatternsReply", "Receipt", "Record", "RecordView", "SearchReply", "SourceInfo",
         "Span", "Status", "Timeline", "Topic", "Watermark",

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
         EmbedError,
         HeadwaterError,
         LimitError,
+        ModelError,
         NotFoundError,
         OwnedError,
         QueryError,
@@ -78,7 +79,7 @@ _HOMES = {
     "engine": ("Engine",),
     "errors": (
         "AuthError", "ConfigError", "ConflictError", "DamageError", "EmbedError", "HeadwaterError", "LimitError",
-        "NotFoundError", "OwnedError", "QueryError", "StorageError", "UnreachableError", "UsageError", "WaitTimeout",
+        "ModelError", "NotFoundError", "OwnedError", "QueryError", "StorageError", "UnreachableError", "UsageError", "WaitTimeout",
     ),
     "records": (
         "Answer", "Appended", "Bucket", "Citation", "Coverage", "DeadLetter", "Draft", "Embedded", "Hit", "IndexInfo", "Page",
@@ -199,6 +200,7 @@ __all__ = [
     "IndexInfo",
     "LimitError",
     "LiveEvent",
+    "ModelError",
     "NotFoundError",
     "OwnedError",
     "Page",

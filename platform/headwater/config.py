@@ -79,6 +79,32 @@ class EmbeddingSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class LlmSettings:
+    """Chat models. A model's whole name is PROVIDER:MODEL; without any, answers are made of sentences of the records."""
+
+    provider: str = _set("extractive", "extractive (no model), openai, azure, anthropic, ollama, llamafile, custom, local.")
+    model: str = _set("", "Model of that provider; for local a GGUF file, or smollm2.")
+    fallback: tuple[str, ...] = _set((), "Models asked in turn while the ones before fail: PROVIDER:MODEL.")
+    base_url: str | None = _set(None, "Address of the provider's server; its own by default. custom needs one.")
+    api_key: SecretStr | None = _set(None, "Key of the provider; its own variable, such as OPENAI_API_KEY, by default.")
+    temperature: float | None = _set(None, "Randomness of answers, 0 to 2; the model's own by default.")
+    max_tokens: int = _set(1024, "Most tokens of one answer.")
+    timeout_s: float = _set(60.0, "Longest wait for an answer, and for the next piece of one that is streamed.")
+    retries: int = _set(3, "Tries after the first, of a failed call.")
+    concurrency: int = _set(0, "Calls of one model under way at once, more wait; 0 for what suits the provider.")
+    requests_per_s: float = _set(0.0, "Rate limit of calls to one model; 0 for none.")
+    allow_private_urls: bool = _set(False, "Allow link-local addresses as a custom endpoint.")
+    cache_enabled: bool = _set(True, "Keep answers in a persistent cache by model, prompt and parameters.")
+    context_tokens: int = _set(0, "Tokens the model reads at once; 0 for what is known of it.")
+    budget_tokens_per_day: int = _set(0, "Tokens all models may take a day (UTC); 0 for no limit.")
+    budget_tokens_per_call: int = _set(0, "Tokens one call may take, prompt and answer; 0 for no limit.")
+    budget_cost_per_day: float = _set(0.0, "US dollars all models may cost a day (UTC); 0 for no limit.")
+    budget_cost_per_call: float = _set(0.0, "US dollars one call may cost; 0 for no limit.")
+    price_input: float | None = _set(None, "US dollars for a million tokens of prompt; by default what is known of the model.")
+    price_output: float | None = _set(None, "US dollars for a million tokens of answer; by default what is known of the model.")
+
+
+@dataclass(frozen=True, slots=True)
 class IngestSettings:
     batch_records: int = _set(4000, "Most records the indexer takes in one step.")
     queue_records: int = _set(50_000, "Drafts waiting for the writer before appends are held.")
@@ -137,6 +163,7 @@ class Settings:
     ingest: IngestSettings = _made(IngestSettings, "Appending and indexing.")
     index: IndexSettings = _made(IndexSettings, "Keyword and vector indexes.")
     search: SearchSettings = _made(SearchSettings, "Searching.")
+    llm: LlmSettings = _made(LlmSettings, "Chat models.")
     topics: Mapping[str, TopicConfig] = _made(dict, "Topics created at start: [topics.NAME].")
     sources: tuple[AnySource, ...] = _set((), "What the daemon follows: [[sources]].")
 

@@ -36,6 +36,7 @@ from headwater.indexer import Indexer
 from headwater.intake import drafts as intake
 from headwater.lines import LineReader
 from headwater.live import Live, tail, wish
+from headwater.llm.models import Models
 from headwater.log import Delivery, Log, Origin
 from headwater.ownership import Ownership
 from headwater.planning import now_ms, plan, window
@@ -164,6 +165,7 @@ class Engine:
             watches = self._watches = Watches(self.log, self.stock, self._watching, clock_ms=now_ms)
             self.add_watch, self.watches, self.watch, self.remove_watch = watches.add, watches.all, watches.one, watches.remove
             self.wait, self.watch_events = watches.wait, watches.events
+            self._models = Models(self.settings.llm)
             asking = Asking(self, self.stock, self.settings)
             self.ask = asking.ask
             self._opened = opened.pop_all()
@@ -450,6 +452,7 @@ class Engine:
         with contextlib.suppress(StorageError):  # what cannot be written now is done again at the next start
             await _thread(self._watching.settle)
             await _thread(self.indexer.settle)
+        await self._models.aclose()
         await self.stock.aclose()
         await _thread(self._opened.close)
         gc.set_threshold(*self._collecting)

@@ -7,7 +7,8 @@ HeadwaterError                 what went wrong, which thing, how to mend it
 │   └── ConflictError          the same idempotency key came with another body, or the thing exists (HTTP 409/422)
 ├── NotFoundError              no such topic, record, group, watch ...               (HTTP 404, exit 3)
 ├── UnreachableError           no daemon, or a provider that cannot be reached       (HTTP 502/503, exit 3)
-│   └── EmbedError             an embedder failed after its retries, or answered nonsense
+│   ├── EmbedError             an embedder failed after its retries, or answered nonsense
+│   └── ModelError             a chat model did, or its answer was cut
 ├── OwnedError                 another process owns the data directory; carries its URL   (exit 1)
 ├── AuthError                  no key, a wrong key, or a foreign Host or Origin      (HTTP 401/403/421)
 ├── LimitError                 too large, too many, or too fast; carries retry_after_s    (HTTP 413/429)
@@ -53,6 +54,15 @@ class UnreachableError(HeadwaterError):
 
 class EmbedError(UnreachableError):
     """An embedder failed after its retries or answered something unusable. `retry_after_s` is the wait it asked for."""
+
+    def __init__(self, message: str, *, retry_after_s: float | None = None) -> None:
+        self.retry_after_s = retry_after_s
+        super().__init__(message)
+
+
+class ModelError(UnreachableError):
+    """A chat model failed after its retries, answered something unusable, or its answer was cut. `retry_after_s` is the
+    wait it asked for."""
 
     def __init__(self, message: str, *, retry_after_s: float | None = None) -> None:
         self.retry_after_s = retry_after_s

@@ -211,6 +211,7 @@ _KINDS: tuple[type[HeadwaterError], ...] = (
     errors.NotFoundError,
     errors.UnreachableError,
     errors.EmbedError,
+    errors.ModelError,
     errors.OwnedError,
     errors.AuthError,
     errors.LimitError,
@@ -235,7 +236,7 @@ def error_of(problem: Mapping[str, Any], status: int) -> HeadwaterError:
         position, expected = int(problem.get("position", 0)), str(problem.get("expected", ""))
         message = detail.partition(f" at character {position + 1}: expected ")[0]
         return QueryError(message, query=str(problem.get("query", "")), position=position, expected=expected)
-    if kind is EmbedError or kind is LimitError:
+    if kind is EmbedError or kind is errors.ModelError or kind is LimitError:
         retry_after = problem.get("retry_after")
         return kind(detail, retry_after_s=float(retry_after) if isinstance(retry_after, int | float) else None)
     return kind(detail)

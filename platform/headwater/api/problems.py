@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 
 from headwater import errors, wire
-from headwater.errors import EmbedError, HeadwaterError, LimitError, QueryError
+from headwater.errors import EmbedError, HeadwaterError, LimitError, ModelError, QueryError
 
 logger = logging.getLogger(__name__)
 NOT_YET = "urn:headwater:problem:not-in-this-version"
@@ -31,6 +31,7 @@ _STATUS: tuple[tuple[type[HeadwaterError], int], ...] = (
     (errors.UsageError, 422),
     (errors.NotFoundError, 404),
     (EmbedError, 502),
+    (ModelError, 502),
     (errors.UnreachableError, 503),
     (errors.OwnedError, 503),
     (errors.AuthError, 401),
@@ -73,7 +74,7 @@ def problem(
 def of(error: HeadwaterError, status: int | None = None) -> Response:
     """The response that stands for an error of the tree."""
     detail = "; ".join([str(error), *getattr(error, "__notes__", ())])
-    wait_s = error.retry_after_s if isinstance(error, LimitError | EmbedError) else None
+    wait_s = error.retry_after_s if isinstance(error, LimitError | EmbedError | ModelError) else None
     if status is None:
         status = (413 if wait_s is None else 429) if isinstance(error, LimitError) else _status(error)
     extra: dict[str, Any] = {"retry_after": wait_s}
