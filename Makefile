@@ -8,7 +8,7 @@ BIN := .venv/bin
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch .venv/ready
 
-.PHONY: setup demo test check lint bench clean lock
+.PHONY: setup demo test check lint explore bench clean lock
 
 setup: .venv/ready ## make the environment
 
@@ -27,6 +27,9 @@ lint: .venv/ready
 
 check: lint ## what CI runs
 	$(BIN)/python -m pytest --cov=headwater --cov=headwater_mcp --cov-report=term:skip-covered --cov-fail-under=85
+
+explore: .venv/ready ## the property tests on new random examples, many of them
+	HYPOTHESIS_PROFILE=explore $(BIN)/python -m pytest -m "not slow" -k "$(or $(K),test)" $$(grep -ls hypothesis tests/test_*.py)
 
 bench: .venv/ready ## every benchmark, small; DATA=PATH adds the quality ones
 	for b in ingest search startup sources index; do $(BIN)/python benchmarks/bench_$$b.py --small || exit 1; done

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from headwater.rag.citations import Claim, check, find, locate
@@ -187,12 +187,17 @@ claim = st.builds(
     st.sampled_from(["disk sda1", "DISK SDA1", "“canary”", "20 minutes", "nope", "", "\n", "sda1 is full; writes"]),
 )
 answer = st.lists(
-    st.sampled_from(["[1]", "[2]", "[0, 3]", "[ 4 ]", "[99999999]", " a", ". ", "B", "\n", "`", "``", '"', "“", "?", "é🙂"]),
+    st.sampled_from(
+        ["[1]", "[2]", "[0, 3]", "[ 4 ]", "[\n1]", "[99999999]", " a", ". ", "B", "\n", "`", "``", '"', "“", "?", "é🙂"]
+    ),
     max_size=30,
 ).map("".join)
 
 
 @given(answer, st.lists(claim, max_size=8))
+@example(text="`[1]`[1]`", claims=[])
+@example(text="`[1]`[1] [2]`", claims=[])
+@example(text='"a [\n7] b" [1]', claims=[])
 def test_whatever_a_model_writes_only_true_citations_remain(text: str, claims: list[Claim]) -> None:
     checked = check(text, claims, EVIDENCE)
     values = {note.address: note.value for note in EVIDENCE}

@@ -285,11 +285,20 @@ def _rewrite(
         mark = "".join(f"[{n}]" for n in new)
         if mark:
             places.append((length + len(before), mark, new))
-        out += before, mark
-        length += len(before) + len(mark)
+        gap = _gap((before or "".join(out[-3:]))[-1:], text[start:end], mark, text[end : end + 1])
+        out += before, mark, gap
+        length += len(before) + len(mark) + len(gap)
         at = end
     out.append(text[at:])
     return "".join(out), places
+
+
+def _gap(before: str, old: str, mark: str, after: str) -> str:
+    """What must stay where a mark went, so that the text around it means what it meant: a line's end, or a blank between
+    back-ticks, which as one run would begin or end other code spans."""
+    if "\n" in old:
+        return "\n"
+    return " " if not mark and before == after == "`" else ""
 
 
 def _sentences(text: str, marks: list[tuple[int, int]]) -> list[tuple[int, int]]:
