@@ -196,7 +196,7 @@ answer = st.lists(
 
 @given(answer, st.lists(claim, max_size=8))
 @example(text="`[1]`[1]`", claims=[])
-@example(text="`[1]`[1] [2]`", claims=[])
+@example(text="`[1]`[1][1] [2]`", claims=[])
 @example(text='"a [\n7] b" [1]', claims=[])
 def test_whatever_a_model_writes_only_true_citations_remain(text: str, claims: list[Claim]) -> None:
     checked = check(text, claims, EVIDENCE)

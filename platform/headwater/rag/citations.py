@@ -277,7 +277,7 @@ def _rewrite(
     """The text with true marks renumbered into `number` and false ones gone, and `(position, mark, numbers)` of each."""
     out: list[str] = []
     places: list[tuple[int, str, list[int]]] = []
-    length = at = 0
+    length, at, last = 0, 0, ""
     for start, end, numbers in marks:
         spans = list(dict.fromkeys(span for n in numbers for span in found.get(n, [])))
         before = text[at:start] if spans else text[at:start].rstrip(" \t")
@@ -285,8 +285,10 @@ def _rewrite(
         mark = "".join(f"[{n}]" for n in new)
         if mark:
             places.append((length + len(before), mark, new))
-        gap = _gap((before or "".join(out[-3:]))[-1:], text[start:end], mark, text[end : end + 1])
+        last = (before or last)[-1:]
+        gap = _gap(last, text[start:end], mark, text[end : end + 1])
         out += before, mark, gap
+        last = gap or mark or last
         length += len(before) + len(mark) + len(gap)
         at = end
     out.append(text[at:])
