@@ -73,6 +73,10 @@ class MemoryVerbs:
     async def topics(self) -> list[Topic]:
         return [self._topic(name) for name in sorted(self.by_topic)]
 
+    async def topic(self, name: str) -> Topic:
+        self._records(name)
+        return self._topic(name)
+
     async def read(self, address: str, *, context: int = 0) -> RecordView:
         topic, partition, offset = parse_address(address)
         records = self._records(topic)
@@ -174,11 +178,15 @@ class MemoryVerbs:
     async def watches(self) -> list[Watch]:
         return self.made
 
+    async def watch(self, id: int | str) -> Watch:
+        found = next((w for w in self.made if str(id) in (str(w.id), w.name)), None)
+        if found is None:
+            raise NotFoundError(f"no watch {str(id)[:40]!r}; `headwater watch list` shows them")
+        return found
+
     async def wait(self, id: int | str, *, cursor: str | None = None, timeout: float | None = 25, limit: int = 100) -> Woken:
         """Every record that shares a word with the watch has fired it; nobody is waited for."""
-        watch = next((w for w in self.made if str(id) in (str(w.id), w.name)), None)
-        if watch is None:
-            raise NotFoundError(f"no watch {str(id)[:40]!r}; `headwater watch list` shows them")
+        watch = await self.watch(id)
         found = (await self.search(watch.q, topics=watch.topics, top_k=10_000)).hits
         records = [(await self.read(hit.address)).record for hit in found]
         at = int(cursor or 0)

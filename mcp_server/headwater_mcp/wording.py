@@ -1,0 +1,72 @@
+"""Failures, worded so that a model knows what to try next. No argument's value is repeated: it may be a secret."""
+
+from __future__ import annotations
+
+import re
+
+from pydantic import ValidationError
+
+from headwater import errors
+from headwater.verbs import Verbs
+from headwater.visible import visible
+from headwater_mcp.budget import clip
+
+_ERROR_TOKENS = 180
+_COMMAND = re.compile(r"`headwater ([a-z]+)([^`]*)`")
+_TOOL_OF = {
+    name: f"the tool `{name}`" for name in ("topics", "search", "similar", "patterns", "timeline", "ask", "watch", "status")
+}
+_NEXT: tuple[tuple[type[errors.HeadwaterError], str], ...] = (
+    (errors.QueryError, "Mend the query there, or put the words in double quotes to search for them as they are."),
+    (errors.ConflictError, "Use another idempotency_key, or send the same records with it."),
+    (errors.UsageError, "Mend the argument and call again."),
+    (errors.NotFoundError, "Call `topics` for the names there are; addresses come from search."),
+    (errors.EmbedError, "Search by meaning is unavailable just now: try mode=keyword, or again in a minute."),
+    (errors.UnreachableError, "Try again in a few seconds; if it stays so, the user can run `headwater doctor`."),
+    (errors.OwnedError, "The user can stop the other process or use its URL."),
+    (errors.AuthError, "The user must give this server a valid key (HEADWATER_SERVER_API_KEY)."),
+    (errors.LimitError, "Ask for less (smaller top_k or limit, narrower since) or wait and try again."),
+    (errors.WaitTimeout, "It may still happen: call again."),
+    (errors.StorageError, "Reading still works. The user must free disk space."),
+    (errors.DamageError, "The index is being rebuilt: try mode=keyword meanwhile."),
+)
+
+
+async def explained(error: errors.HeadwaterError, verbs: Verbs) -> str:
+    """What went wrong and what to try; for something that is not there also the topics of `verbs`."""
+    whole = _for_agents(str(error))
+    text = clip(visible(whole), _ERROR_TOKENS // 2)
+    text += "…" if len(text) < len(whole) else "\n" if "\n" in text else "."
+    after = getattr(error, "retry_after_s", None)
+    text += f" Retry after {after:.0f} s." if after else ""
+    text += " " + next((hint for kind, hint in _NEXT if isinstance(error, kind)), "Call `status`.")
+    if isinstance(error, errors.NotFoundError):
+        text += await _names(verbs)
+    return text
+
+
+async def _names(verbs: Verbs) -> str:
+    """The topics there are, for a caller that named one there is not."""
+    try:
+        names = ", ".join(topic.name for topic in await verbs.topics())
+    except errors.HeadwaterError:
+        return ""
+    shown = clip(names, _ERROR_TOKENS // 3)
+    return f" Topics: {shown}{'…' if shown != names else ''}" if names else " There are no topics yet."
+
+
+def _for_agents(text: str) -> str:
+    """What an error says, with the tools in place of the commands that people have: those an agent cannot call are the
+    user's to run."""
+    return _COMMAND.sub(
+        lambda found: _TOOL_OF.get(found[1], f"`headwater {found[1]}{found[2]}`, which is the user's to run,"), text
+    )
+
+
+def arguments(name: str, error: ValidationError) -> str:
+    """What is wrong with which argument; never its value."""
+    said = []
+    for problem in error.errors(include_url=False, include_input=False, include_context=False)[:5]:
+        place = ".".join(str(part) for part in problem["loc"][:2])
+        said.append(f"{visible(place[:40], newlines='mark')}: {problem['msg'][:80]}")
+    return f"{name}: {'; '.join(said)}. Mend it and call again."
