@@ -297,6 +297,12 @@ class Log:
                 first = part[-1].id + 1
         return out
 
+    def heads(self, topic: int, partitions: int) -> tuple[int, ...]:
+        """The next offset of each partition."""
+        with self.reading() as db:
+            known = dict(db.execute("SELECT partition, next_offset FROM head WHERE topic = ?", (topic,)))
+        return tuple(known.get(partition, 0) for partition in range(partitions))
+
     def rows_before(self, topic: int, seq: int, limit: int) -> list[Row]:
         """The last `limit` records with seq < `seq`, in seq order."""
         low, high = topic << SEQ_BITS, topic << SEQ_BITS | seq

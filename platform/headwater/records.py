@@ -430,6 +430,7 @@ class Topic:
     last: datetime | None
     watermark: Watermark
     dead_letters: int
+    heads: tuple[int, ...] = ()  # the next offset of each partition
 
 
 @dataclass(frozen=True, slots=True)

@@ -77,6 +77,7 @@ def topic_view(log: Log, row: TopicRow, topic: TopicIndex, rates: Rates, dead: i
         from_ms(newest[-1].time_ms) if newest else None,
         replace(topic.watermark(), stored=row.next_seq),
         dead,
+        log.heads(row.id, config.partitions),
     )
 
 
