@@ -16,24 +16,25 @@ _METADATA = frozenset(
 _METADATA_ADDRESSES = frozenset({"fd00:ec2::254", "100.100.100.200", "168.63.129.16"})
 
 
-def check_endpoint(url: str, *, allow_private: bool) -> str:
+def check_endpoint(url: str, *, allow_private: bool, section: str = "embedding") -> str:
     """`url` without trailing slashes. ConfigError for what is no http(s) URL, holds credentials, or names a link-local or
-    cloud-metadata host (unless `allow_private`). Loopback and private networks are allowed: local servers are welcome."""
+    cloud-metadata host (unless `allow_private`). Loopback and private networks are allowed: local servers are welcome.
+    `section` is that of the settings it stands in."""
     try:
         parts = urlsplit(url)
         host, _ = parts.hostname, parts.port
     except ValueError as error:
-        raise ConfigError(f"embedding.base_url is not a URL: {error}") from None
+        raise ConfigError(f"{section}.base_url is not a URL: {error}") from None
     if parts.scheme not in ("http", "https") or not host:
-        raise ConfigError("embedding.base_url must look like https://host/v1 or http://localhost:11434/v1")
+        raise ConfigError(f"{section}.base_url must look like https://host/v1 or http://localhost:11434/v1")
     if parts.username is not None or parts.password is not None or parts.query or parts.fragment:
-        raise ConfigError("embedding.base_url must not hold credentials or a query; set HEADWATER_EMBEDDING_API_KEY instead")
+        raise ConfigError(f"{section}.base_url must not hold credentials or a query; set HEADWATER_{section.upper()}_API_KEY instead")
     if not allow_private:
-        refuse_private(host, [host])
+        refuse_private(host, [host], section=section)
     return url.rstrip("/")
 
 
-def refuse_private(host: str, addresses: Iterable[str]) -> None:
+def refuse_private(host: str, addresses: Iterable[str], *, section: str = "embedding") -> None:
     """ConfigError when `host` is a metadata name or one of its addresses is link-local or a metadata address."""
     wrong = host.rstrip(".").lower() in _METADATA
     for text in addresses:
@@ -42,8 +43,8 @@ def refuse_private(host: str, addresses: Iterable[str]) -> None:
         wrong = wrong or (mapped is not None and (mapped.is_link_local or str(mapped) in _METADATA_ADDRESSES))
     if wrong:
         raise ConfigError(
-            f"embedding.base_url: {host} is a link-local or cloud-metadata address, where no model server belongs; "
-            "set embedding.allow_private_urls if it is meant"
+            f"{section}.base_url: {host} is a link-local or cloud-metadata address, where no model server belongs; "
+            f"set {section}.allow_private_urls if it is meant"
         )
 
 
