@@ -81,6 +81,9 @@ class OneSegment:
     def members(self, name: str) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         return self._corpus.blocks()
 
+    def gone(self, ids: np.ndarray) -> np.ndarray:
+        return ids[:0]
+
     def commit_segment(self, row: SegmentRow, ids: np.ndarray, replaces: Sequence[str]) -> bool:
         self._path.write_text(json.dumps([asdict(row)]))
         return True

@@ -46,6 +46,10 @@ class SqliteCatalogue:
     def members(self, name: str) -> Iterator[Block]:
         return self._blocks("segment = ?", (name,))
 
+    def gone(self, ids: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        there = np.array([id for (id,) in self._db().execute("SELECT id FROM vector")], np.int64)
+        return np.setdiff1d(ids, there)
+
     def commit_segment(self, row: SegmentRow, ids: npt.NDArray[np.int64], replaces: Sequence[str]) -> bool:
         if self.generation != self.opened:
             return False

@@ -24,6 +24,7 @@ from headwater.vectors import SegmentRow
 
 MAPPED, KEYWORD, SEMANTIC = "index.mapped", "index.keyword", "index.semantic"  # SEMANTIC holds a passage id, the others a seq
 _BLOCK = 4096
+_COUNTED = 65_536  # ids looked up by one statement
 _LAST_ID = 1 << 62
 
 
@@ -387,6 +388,19 @@ class Catalogue:
         with self._log.reading() as db:
             runs = db.execute("SELECT runs FROM segment WHERE name = ?", (name,)).get
         return self._between(_unpacked(runs or b""))
+
+    def gone(self, ids: np.ndarray) -> np.ndarray:
+        """Counted by the index of passages, of which a vector is only let go with its passage; no vector is read."""
+        within = "FROM json_each(?1) r CROSS JOIN passage p ON p.topic = ?2 AND p.id BETWEEN r.value ->> 0 AND r.value ->> 1"
+        lost = [np.empty(0, np.int64)]
+        for start in range(0, len(ids), _COUNTED):
+            part = ids[start : start + _COUNTED]
+            given = (orjson.dumps(_runs(part).tolist()).decode(), self.topic)
+            with self._log.reading() as db:
+                if db.execute(f"SELECT count(*) {within}", given).get != len(part):
+                    there = orjson.loads(db.execute(f"SELECT json_group_array(p.id) {within}", given).get)
+                    lost.append(np.setdiff1d(part, np.array(there, np.int64), assume_unique=True))
+        return np.concatenate(lost)
 
     def _gaps(self) -> np.ndarray:
         """The runs of ids that no segment has."""

@@ -28,6 +28,9 @@ class Catalogue(Protocol):
     def members(self, name: str) -> Blocks:
         """The vectors of a segment."""
 
+    def gone(self, ids: Ints) -> Ints:
+        """Those of some ids (ascending), each a segment's member, that the log has let go of."""
+
     def commit_segment(self, row: SegmentRow, ids: Ints, replaces: Sequence[str]) -> bool:
         """In one transaction: store the row, move `ids` into it, forget `replaces`. False where the topic or its
         generation has gone; nothing is changed then."""

@@ -313,8 +313,7 @@ class VectorIndex:
             return
         if segment.flaw is not None:
             self._damaged.add(segment.name)
-        kept = [ids for ids, _ in self._catalogue.members(segment.name)]
-        gone = np.setdiff1d(segment.ids, np.concatenate([np.empty(0, np.int64), *kept]))
+        gone = self._catalogue.gone(np.sort(segment.ids))
         with self._write:
             segment.hide(gone)
         self._compared.add(segment.name)
