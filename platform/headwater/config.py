@@ -105,6 +105,21 @@ class LlmSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class AskSettings:
+    """Questions, conversations and the answers that are kept."""
+
+    context_tokens: int = _set(3000, "Tokens of records that a chat model is shown for one question.")
+    answer_tokens: int = _set(600, "Most tokens of a chat model's answer to one question.")
+    per_source: int = _set(6, "Most records of one key, or of one topic of records without keys, in an answer; 0 for no limit.")
+    rewrite: bool = _set(True, "In a conversation the chat model makes a question stand alone; rules do otherwise.")
+    wordings: int = _set(0, "Other wordings of a question that the chat model proposes, each searched too; 0 to 4.")
+    rerank: bool = _set(False, "Read the best hits of a question again with the local cross-encoder.")
+    conversation_tokens: int = _set(2000, "Tokens of a conversation that a model is shown; older turns are summarised.")
+    conversation_ttl_s: float | None = _set(7_776_000.0, "Seconds after its last message that a conversation goes.")
+    answers_kept: int = _set(5000, "Answers kept to be looked up or asked again; older ones go.")
+
+
+@dataclass(frozen=True, slots=True)
 class IngestSettings:
     batch_records: int = _set(4000, "Most records the indexer takes in one step.")
     queue_records: int = _set(50_000, "Drafts waiting for the writer before appends are held.")
@@ -164,6 +179,7 @@ class Settings:
     index: IndexSettings = _made(IndexSettings, "Keyword and vector indexes.")
     search: SearchSettings = _made(SearchSettings, "Searching.")
     llm: LlmSettings = _made(LlmSettings, "Chat models.")
+    ask: AskSettings = _made(AskSettings, "Questions and conversations.")
     topics: Mapping[str, TopicConfig] = _made(dict, "Topics created at start: [topics.NAME].")
     sources: tuple[AnySource, ...] = _set((), "What the daemon follows: [[sources]].")
 

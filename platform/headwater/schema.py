@@ -17,6 +17,23 @@ if TYPE_CHECKING:
 SEQ_BITS = 40
 SEQ_MASK = (1 << SEQ_BITS) - 1
 
+# Conversations and answers; also the tables of those kept in memory alone. Part of an entry below: never edited once released.
+CONVERSATIONS = """
+    CREATE TABLE conversation(
+        id TEXT PRIMARY KEY, title TEXT NOT NULL, system TEXT NOT NULL, model TEXT, max_context_tokens INTEGER NOT NULL,
+        ttl_ms INTEGER, created_ms INTEGER NOT NULL, updated_ms INTEGER NOT NULL, expires_ms INTEGER,
+        summary TEXT NOT NULL DEFAULT '', summarized INTEGER NOT NULL DEFAULT 0) WITHOUT ROWID;
+    CREATE TABLE message(conversation TEXT, n INTEGER, role TEXT NOT NULL, text TEXT NOT NULL, created_ms INTEGER NOT NULL,
+        answer TEXT, model TEXT, PRIMARY KEY(conversation, n)) WITHOUT ROWID;
+    CREATE INDEX message_answer ON message(answer) WHERE answer IS NOT NULL;
+    CREATE TABLE answer(id TEXT PRIMARY KEY, conversation TEXT, created_ms INTEGER NOT NULL, body BLOB NOT NULL,
+        made BLOB NOT NULL, shown TEXT NOT NULL);
+    CREATE INDEX answer_age ON answer(created_ms);
+    CREATE INDEX answer_conversation ON answer(conversation) WHERE conversation IS NOT NULL;
+    CREATE TABLE answer_record(record INTEGER, answer TEXT, PRIMARY KEY(record, answer)) WITHOUT ROWID;
+    CREATE INDEX answer_record_answer ON answer_record(answer);
+    """
+
 # One entry a version, each run in one transaction with the bump of user_version. Entries are never edited once released.
 MIGRATIONS: tuple[str, ...] = (
     """
@@ -95,6 +112,7 @@ MIGRATIONS: tuple[str, ...] = (
     CREATE TABLE watch_hit(watch INTEGER, n INTEGER, record INTEGER NOT NULL, address TEXT NOT NULL, why TEXT NOT NULL,
         score REAL NOT NULL, count INTEGER, fired_ms INTEGER NOT NULL, PRIMARY KEY(watch, n)) WITHOUT ROWID;
     """,
+    CONVERSATIONS,
 )
 
 
