@@ -111,6 +111,7 @@ def test_every_environment_variable_named_is_one() -> None:
     known = {"HEADWATER_" + name.replace(".", "_").upper() for name, *_ in describe()}
     known |= {"HEADWATER_URL", "HEADWATER_DEBUG", "HEADWATER_KEY"}  # the last is only ever the reader's own
     known |= {"HEADWATER_SECTION_NAME"}  # how the others are made
+    known |= {"HEADWATER_" + name.replace(".", "_").upper() + "_FILE" for name, kind, *_ in describe() if "secret" in kind}
     for file in PAGES:
         named = set(re.findall(r"\bHEADWATER_[A-Z_]+\b", file.read_text("utf-8")))
         assert named <= known, f"{file.name}: {named - known}"

@@ -15,10 +15,11 @@ def tell(state: str, environment: Mapping[str, str] = os.environ) -> bool:
     if address[:1] not in ("/", "@"):
         return False
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as out:
+        out.setblocking(False)  # a manager that is behind with reading must not hold up the loop
         try:
             out.connect(address.replace("@", "\0", 1) if address[0] == "@" else address)
             out.sendall(state.encode())
-        except OSError:  # a manager that does not listen must not end the daemon
+        except OSError:  # nor one that does not listen end the daemon
             return False
     return True
 
