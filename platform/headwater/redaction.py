@@ -1,0 +1,382 @@
+"""Secrets and personal data found in text and taken out of it, before it is embedded or leaves the machine.
+
+Each kind is one pattern whose shape is fixed by whoever issues such keys or numbers, checked by its own checksum where it has
+one (cards: Luhn; IBAN: ISO 7064, mod 97-10). What is found becomes `[kind]`. All patterns have bounded repetitions: the time
+grows with the length of the text. Names of people and postal addresses have no shape and are not found.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from headwater.errors import ConfigError
+
+
+@dataclass(frozen=True, slots=True)
+class Concealed:
+    """What was found: its kind, and the code points `[start, end)` of the text that it took."""
+
+    kind: str
+    start: int
+    end: int
+
+
+@dataclass(frozen=True, slots=True)
+class Redacted:
+    """A text without what was found in it."""
+
+    text: str
+    found: tuple[Concealed, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """One sort of secret. `group` of the pattern is what is taken out; `hints` are texts (in small letters) one of which every
+    match has: without any the pattern is not tried."""
+
+    name: str
+    family: str
+    pattern: re.Pattern[str]
+    hints: tuple[str, ...] = ()
+    group: int = 0
+    accepts: Callable[[str], bool] | None = None
+
+
+def _is_phone(text: str) -> bool:
+    return 8 <= sum(c.isdecimal() for c in text) <= 15
+
+
+def _luhn(text: str) -> bool:
+    digits = [int(c) for c in text if c.isdecimal()]
+    doubled = [d * 2 - 9 * (d > 4) for d in digits[-2::-2]]
+    return (sum(doubled) + sum(digits[-1::-2])) % 10 == 0 and len(set(digits)) > 1
+
+
+def _iban(text: str) -> bool:
+    compact = text.replace(" ", "")
+    if not 15 <= len(compact) <= 34:
+        return False
+    moved = compact[4:] + compact[:4]
+    return int("".join(str(int(c, 36)) for c in moved)) % 97 == 1
+
+
+_ORDINARY = re.compile(
+    r"(?i)(?:null|nil|none|true|false|yes|no|undefined|empty|missing|required|invalid|incorrect|expired|wrong|failed|changed|reset"
+    r"|string|str|bytes|unknown|given|set|unset|redacted|hidden|masked|[*x.\-_#]{3,}|[<\[{$%].*|.*\[[a-z-]+\])"
+)
+
+
+def _worth_hiding(value: str) -> bool:
+    """Whether what is assigned to a password or key is one: not a word that tells of it, nor a place-holder."""
+    return _ORDINARY.fullmatch(value) is None
+
+
+def _mixed(value: str) -> bool:
+    """Whether a bare word behind a colon looks like a secret rather than like the next word of a sentence."""
+    both_cases = re.search(r"[a-z][^a-z]*[A-Z]|[A-Z][A-Z]*[a-z].*[A-Z]", value) is not None
+    return _worth_hiding(value) and (both_cases or re.search(r"[0-9!@#$%^&*+/=]", value) is not None)
+
+
+_NAMES = (
+    r"(?:pass(?:word|wd|phrase|code)?|pwd|secret(?:[_-]?key)?|api[_-]?key|apikey|access[_-]?key(?:[_-]?id)?|account[_-]?key|private[_-]?key"
+    r"|client[_-]?secret|signing[_-]?key|encryption[_-]?key|(?:auth|access|refresh|bearer|session|csrf|id)[_-]?token)"
+)
+_NAMED = rf"(?i)(?<![A-Za-z0-9])(?:[A-Za-z0-9]{{1,30}}[_.-]){{0,4}}{_NAMES}"
+
+KINDS: tuple[Kind, ...] = (
+    Kind(
+        "private-key",
+        "secrets",
+        re.compile(
+            r"-----BEGIN (?:[A-Z0-9]{1,20} ){0,4}PRIVATE KEY(?: BLOCK)?-----[\s\S]{0,20000}?"
+            r"(?:-----END [A-Z0-9 ]{0,60}-----|\Z)"
+        ),
+        ("private key",),
+    ),
+    Kind(
+        "aws-key",
+        "secrets",
+        re.compile(r"(?<![A-Za-z0-9])(?:AKIA|ASIA|AGPA|AIDA|AROA|ANPA)[A-Z2-7]{16}(?![A-Za-z0-9])"),
+        ("akia", "asia", "agpa", "aida", "aroa", "anpa"),
+    ),
+    Kind(
+        "github-token",
+        "secrets",
+        re.compile(r"(?<![A-Za-z0-9])(?:gh[pousr]_[A-Za-z0-9]{36,255}|github_pat_[A-Za-z0-9_]{22,255})(?![A-Za-z0-9])"),
+        ("gh", "github_pat_"),
+    ),
+    Kind(
+        "gitlab-token",
+        "secrets",
+        re.compile(r"(?<![A-Za-z0-9])gl(?:pat|ptt|dt|rt|cbt|soat)-[A-Za-z0-9_.-]{20,100}"),
+        ("gl",),
+    ),
+    Kind(
+        "slack-token",
+        "secrets",
+        re.compile(r"(?<![A-Za-z0-9])xox[abeoprs]-[A-Za-z0-9-]{10,250}"),
+        ("xox",),
+    ),
+    Kind(
+        "slack-hook",
+        "secrets",
+        re.compile(r"https://hooks\.slack\.com/(?:services|workflows|triggers)/[A-Za-z0-9/_-]{10,200}"),
+        ("hooks.slack.com",),
+    ),
+    Kind(
+        "stripe-key",
+        "secrets",
+        re.compile(r"(?<![A-Za-z0-9])(?:sk|rk|pk|whsec)_(?:live_|test_)?[A-Za-z0-9]{16,250}(?![A-Za-z0-9])"),
+        ("sk_", "rk_", "pk_", "whsec_"),
+    ),
+    Kind(
+        "model-key",
+        "secrets",
+        re.compile(r"(?<![A-Za-z0-9])sk-(?:ant-|proj-|svcacct-|or-)?[A-Za-z0-9_-]{20,250}"),
+        ("sk-",),
+    ),
+    Kind(
+        "google-key",
+        "secrets",
+        re.compile(r"(?<![A-Za-z0-9])(?:AIza[A-Za-z0-9_-]{35}|ya29\.[A-Za-z0-9_-]{20,500})"),
+        ("aiza", "ya29."),
+    ),
+    Kind(
+        "hugging-face-token",
+        "secrets",
+        re.compile(r"(?<![A-Za-z0-9])hf_[A-Za-z0-9]{30,100}(?![A-Za-z0-9])"),
+        ("hf_",),
+    ),
+    Kind(
+        "package-token",
+        "secrets",
+        re.compile(r"(?<![A-Za-z0-9])(?:npm_[A-Za-z0-9]{36}|pypi-[A-Za-z0-9_-]{50,400}|dop_v1_[a-f0-9]{64})(?![A-Za-z0-9])"),
+        ("npm_", "pypi-", "dop_v1_"),
+    ),
+    Kind(
+        "sendgrid-key",
+        "secrets",
+        re.compile(r"(?<![A-Za-z0-9])SG\.[A-Za-z0-9_-]{16,64}\.[A-Za-z0-9_-]{16,64}"),
+        ("sg.",),
+    ),
+    Kind(
+        "twilio-key",
+        "secrets",
+        re.compile(r"(?<![A-Za-z0-9])SK[0-9a-f]{32}(?![A-Za-z0-9])"),
+        ("sk",),
+    ),
+    Kind(
+        "jwt",
+        "secrets",
+        re.compile(r"(?<![A-Za-z0-9])eyJ[A-Za-z0-9_-]{8,2000}\.eyJ[A-Za-z0-9_-]{8,4000}(?:\.[A-Za-z0-9_-]{0,2000})?"),
+        ("eyj",),
+    ),
+    Kind(
+        "url-password",
+        "secrets",
+        re.compile(r"(?<=://)[^\s/@:?#\"'<>]{0,100}:([^\s/@\"'<>]{1,200})(?=@)"),
+        ("://",),
+        group=1,
+        accepts=_worth_hiding,
+    ),
+    Kind(
+        "authorization",
+        "secrets",
+        re.compile(
+            r"(?i)(?:authorization[\"']?\s{0,5}[:=]\s{0,5}[\"']?(?:bearer|basic|token|digest|apikey)\s{1,5}|"
+            r"(?<![a-z])bearer\s{1,5})([A-Za-z0-9_.~+/=-]{12,4000})"
+        ),
+        ("authorization", "bearer"),
+        group=1,
+    ),
+    Kind(
+        "password",
+        "secrets",
+        re.compile(
+            r"(?i)(?<![A-Za-z0-9])(?:[A-Za-z0-9]{1,30}[_.-]){0,4}(?:pass(?:word|wd|phrase|code)?|pwd|secret"
+            r"(?:[_-]?key)?|api[_-]?key|apikey|access[_-]?key(?:[_-]?id)?|account[_-]?key|private[_-]?key"
+            r"|client[_-]?secret|signing[_-]?key|encryption[_-]?key|(?:auth|access|refresh|bearer|session|csrf"
+            r"|id)[_-]?token)[\"']?\s{0,3}[:=]\s{0,3}([\"'])((?:(?!\1)[^\n]){3,300})\1"
+        ),
+        ("pass", "pwd", "secret", "key", "token", "session"),
+        group=2,
+        accepts=_worth_hiding,
+    ),
+    Kind(
+        "password",
+        "secrets",
+        re.compile(
+            r"(?i)(?<![A-Za-z0-9])(?:[A-Za-z0-9]{1,30}[_.-]){0,4}(?:pass(?:word|wd|phrase|code)?|pwd|secret"
+            r"(?:[_-]?key)?|api[_-]?key|apikey|access[_-]?key(?:[_-]?id)?|account[_-]?key|private[_-]?key"
+            r"|client[_-]?secret|signing[_-]?key|encryption[_-]?key|(?:auth|access|refresh|bearer|session|csrf"
+            r"|id)[_-]?token)=([^\s\"',;&)\]}]{3,300})"
+        ),
+        ("pass", "pwd", "secret", "key", "token", "session"),
+        group=1,
+        accepts=_worth_hiding,
+    ),
+    Kind(
+        "password",
+        "secrets",
+        re.compile(
+            r"(?i)(?<![A-Za-z0-9])(?:[A-Za-z0-9]{1,30}[_.-]){0,4}(?:pass(?:word|wd|phrase|code)?|pwd|secret"
+            r"(?:[_-]?key)?|api[_-]?key|apikey|access[_-]?key(?:[_-]?id)?|account[_-]?key|private[_-]?key"
+            r"|client[_-]?secret|signing[_-]?key|encryption[_-]?key|(?:auth|access|refresh|bearer|session|csrf"
+            r"|id)[_-]?token)\s{0,3}(?::|=\s)\s{0,3}([^\s\"',;&)\]}]{6,300})"
+        ),
+        ("pass", "pwd", "secret", "key", "token", "session"),
+        group=1,
+        accepts=_mixed,
+    ),
+    Kind(
+        "password",
+        "secrets",
+        re.compile(
+            r"(?i)(?<![\w-])--(?:pass(?:word|wd|phrase|code)?|pwd|secret(?:[_-]?key)?|api[_-]?key|apikey"
+            r"|access[_-]?key(?:[_-]?id)?|account[_-]?key|private[_-]?key|client[_-]?secret|signing[_-]?key"
+            r"|encryption[_-]?key|(?:auth|access|refresh|bearer|session|csrf|id)[_-]?token)[= ]"
+            r"([^\s\"']{3,300})"
+        ),
+        ("pass", "pwd", "secret", "key", "token", "session"),
+        group=1,
+        accepts=_worth_hiding,
+    ),
+    Kind(
+        "token",
+        "secrets",
+        re.compile(r"(?i)(?<![A-Za-z0-9_-])token[\"']?\s{0,3}[:=]\s{0,3}[\"']?([A-Za-z0-9_.~+/=-]{16,2000})"),
+        ("token",),
+        group=1,
+        accepts=_mixed,
+    ),
+    Kind(
+        "email",
+        "personal",
+        re.compile(
+            r"(?<![A-Za-z0-9._%+-])[A-Za-z0-9._%+-]{1,64}@(?:[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?\.){1,8}[A-Z"
+            r"a-z]{2,24}(?![A-Za-z0-9-])"
+        ),
+        ("@",),
+    ),
+    Kind(
+        "card",
+        "personal",
+        re.compile(
+            r"(?<![\w.+-])(?:4\d{3}|5[1-5]\d\d|2(?:22[1-9]|2[3-9]\d|[3-6]\d\d|7[01]\d|720)|6(?:011|5\d\d|4[4-9]\d)|35"
+            r"(?:2[89]|[3-8]\d))(?:[ -]?\d{4}){3}(?![\w-])|(?<![\w.+-])3[47]\d\d[ -]?\d{6}[ -]?\d{5}(?![\w-])"
+        ),
+        accepts=_luhn,
+    ),
+    Kind(
+        "iban",
+        "personal",
+        re.compile(r"(?<![A-Za-z0-9])[A-Z]{2}\d{2}(?: ?[A-Z0-9]{4}){2,7}(?: ?[A-Z0-9]{1,3})?(?![A-Za-z0-9])"),
+        accepts=_iban,
+    ),
+    Kind(
+        "ssn",
+        "personal",
+        re.compile(r"(?<![\w.-])(?!000|666|9\d\d)\d{3}-(?!00)\d\d-(?!0000)\d{4}(?![\w-])"),
+        ("-",),
+    ),
+    Kind(
+        "phone",
+        "personal",
+        re.compile(
+            r"(?<![\w.+:/-])(?:\+[1-9]\d{0,2}(?:[ .-]?\(?\d{1,4}\)?){2,5}|(?:1[ .-])?(?:\([2-9]\d\d\) ?"
+            r"|[2-9]\d\d[ .-])[2-9]\d\d[ .-]\d{4})(?![\w]|[.:-]\d)"
+        ),
+        accepts=_is_phone,
+    ),
+    Kind(
+        "ip",
+        "network",
+        re.compile(r"(?<![\w.])(?:(?:25[0-5]|2[0-4]\d|1?\d?\d)\.){3}(?:25[0-5]|2[0-4]\d|1?\d?\d)(?![\w]|\.\d)"),
+        (".",),
+    ),
+    Kind(
+        "ip",
+        "network",
+        re.compile(
+            r"(?<![\w:])(?:[0-9A-Fa-f]{1,4}:){7}[0-9A-Fa-f]{1,4}(?![\w:])|(?<![\w:])(?:[0-9A-Fa-f]{1,4}:){1,6}"
+            r"(?::[0-9A-Fa-f]{1,4}){1,6}(?![\w:])"
+        ),
+        (":",),
+    ),
+    Kind(
+        "mac",
+        "network",
+        re.compile(r"(?<![\w:-])(?:[0-9A-Fa-f]{2}[:-]){5}[0-9A-Fa-f]{2}(?![\w:-])"),
+        (":", "-"),
+    ),
+)
+FAMILIES = tuple(dict.fromkeys(kind.family for kind in KINDS))
+NAMES = tuple(dict.fromkeys(kind.name for kind in KINDS))
+DEFAULT = ("secrets", "personal")  # addresses of machines are what logs are read for
+
+
+class Redactor:
+    """Takes some kinds out of texts. `kinds` are names of kinds or of families (`secrets`, `personal`, `network`); `extra` are
+    patterns of your own by name. Raises ConfigError for unknown kinds and patterns that do not compile."""
+
+    def __init__(self, kinds: Iterable[str] = DEFAULT, extra: Mapping[str, str] | None = None) -> None:
+        wanted = set(kinds)
+        if unknown := sorted(wanted - {*NAMES, *FAMILIES}):
+            raise ConfigError(f"{unknown[0]!r} is no kind of secret; there are {', '.join((*FAMILIES, *NAMES))}")
+        own = tuple(Kind(name, "own", _compiled(name, pattern)) for name, pattern in (extra or {}).items())
+        self.kinds = (*own, *(kind for kind in KINDS if wanted & {kind.name, kind.family}))
+
+    def find(self, text: str) -> tuple[Concealed, ...]:
+        """What is to be hidden, in order, none overlapping: of two that do the earlier and longer one."""
+        small = text.lower()
+        found = [
+            Concealed(kind.name, *match.span(kind.group))
+            for kind in self.kinds
+            if not kind.hints or any(hint in small for hint in kind.hints)
+            for match in kind.pattern.finditer(text)
+            if kind.accepts is None or kind.accepts(match[kind.group])
+        ]
+        kept: list[Concealed] = []
+        for one in sorted(found, key=lambda c: (c.start, -c.end)):
+            if one.end > one.start and (not kept or one.start >= kept[-1].end):
+                kept.append(one)
+        return tuple(kept)
+
+    def redact(self, text: str) -> Redacted:
+        """The text with `[kind]` in place of what was found."""
+        found = self.find(text)
+        if not found:
+            return Redacted(text, ())
+        parts, at = [], 0
+        for one in found:
+            parts += [text[at : one.start], f"[{one.kind}]"]
+            at = one.end
+        return Redacted("".join([*parts, text[at:]]), found)
+
+    def redact_all(self, value: Any) -> Any:
+        """A JSON value with every text in it redacted; the names of members stay. A text under a name such as `password` is
+        hidden whole."""
+        if isinstance(value, str):
+            return self.redact(value).text
+        if isinstance(value, Mapping):
+            return {name: self._member(str(name), inner) for name, inner in value.items()}
+        if isinstance(value, list | tuple):
+            return [self.redact_all(inner) for inner in value]
+        return value
+
+    def _member(self, name: str, value: Any) -> Any:
+        secret = isinstance(value, str) and any(k.name == "password" for k in self.kinds) and _SECRET_NAME.fullmatch(name)
+        return "[password]" if secret and _worth_hiding(value) and len(value) > 2 else self.redact_all(value)
+
+
+_SECRET_NAME = re.compile(_NAMED)
+
+
+def _compiled(name: str, pattern: str) -> re.Pattern[str]:
+    try:
+        return re.compile(pattern)
+    except re.error as error:
+        raise ConfigError(f"pattern {name!r} is not a regular expression: {error}") from error
