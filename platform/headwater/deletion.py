@@ -140,7 +140,7 @@ class Deletion:
             number, dead, texts = self._log.write(write, rows=len(records) or 1)
             if dead and forget:
                 hide(topic, dead)
-        if texts and self._cache is not None:
+        if (texts or on_request) and self._cache is not None:
             self._cache.forget([embedding_text(topic.kind, text, context) for text, context in texts])
         self._settle(id)
         return number

@@ -113,6 +113,12 @@ MIGRATIONS: tuple[str, ...] = (
         score REAL NOT NULL, count INTEGER, fired_ms INTEGER NOT NULL, PRIMARY KEY(watch, n)) WITHOUT ROWID;
     """,
     CONVERSATIONS,
+    # What chat models took, by day (of the epoch, UTC); `held_*` is what calls under way may take at most.
+    """
+    CREATE TABLE model_use(day INTEGER, model TEXT, calls INTEGER NOT NULL DEFAULT 0, input INTEGER NOT NULL DEFAULT 0,
+        output INTEGER NOT NULL DEFAULT 0, cost REAL NOT NULL DEFAULT 0, unpriced INTEGER NOT NULL DEFAULT 0,
+        held_tokens INTEGER NOT NULL DEFAULT 0, held_cost REAL NOT NULL DEFAULT 0, PRIMARY KEY(day, model)) WITHOUT ROWID;
+    """,
 )
 
 

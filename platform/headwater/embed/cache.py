@@ -1,4 +1,5 @@
-"""Vectors kept between runs: a SQLite file with least-recently-used eviction, and the Embedder that uses it.
+"""Vectors, and answers of chat models, kept between runs: a SQLite file with least-recently-used eviction; and the Embedder
+that uses it.
 
 A cache never stops work: a full disk, a lock or a damaged file makes misses, and a damaged file is begun anew.
 """
@@ -25,6 +26,7 @@ SCHEMA = 1
 ROW_BYTES = 160  # what a row costs besides its vector: keys, indexes, page slack
 STEP = 512  # texts embedded before what came is written down
 TOUCHES = 4096  # reads remembered before their order of use is written down
+_REPLY = "reply"  # the kind of what chat models answered; their key is the prompt
 _CREATE = """
 CREATE TABLE vector(text BLOB NOT NULL, kind TEXT NOT NULL, model TEXT NOT NULL, used INTEGER NOT NULL, size INTEGER NOT NULL,
                     vector BLOB NOT NULL);
@@ -84,12 +86,41 @@ class VectorCache:
 
         self._guarded(write, None)
 
+    def reply(self, model: str, prompt: str) -> bytes | None:
+        """What a chat model answered to this prompt, as it was kept."""
+
+        def read(db: apsw.Connection) -> bytes | None:
+            for row, blob in db.execute("SELECT rowid, vector FROM vector WHERE text=? AND kind=? AND model=?", key):
+                self._touched[row] = None
+                return bytes(blob)
+            return None
+
+        key = (_digest(prompt), _REPLY, model)
+        return self._guarded(read, None)
+
+    def keep_reply(self, model: str, prompt: str, data: bytes) -> None:
+        """Keep an answer beside the vectors, under the same bound."""
+
+        def write(db: apsw.Connection) -> None:
+            sql = "INSERT OR IGNORE INTO vector(text, kind, model, used, size, vector) VALUES(?,?,?,?,?,?)"
+            with db:
+                self._flush(db)
+                self._tick += 1
+                db.execute(sql, (_digest(prompt), _REPLY, model, self._tick, len(data) + ROW_BYTES, data))
+                self._bytes += (len(data) + ROW_BYTES) * db.changes()
+                if self._bytes > self.max_bytes:
+                    self._evict(db)
+
+        self._guarded(write, None)
+
     def forget(self, texts: Sequence[str]) -> None:
-        """Delete the vectors of these texts for every model and kind: a purged record leaves no trace here."""
+        """Delete the vectors of these texts for every model and kind, and every answer of a chat model, which may quote them:
+        a purged record leaves no trace here."""
 
         def delete(db: apsw.Connection) -> None:
             with db:
                 db.executemany("DELETE FROM vector WHERE text=?", [(_digest(t),) for t in texts])
+                db.execute("DELETE FROM vector WHERE kind=?", (_REPLY,))
                 self._measure(db)
 
         self._guarded(delete, None)
