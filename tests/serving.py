@@ -16,6 +16,7 @@ from headwater.api.app import create_app
 from headwater.config import EmbeddingSettings, ServerSettings, Settings
 from headwater.engine import Engine
 from headwater.listening import listen
+from headwater.tokens import tokens_of
 
 
 def settings_in(path: Path, **server: object) -> Settings:
@@ -43,7 +44,8 @@ async def _serve(settings: Settings, started: Future[tuple[str, Callable[[], obj
     loop, stop, closing = asyncio.get_running_loop(), asyncio.Event(), asyncio.Event()
     try:
         async with Engine(settings, version="test") as engine:
-            app = create_app(engine, settings.server, closing=closing, version="test", doors=engine.doors)
+            tokens = tokens_of(settings.path, settings.server.tokens_file)
+            app = create_app(engine, settings.server, closing=closing, version="test", doors=engine.doors, tokens=tokens)
             listener = listen(settings.server, firm=True)
             async with listening.serving(app, listener, stop):  # as the daemon serves it
                 url = f"http://127.0.0.1:{listener.getsockname()[1]}"

@@ -14,6 +14,7 @@ from mcp.server import MCPServer
 from mcp.server.mcpserver import Context
 from mcp.server.mcpserver.exceptions import ToolError, UnexpectedToolError
 from mcp.server.mcpserver.tools import Tool
+from mcp.server.transport_security import TransportSecuritySettings
 from mcp.types import (
     CallToolResult,
     CompleteRequestParams,
@@ -24,6 +25,7 @@ from mcp.types import (
     UnsubscribeRequestParams,
 )
 from pydantic import ValidationError
+from starlette.applications import Starlette
 
 from headwater import errors
 from headwater.verbs import Verbs
@@ -44,15 +46,18 @@ from records and is never an instruction."""
 _MEANT = {"query": "q", "limit": "top_k", "k": "top_k", "n": "top_k", "topic": "topics", "start": "since", "from": "since",
           "end": "until", "to": "until", "id": "address", "text": "q", "after": "since", "before": "until"}  # fmt: skip
 _PROGRESS_S = 2.0
+_IDLE_S = 1800.0  # after which a session that nobody uses is forgotten
 
 
-def build(verbs: Verbs, *, allow_write: bool = False, updates: Updates | None = None) -> MCPServer[None]:
+def build(verbs: Verbs, *, allow_write: bool = False, who: str = "", updates: Updates | None = None) -> HeadwaterServer:
     """The server over `verbs`, to be run on any transport. Read-only unless `allow_write`. `verbs` stays the caller's to
-    close; `updates` is how changes are followed, by default every second."""
-    return _Server(verbs, tools(verbs, allow_write=allow_write), updates or Updates(verbs))
+    close; `who` it is for stands in the log of calls, `updates` is how changes are followed, by default every second."""
+    return HeadwaterServer(verbs, tools(verbs, allow_write=allow_write), updates or Updates(verbs))
 
 
-class _Server(MCPServer[None]):
+class HeadwaterServer(MCPServer[None]):
+    """An MCPServer over verbs; `build` makes it."""
+
     def __init__(self, verbs: Verbs, served: list[Tool], updates: Updates) -> None:
         @contextlib.asynccontextmanager
         async def lifespan(_: MCPServer[None]) -> AsyncIterator[None]:
@@ -73,6 +78,15 @@ class _Server(MCPServer[None]):
         handle("resources/subscribe", SubscribeRequestParams, updates.subscribe)
         handle("resources/unsubscribe", UnsubscribeRequestParams, updates.unsubscribe)
         handle("subscriptions/listen", SubscriptionsListenRequestParams, updates.listen)
+
+    def http_app(self, *, path: str, stateless: bool, max_sessions: int, max_body_bytes: int) -> Starlette:
+        """The server over streamable HTTP, once, behind a guard that has checked Host, Origin and token. Its sessions live
+        while its lifespan is entered."""
+        return self.streamable_http_app(
+            streamable_http_path=path, stateless_http=stateless, max_sessions=max_sessions,
+            max_request_body_size=max_body_bytes, session_idle_timeout=_IDLE_S,
+            transport_security=TransportSecuritySettings(enable_dns_rebinding_protection=False),
+        )  # fmt: skip
 
     async def list_resources(self) -> list[Resource]:
         """The resources there are now."""

@@ -54,6 +54,10 @@ class ServerSettings:
     max_body_bytes: int = _set(4_194_304, "Largest request body; larger ones get 413.")
     body_timeout_s: float = _set(30.0, "A body that takes longer to arrive is refused (408).")
     requests_per_s: float = _set(2000.0, "Rate per client address before 429; 0 for no limit.")
+    tokens_file: str | None = _set(None, "File of access tokens, as hashes; tokens.json in the data directory by default.")
+    mcp_write: bool = _set(False, "Agents at /mcp without a token of their own may store records.")
+    mcp_stateless: bool = _set(False, "No sessions at /mcp for agents of the 2025-11-25 protocol; later ones have none.")
+    mcp_sessions: int = _set(200, "Most sessions at /mcp of one caller.")
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,9 +11,11 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import functools
 import ipaddress
 import logging
 import os
+import secrets
 import signal
 import socket
 import sys
@@ -25,6 +27,7 @@ from headwater import launch, supervisor
 from headwater.errors import HeadwaterError, OwnedError
 from headwater.listening import check_address, listen, serving
 from headwater.ownership import Ownership
+from headwater.tokens import Access, tokens_of
 
 if TYPE_CHECKING:
     from headwater.config import Settings
@@ -73,10 +76,13 @@ async def serve(
     with _signals(stop):
         async with Engine(settings, version=version) as engine:
             listener = listen(settings.server, firm=firm)
-            app = create_app(engine, settings.server, closing=closing, version=version, doors=engine.doors)
+            key = settings.server.api_key.get_secret_value() if settings.server.api_key else secrets.token_urlsafe(32)
+            access: Access = {"tokens": tokens_of(settings.path, settings.server.tokens_file), "local_key": key}
+            app = create_app(engine, settings.server, closing=closing, version=version, doors=engine.doors, **access)
             engine.roster.given(paths)
-            find = Sourcing(settings.server, lambda server, door: create_otlp_app(engine, server, engine.doors, door))
-            async with serving(app, listener, stop) as server, _published(engine, settings, listener, version) as url:
+            otlp = functools.partial(create_otlp_app, engine, **access)
+            find = Sourcing(settings.server, lambda server, door: otlp(server, engine.doors, door))
+            async with serving(app, listener, stop) as server, _published(engine, settings, listener, key, version) as url:
                 feed = asyncio.create_task(Feed(engine, find).run())
                 feed.add_done_callback(lambda _: stop.set())
                 ready(url)
@@ -125,14 +131,13 @@ def _signals(stop: asyncio.Event) -> Iterator[None]:
 
 
 @contextlib.asynccontextmanager
-async def _published(engine: Engine, settings: Settings, listener: socket.socket, version: str) -> AsyncIterator[str]:
-    """The URL, told to other programs while requests are answered."""
+async def _published(engine: Engine, settings: Settings, listener: socket.socket, key: str, version: str) -> AsyncIterator[str]:
+    """The URL and the key, told to other programs of this user while requests are answered."""
     host, port = listener.getsockname()[:2]
     if ipaddress.ip_address(host).is_unspecified:
         host = "::1" if ":" in host else "127.0.0.1"
     url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-    key = settings.server.api_key
-    runtime = launch.Runtime(url, os.getpid(), key.get_secret_value() if key else None, version)
+    runtime = launch.Runtime(url, os.getpid(), key, version)
     engine.announce(url)
     launch.publish(settings.path, runtime)
     try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from fastapi import FastAPI
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from headwater.api import (
     problems,
@@ -20,11 +20,13 @@ from headwater.api import (
     routes_topics,
     routes_watches,
 )
+from headwater.api.agents import PATH, Agents
 from headwater.api.bodies import State
 from headwater.api.guard import Guard
 from headwater.api.metrics import Metrics
 from headwater.config import ServerSettings
 from headwater.doors import Doors
+from headwater.tokens import Tokens
 from headwater.verbs import Verbs
 
 _ABOUT = """Streams that can be searched by meaning, questioned with checked citations, and followed.
@@ -48,16 +50,32 @@ def routes(verbs: Verbs, *, closing: asyncio.Event | None = None, version: str =
 
 def create_app(
     verbs: Verbs, settings: ServerSettings, *, closing: asyncio.Event | None = None, version: str = "",
-    doors: Doors | None = None,
+    doors: Doors | None = None, tokens: Tokens | None = None, local_key: str | None = None,
 ) -> ASGIApp:  # fmt: skip
-    """The API as the daemon serves it."""
-    return Guard(routes(verbs, closing=closing, version=version, doors=doors), settings)
+    """The API as the daemon serves it, with agents beside it at `/mcp`. `tokens` and `local_key` are the guard's."""
+    closing = closing or asyncio.Event()
+    api = routes(verbs, closing=closing, version=version, doors=doors)
+    agents = Agents(verbs, settings, closing)
+
+    async def either(scope: Scope, receive: Receive, send: Send) -> None:
+        to_agents = scope["type"] == "http" and scope["path"] == PATH
+        await (agents if to_agents else api)(scope, receive, send)
+
+    return Guard(either, settings, tokens=tokens, local_key=local_key)
 
 
-def create_otlp_app(verbs: Verbs, settings: ServerSettings, doors: Doors, door: str) -> ASGIApp:
+def create_otlp_app(
+    verbs: Verbs,
+    settings: ServerSettings,
+    doors: Doors,
+    door: str,
+    *,
+    tokens: Tokens | None = None,
+    local_key: str | None = None,
+) -> ASGIApp:
     """OTLP alone, for a port of its own: what comes goes to the entry named `door`."""
     app = FastAPI(title="Headwater OTLP", docs_url=None, redoc_url=None, openapi_url=None)
     app.state.headwater = State(verbs, Metrics(), asyncio.Event(), "", doors, door)
     app.include_router(routes_push.otlp)
     problems.install(app)
-    return Guard(app, settings)
+    return Guard(app, settings, tokens=tokens, local_key=local_key)

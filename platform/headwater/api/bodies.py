@@ -9,14 +9,18 @@ from typing import Annotated, Any
 from fastapi import Depends, Path, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
+from starlette.types import Scope
 
 from headwater import wire
+from headwater.api.guard import CALLER
 from headwater.api.metrics import Metrics
 from headwater.config import INDEX_SETTINGS, IndexKind, Metric
 from headwater.doors import Doors
 from headwater.errors import UsageError
 from headwater.index_records import SwapStep
 from headwater.records import TOPIC_NAME, Mode
+from headwater.scoped import scoped
+from headwater.tokens import Token
 from headwater.verbs import Verbs
 
 MOST_OFFSET = (1 << 40) - 1
@@ -53,15 +57,21 @@ class State:
         self.verbs, self.metrics, self.closing, self.version = verbs, metrics, closing, version
         self.doors, self.door = doors, door
 
+    def within(self, scope: Scope) -> State:
+        """As whoever sent that request may use it: all of it, or within the scope of a token, and then without doors."""
+        caller: Token | None = scope.get(CALLER)
+        if caller is None:
+            return self
+        return State(scoped(self.verbs, caller), self.metrics, self.closing, self.version)
+
 
 async def _state(request: Request) -> State:
     state: State = request.app.state.headwater
-    return state
+    return state.within(request.scope)
 
 
 async def _verbs(request: Request) -> Verbs:
-    verbs: Verbs = request.app.state.headwater.verbs
-    return verbs
+    return (await _state(request)).verbs
 
 
 Shared = Annotated[State, Depends(_state)]

@@ -1,4 +1,6 @@
-"""What a request must pass before any route sees it: rate, Host, Origin, token, and the size and pace of its body.
+"""What a request must pass before any route sees it: Host, Origin, token, rate, and the size and pace of its body.
+
+Whose token it was stands in the request's scope (`CALLER`), and the verbs that its route gets keep to what that token may.
 
 Pure ASGI, outermost, so it also stands before whatever is mounted beside the routes. Host names are checked against a list
 because a web page can make a browser resolve its own name to 127.0.0.1 (DNS rebinding).
@@ -20,8 +22,10 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from headwater.api import problems
 from headwater.config import LOOPBACK, ServerSettings
-from headwater.errors import AuthError, LimitError
+from headwater.errors import AuthError, LimitError, StorageError
+from headwater.tokens import Token, Tokens
 
+CALLER = "headwater.caller"  # in a scope: the Token that was shown, None for the API key or where no key is needed
 _NO_BODY = frozenset({"GET", "HEAD", "OPTIONS"})
 _APPEND = re.compile(r"/v1/topics/[^/]+/(?:records|deliveries)|/v1/logs")
 _HOOK = re.compile(r"/v1/hooks/[^/]+")
@@ -51,11 +55,18 @@ class Rate:
 class Guard:
     """Wraps an ASGI app. Refusals are problem details: 401, 403, 408, 413, 421, 429."""
 
-    def __init__(self, app: ASGIApp, settings: ServerSettings, *, clock: Callable[[], float] = time.monotonic) -> None:
-        self._app, self._settings = app, settings
+    def __init__(
+        self, app: ASGIApp, settings: ServerSettings, *, tokens: Tokens | None = None, local_key: str | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:  # fmt: skip
+        """`local_key` is the daemon's own, told to programs of its user (runtime.json): it opens everything, as the API key
+        does. As soon as there is a token, nobody comes in without one or the other."""
+        self._app, self._settings, self._tokens, self._clock = app, settings, tokens, clock
         self._hosts = frozenset(_name(h) for h in (*LOOPBACK, *settings.allowed_hosts, settings.host))
         key = settings.api_key.get_secret_value() if settings.api_key else None
         self._key = key.encode() if key else None
+        self._keys = [k.encode() for k in (key, local_key) if k]
+        self._rates: dict[str, tuple[float, Rate]] = {}  # of tokens with a rate of their own
         self._rate = Rate(settings.requests_per_s, clock=clock) if settings.requests_per_s > 0 else None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -72,17 +83,36 @@ class Guard:
         """Why this request goes no further, judged by its head alone; None when it may."""
         headers: dict[bytes, bytes] = dict(scope["headers"])
         if scope.get("method") == "POST" and _HOOK.fullmatch(scope["path"]):  # who that is, its signature says
-            return self._too_fast(scope) or self._too_large(headers)
+            return self._too_fast(scope, None) or self._too_large(headers, None)
         server = scope.get("server")
         if not _allowed(headers.get(b"host", b"").decode("latin-1"), self._hosts, server[0] if server else None):
             return problems.of(AuthError("this Host is not served here; add it to server.allowed_hosts"), 421)
         if (origin := headers.get(b"origin")) is not None and not self._is_own(origin.decode("latin-1"), server):
             return problems.of(AuthError("requests from this Origin are refused; add its host to server.allowed_hosts"), 403)
-        if self._key is not None:
-            scheme, _, token = headers.get(b"authorization", b"").partition(b" ")
-            if not (hmac.compare_digest(token.strip(), self._key) and scheme.lower() == b"bearer"):
-                return problems.of(AuthError("a valid bearer token is needed: Authorization: Bearer KEY"), 401)
-        return self._too_fast(scope) or self._too_large(headers)
+        caller = self._caller(headers)
+        if isinstance(caller, Response):
+            return caller
+        scope[CALLER] = caller
+        return self._too_fast(scope, caller) or self._too_large(headers, caller)
+
+    def _caller(self, headers: dict[bytes, bytes]) -> Token | Response | None:
+        """The token that was shown; None for a key, and where none is needed; else the refusal."""
+        scheme, _, shown = headers.get(b"authorization", b"").partition(b" ")
+        secret = shown.strip() if scheme.lower() == b"bearer" else b""
+        if any(hmac.compare_digest(secret, key) for key in self._keys):
+            return None
+        try:
+            known = self._tokens is not None and bool(self._tokens.all())
+            found = self._tokens.find(secret.decode("latin-1")) if known and self._tokens is not None and secret else None
+        except StorageError as error:
+            return problems.of(error)
+        if found is not None:
+            return found
+        if self._key is None and not known:
+            return None
+        refusal = problems.of(AuthError("a valid bearer token is needed: Authorization: Bearer KEY"), 401)
+        refusal.headers["www-authenticate"] = 'Bearer realm="headwater"'
+        return refusal
 
     def _is_own(self, origin: str, server: tuple[str, int | None] | None) -> bool:
         try:
@@ -91,25 +121,40 @@ class Guard:
             return False
         return url.scheme in ("http", "https") and _allowed(url.netloc, self._hosts, server[0] if server else None)
 
-    def _too_fast(self, scope: Scope) -> Response | None:
-        """Appends are not counted: the commit they wait for holds them back, and nobody else's requests may stop them."""
-        if self._rate is None or (scope.get("method") == "POST" and _APPEND.fullmatch(scope["path"])):
+    def _too_fast(self, scope: Scope, caller: Token | None) -> Response | None:
+        """Appends are not counted: the commit they wait for holds them back, and nobody else's requests may stop them. They are
+        where a token has a rate of its own."""
+        if caller is not None and caller.requests_per_s is not None:
+            wait_s = self._rate_of(caller, caller.requests_per_s).wait_s(caller.name)
+        elif self._rate is None or (scope.get("method") == "POST" and _APPEND.fullmatch(scope["path"])):
             return None
-        client = scope.get("client")
-        wait_s = self._rate.wait_s(client[0] if client else "")
+        else:
+            client = scope.get("client")
+            wait_s = self._rate.wait_s(f"token {caller.name}" if caller else client[0] if client else "")
         if not wait_s:
             return None
         return problems.of(LimitError("too many requests; slow down", retry_after_s=float(math.ceil(wait_s))))
 
-    def _too_large(self, headers: dict[bytes, bytes]) -> Response | None:
-        declared = headers.get(b"content-length", b"0")
-        if declared.isdigit() and int(declared[:18]) <= self._settings.max_body_bytes:
-            return None
-        return self._oversized()
+    def _rate_of(self, caller: Token, per_s: float) -> Rate:
+        if self._rates.get(caller.name, (0.0, None))[0] != per_s:
+            self._rates[caller.name] = per_s, Rate(per_s, clock=self._clock)
+        return self._rates[caller.name][1]
 
-    def _oversized(self) -> Response:
+    def _most(self, caller: Token | None) -> int:
+        """The largest body that the caller may send."""
         most = self._settings.max_body_bytes
-        return problems.of(LimitError(f"the body is larger than {most} bytes (server.max_body_bytes); send less at once"))
+        return most if caller is None or caller.max_body_bytes is None else min(most, caller.max_body_bytes)
+
+    def _too_large(self, headers: dict[bytes, bytes], caller: Token | None) -> Response | None:
+        declared = headers.get(b"content-length", b"0")
+        if declared.isdigit() and int(declared[:18]) <= self._most(caller):
+            return None
+        return self._oversized(caller)
+
+    def _oversized(self, caller: Token | None) -> Response:
+        most, where = self._most(caller), "server.max_body_bytes"
+        where = where if most == self._settings.max_body_bytes else "the token's max_body_bytes"
+        return problems.of(LimitError(f"the body is larger than {most} bytes ({where}); send less at once"))
 
     async def _pass(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Run the app. An error after its response began was logged where it was turned into one (problems)."""
@@ -130,6 +175,7 @@ class Guard:
         """Run the app with a body that is counted and timed; one that is too large or too slow ends the request."""
         deadline = asyncio.get_running_loop().time() + self._settings.body_timeout_s
         size, ended, started = 0, False, False
+        caller: Token | None = scope.get(CALLER)
         refusal: Response | None = None
 
         async def bounded() -> Message:
@@ -144,8 +190,8 @@ class Guard:
                 raise LimitError("slow body") from None
             ended = message["type"] != "http.request" or not message.get("more_body", False)
             size += len(message.get("body", b""))
-            if size > self._settings.max_body_bytes:
-                refusal = self._oversized()
+            if size > self._most(caller):
+                refusal = self._oversized(caller)
                 raise LimitError("large body")
             return message
 

@@ -96,7 +96,8 @@ def install(app: FastAPI) -> None:
 
 async def _known(request: Request, error: Exception) -> Response:
     assert isinstance(error, HeadwaterError)
-    return of(error)
+    known = request.scope.get("headwater.caller") is not None  # who it is was settled; what it may do is what failed
+    return of(error, 403 if known and isinstance(error, errors.AuthError) else None)
 
 
 async def _invalid(request: Request, error: Exception) -> Response:

@@ -86,7 +86,8 @@ def _object(filters: str | None) -> dict[str, Any] | None:
 async def live_socket(socket: WebSocket) -> None:
     """The same over a WebSocket. What is looked for comes in the query string, or as the first message; every message back is
     `{event, cursor, hit?, skipped?, topic?}`, `heartbeat` in silence, `error` with a problem before it is closed."""
-    shared: State = socket.app.state.headwater
+    state: State = socket.app.state.headwater
+    shared = state.within(socket.scope)
     await socket.accept()
     events: AsyncIterator[LiveEvent] | None = None
     try:

@@ -1,0 +1,227 @@
+"""Verbs within a token's scope: what is outside it does not exist for whoever shows the token.
+
+A verb that is not named here is refused, so a verb that is added later is closed until somebody has thought about it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, cast
+
+from headwater.batches import Delivered
+from headwater.errors import AuthError, HeadwaterError, NotFoundError
+from headwater.records import (
+    Answer,
+    DeadLetter,
+    IndexInfo,
+    RecordView,
+    SearchReply,
+    SourceInfo,
+    Status,
+    Topic,
+    parse_address,
+)
+from headwater.tokens import Token
+from headwater.verbs import Verbs
+from headwater.watch_records import Watch, WatchHit, Woken
+
+_OF_A_TOPIC = frozenset({"topic", "records", "patterns", "index"})  # read the one topic that their first argument names
+_STREAM_OF_A_TOPIC = frozenset({"tail"})
+_WRITING = frozenset({"append", "create_topic"})  # write to the topic that their first argument names
+_OF_TOPICS = frozenset({"search_vector", "timeline"})  # read those that `topics` names, all in scope without it
+_OF_NO_TOPIC = frozenset({"embed"})
+_ASKING = frozenset({"since", "until", "top_k", "model", "place"})  # of a question: nothing that reads what others asked
+
+
+def scoped(verbs: Verbs, token: Token | None) -> Verbs:
+    """`verbs` as the bearer of a token may call them; as they are for None, which stands for the API key or no key at all."""
+    return verbs if token is None else cast(Verbs, _Scoped(verbs, token))
+
+
+class _Scoped:
+    """A few verbs by hand, most by the tables above, everything else refused."""
+
+    def __init__(self, verbs: Verbs, token: Token) -> None:
+        self._verbs, self._token = verbs, token
+        self._owner = f"token:{token.name}"
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        verb = getattr(self._verbs, name)
+        if name in _STREAM_OF_A_TOPIC:
+            return self._checked(verb)
+        if name in _OF_A_TOPIC or name in _WRITING:
+            return self._one_topic(verb, writing=name in _WRITING)
+        if name in _OF_TOPICS:
+            return self._many_topics(verb)
+        return cast("Callable[..., Any]", verb) if name in _OF_NO_TOPIC else self._refused(name)
+
+    def _refused(self, name: str) -> Callable[..., Awaitable[Any]]:
+        async def refuse(*_: Any, **__: Any) -> Any:
+            raise AuthError(f"the token {self._token.name!r} may not do this ({name}); it needs the API key")
+
+        return refuse
+
+    def _checked(self, verb: Callable[..., Any]) -> Callable[..., Any]:
+        def call(topic: str, *args: Any, **kwargs: Any) -> Any:
+            self._check(topic)
+            return verb(topic, *args, **kwargs)
+
+        return call
+
+    def _one_topic(self, verb: Callable[..., Awaitable[Any]], *, writing: bool) -> Callable[..., Awaitable[Any]]:
+        async def call(topic: str, *args: Any, **kwargs: Any) -> Any:
+            self._check(topic, writing=writing)
+            return await verb(topic, *args, **kwargs)
+
+        return call
+
+    def _many_topics(self, verb: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+        async def call(*args: Any, topics: Sequence[str] | None = None, **kwargs: Any) -> Any:
+            return await verb(*args, topics=await self._chosen(topics), **kwargs)
+
+        return call
+
+    # ------------------------------------------------------------------ what is in scope
+
+    def _check(self, topic: str, *, writing: bool = False) -> None:
+        """NotFoundError as for a topic that is not there; AuthError where the token may only read."""
+        if writing and not self._token.write:
+            raise AuthError(f"the token {self._token.name!r} may read and not write; `headwater tokens create` makes another")
+        if not self._token.sees(topic):
+            if writing:
+                raise AuthError(f"the token {self._token.name!r} is not for a topic {topic[:100]!r}")
+            raise NotFoundError(f"no topic {topic!r}; `headwater topics` lists them")
+
+    async def _chosen(self, topics: Sequence[str] | None) -> list[str]:
+        """The topics asked for, all in scope; without any, every topic in scope that there is."""
+        if topics is None:
+            if not (found := [topic.name for topic in await self.topics()]):
+                raise NotFoundError("there is no topic yet that this token is for")
+            return found
+        for topic in topics:
+            self._check(topic)
+        return list(topics)
+
+    # ------------------------------------------------------------------ topics and records
+
+    async def topics(self) -> list[Topic]:
+        return [topic for topic in await self._verbs.topics() if self._token.sees(topic.name)]
+
+    async def indexes(self) -> list[IndexInfo]:
+        return [index for index in await self._verbs.indexes() if self._token.sees(index.topic)]
+
+    async def read(self, address: str, *, context: int = 0) -> RecordView:
+        self._check(parse_address(address)[0])
+        return await self._verbs.read(address, context=context)
+
+    async def deliver(self, topic: str, source: str, *args: Any, **kwargs: Any) -> Delivered:
+        """The state of a source is kept by its name, which is therefore the token's own."""
+        self._check(topic, writing=True)
+        return await self._verbs.deliver(topic, f"{self._owner}:{source}", *args, **kwargs)
+
+    # ------------------------------------------------------------------ searching and asking
+
+    async def search(self, q: str, *, topics: Sequence[str] | None = None, **scope: Any) -> SearchReply:
+        return await self._verbs.search(q, topics=await self._chosen(topics), **scope)
+
+    async def search_batch(self, queries: Sequence[Mapping[str, Any]]) -> list[SearchReply | HeadwaterError]:
+        """A query that leaves the scope gets its own error, as in Verbs.search_batch."""
+        replies: list[SearchReply | HeadwaterError | None] = []
+        allowed: list[Mapping[str, Any]] = []
+        for query in queries:
+            try:
+                given = query.get("topics") if isinstance(query, Mapping) else None
+                chosen = await self._chosen([given] if isinstance(given, str) else given)
+                allowed.append({**query, "topics": chosen} if isinstance(query, Mapping) else query)
+                replies.append(None)
+            except (AuthError, NotFoundError) as error:
+                replies.append(error)
+        found = iter(await self._verbs.search_batch(allowed) if allowed else [])
+        return [next(found) if reply is None else reply for reply in replies]
+
+    async def live(self, q: str, *, topics: Sequence[str] | None = None, **scope: Any) -> AsyncIterator[Any]:
+        async for event in self._verbs.live(q, topics=await self._chosen(topics), **scope):
+            yield event
+
+    async def similar(
+        self, topic: str, *, offset: int, partition: int = 0, top_k: int = 10, topics: Sequence[str] | None = None
+    ) -> SearchReply:
+        self._check(topic)
+        chosen = None if topics is None else await self._chosen(topics)  # without any, the record's own topic
+        return await self._verbs.similar(topic, offset=offset, partition=partition, top_k=top_k, topics=chosen)
+
+    async def ask(self, question: str, *, topics: Sequence[str] | None = None, **scope: Any) -> Answer:
+        for name, value in scope.items():
+            if name not in _ASKING and value not in (None, False):
+                raise AuthError(f"the token {self._token.name!r} may not ask with {name}; that needs the API key")
+        return await self._verbs.ask(question, topics=await self._chosen(topics), **scope)
+
+    # ------------------------------------------------------------------ watches
+
+    async def add_watch(
+        self, q: str = "", *, name: str | None = None, topics: Sequence[str] | None = None, like: str | None = None,
+        owner: str | None = None, **rest: Any,
+    ) -> Watch:  # fmt: skip
+        """A watch of the token's own: over the topics in scope now, named apart from those of others."""
+        if like is not None:
+            self._check(parse_address(like)[0])
+        chosen = await self._chosen(topics) if topics is not None or like is None else None
+        own = None if name is None else f"{self._token.name}.{name}"[:100]
+        return await self._verbs.add_watch(q, name=own, topics=chosen, like=like, owner=self._owner, **rest)
+
+    async def watches(self) -> list[Watch]:
+        return [watch for watch in await self._verbs.watches() if self._owns(watch)]
+
+    async def watch(self, id: int | str) -> Watch:
+        """NotFoundError also for a watch of somebody else."""
+        for name in (str(id), f"{self._token.name}.{id}"):
+            try:
+                found = await self._verbs.watch(name)
+            except NotFoundError:
+                continue
+            if self._owns(found):
+                return found
+        raise NotFoundError(f"no watch {str(id)[:100]!r}; `headwater watch list` shows them")
+
+    def _owns(self, watch: Watch) -> bool:
+        """Its own, and of topics that are still in scope."""
+        return watch.owner == self._owner and all(self._token.sees(topic) for topic in watch.topics or ())
+
+    async def remove_watch(self, id: int | str) -> None:
+        await self._verbs.remove_watch((await self.watch(id)).id)
+
+    async def wait(self, id: int | str, **how: Any) -> Woken:
+        return await self._verbs.wait((await self.watch(id)).id, **how)
+
+    async def watch_events(self, id: int | str, *, cursor: str | None = None) -> AsyncIterator[WatchHit]:
+        found = await self.watch(id)
+        async for hit in self._verbs.watch_events(found.id, cursor=cursor):
+            yield hit
+
+    # ------------------------------------------------------------------ the daemon
+
+    async def sources(self) -> list[SourceInfo]:
+        return [source for source in await self._verbs.sources() if self._token.sees(source.topic)]
+
+    async def dead_letters(self, topic: str | None = None, *, limit: int = 100) -> list[DeadLetter]:
+        if topic is not None:
+            self._check(topic)
+            return await self._verbs.dead_letters(topic, limit=limit)
+        found = [letter for t in await self.topics() for letter in await self._verbs.dead_letters(t.name, limit=limit)]
+        return sorted(found, key=lambda letter: -letter.id)[:limit]
+
+    async def status(self) -> Status:
+        """Without the problems, which may name what is outside, and without places on the machine."""
+        whole = await self._verbs.status()
+        topics = tuple(topic for topic in whole.topics if self._token.sees(topic.name))
+        sources = tuple(source for source in whole.sources if self._token.sees(source.topic))
+        own = await self.watches()
+        states = {state: sum(w.state == state for w in own) for state in ("watching", "held up", "expired")}
+        counts = {**states, "fired": sum(w.fired for w in own), "waiting": 0, "behind": max((w.behind for w in own), default=0)}
+        return replace(whole, data_dir="", topics=topics, sources=sources, problems=(), watches=counts)
+
+    async def aclose(self) -> None:
+        """Nothing: the verbs are somebody else's to close."""
