@@ -1,0 +1,120 @@
+"""How unlikely a score is, by what was normal before: a streaming histogram that forgets, with an extrapolated tail.
+
+Beyond the scores seen often, exceedances over a high threshold are taken to fall off exponentially, the peaks-over-threshold
+model with shape 0 (Pickands 1975; for streams: Siffer et al., "Anomaly Detection in Streams with Extreme Value Theory", KDD
+2017). The scale is shrunk towards a prior, so that little history claims little.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+_LEAST_LEFT = 1e-6  # weight below which a bin is forgotten
+
+
+class Histogram:
+    """Weighted counts of values in bins of `width`; old ones fade with a half-life of `half_life` additions (None: never).
+    Memory is bounded: values are clamped to `[low, high]`."""
+
+    def __init__(self, width: float, low: float, high: float, half_life: float | None = None) -> None:
+        self.width, self.low, self.high = width, low, high
+        self._gain = 1.0 if half_life is None else 2.0 ** (1.0 / half_life)
+        self._weight = 1.0  # of the next addition: growing weights are the same as fading ones
+        self._bins: dict[int, float] = {}
+        self._sum = 0.0
+
+    def __len__(self) -> int:
+        return len(self._bins)
+
+    @property
+    def total(self) -> float:
+        """Weight of everything added, in units of the newest addition."""
+        return self._sum / self._weight
+
+    def add(self, value: float) -> None:
+        """Count one value."""
+        at = math.floor((min(max(value, self.low), self.high) - self.low) / self.width)
+        self._bins[at] = self._bins.get(at, 0.0) + self._weight
+        self._sum += self._weight
+        self._weight *= self._gain
+        if self._weight > 1e12:
+            self._renew()
+
+    def _renew(self) -> None:
+        kept = {at: weight / self._weight for at, weight in self._bins.items()}
+        self._bins = {at: weight for at, weight in kept.items() if weight > _LEAST_LEFT}
+        self._sum, self._weight = sum(self._bins.values()), 1.0
+
+    def quantile(self, *shares: float) -> list[float]:
+        """The upper edges of the bins below which those shares (rising) of the weight lie."""
+        found: list[float] = []
+        below, wanted = 0.0, list(shares)
+        for at in sorted(self._bins):
+            below += self._bins[at]
+            while wanted and below >= wanted[0] * self._sum:
+                wanted.pop(0)
+                found.append(self.low + (at + 1) * self.width)
+        return found + [self.high] * len(wanted)
+
+    def above(self, value: float) -> tuple[float, float]:
+        """Weight of the bins that begin at `value` or above, and the sum of their middles' excess over it."""
+        weight = excess = 0.0
+        for at, held in self._bins.items():
+            if (start := self.low + at * self.width) >= value:
+                weight += held
+                excess += held * (start + self.width / 2 - value)
+        return weight / self._weight, excess / self._weight
+
+    def state(self) -> dict[str, Any]:
+        """What `load` takes: plain JSON."""
+        return {"bins": sorted(self._bins.items()), "weight": self._weight}
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        """Go on where `state` was taken."""
+        self._bins = {int(at): float(weight) for at, weight in state["bins"]}
+        self._weight, self._sum = float(state["weight"]), sum(self._bins.values())
+
+
+class Tail:
+    """In how many blocks chance alone brings one score as high. Fed with the highest score of each block of time."""
+
+    SCALE = 1.0  # prior mean excess, in the scores' unit
+    PRIOR = 5.0  # blocks that the prior is worth
+    SHARE = 0.05  # of the blocks make up the tail, and at least
+    LEAST = 5.0
+
+    def __init__(self, half_life_blocks: float) -> None:
+        self._scores = Histogram(0.1, 0.0, 300.0, half_life_blocks)
+
+    @property
+    def blocks(self) -> float:
+        """Blocks known, old ones counting less."""
+        return self._scores.total
+
+    def learn(self, highest: float) -> None:
+        """One more normal block."""
+        self._scores.add(highest)
+
+    def blocks_between(self, score: float) -> float:
+        """Blocks between two that bring such a score; at least 1."""
+        known = self._scores.total
+        if not known:
+            return 1.0
+        share = min(max(self.SHARE, self.LEAST / known), 0.5)
+        (threshold,) = self._scores.quantile(1.0 - share)
+        beyond, excess = self._scores.above(threshold)
+        scale = (excess + self.PRIOR * self.SCALE) / (beyond + self.PRIOR)
+        if score <= threshold:
+            return max(known / max(self._scores.above(score)[0], 1.0), 1.0)
+        rate = (beyond + 1.0) / (known + 1.0)
+        return max(math.exp(min((score - threshold) / scale, 600.0)) / rate, 1.0)
+
+    def state(self) -> dict[str, Any]:
+        """What `load` takes: plain JSON."""
+        return self._scores.state()
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        """Go on where `state` was taken."""
+        self._scores.load(state)
