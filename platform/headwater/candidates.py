@@ -33,6 +33,7 @@ SCAN_US = 0.25
 _WIDENINGS = 2
 _SPARE = 1.3  # more than expected to be needed is fetched
 _LEAST = 32
+_RISK = 2  # a further look may find as little as the last: it has to cost so much less than comparing exactly
 
 
 class Near(NamedTuple):
@@ -111,7 +112,7 @@ class Costs:
 
     def fetch(self, size: float) -> float:
         """Getting the `size` nearest of all passages."""
-        return 200 + 0.08 * self.dimension / 384 * self.scanned + self.graphs * (1500 + 27 * size)
+        return 200 + 0.08 * self.dimension / 384 * self.scanned + self.graphs * (1500 + 9 * size)
 
     def verify(self, number: float) -> float:
         """Looking up whether `number` passages are in scope."""
@@ -222,6 +223,9 @@ class _Search:
         looked: set[int] = set()
         inside: set[int] = set()
 
+        def too_dear(cost: float) -> bool:
+            return costs.exact < _RISK * cost
+
         def needed() -> int:
             # what was expected counts like one more look, so that no rate is nought or sure
             rate = (len(inside) + 1) / (len(looked) + 1 / costs.share)
@@ -235,7 +239,7 @@ class _Search:
             while rest and len(inside) < self.wanted:
                 more = needed()
                 further = costs.fetch(len(looked) + more) if more > len(rest) else 0.0
-                if looked and costs.exact < costs.verify(more) + further:
+                if looked and too_dear(costs.verify(more) + further):
                     return None
                 part, rest = rest[:more], rest[more:]
                 found = in_scope(part)
@@ -248,7 +252,7 @@ class _Search:
             if self.told.widenings == _WIDENINGS or size >= MOST_FETCHED:
                 return None
             size = min(max(2 * size, len(looked) + needed()), MOST_FETCHED)
-            if costs.exact < costs.fetch(size) + costs.verify(size - len(looked)):
+            if too_dear(costs.fetch(size) + costs.verify(size - len(looked))):
                 return None
             self.told.widenings += 1
 

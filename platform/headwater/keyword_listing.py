@@ -6,6 +6,7 @@ by aggregation 0.03 us for each match and 0.9 us for each distinct passage, of w
 
 from __future__ import annotations
 
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -26,7 +27,9 @@ def passage_ids(searcher: tantivy.Searcher, schema: tantivy.Schema, query: TQuer
     total = matches(searcher, query)
     found = _counted(searcher, query) if distinct <= min(total // 3, BUCKETS // 2) else None
     if found is None:
-        found = np.concatenate([_listed(searcher, part) for part in _parts(searcher, schema, query, total)])
+        parts = [query] if total <= _LISTED else _parts(searcher, schema, query, total)
+        totals = [total] if len(parts) == 1 else [matches(searcher, part) for part in parts]
+        found = np.concatenate([_listed(searcher, part, number) for part, number in zip(parts, totals, strict=True)])
     return found[np.diff(found, prepend=0) > 0]  # 0 is of a record without passages
 
 
@@ -45,17 +48,14 @@ def _counted(searcher: tantivy.Searcher, query: TQuery) -> Ints | None:
     return np.sort(np.fromiter((bucket["key"] for bucket in reply["buckets"]), np.int64, len(reply["buckets"])))
 
 
-def _listed(searcher: tantivy.Searcher, query: TQuery) -> Ints:
-    """The passage of each document a query matches, ascending."""
-    total = max(matches(searcher, query), 1)
-    hits = searcher.search(query, total, count=False, order_by_field="passage", order=Order.Asc).hits
-    return np.fromiter([passage for passage, _ in hits], np.int64, len(hits))
+def _listed(searcher: tantivy.Searcher, query: TQuery, total: int) -> Ints:
+    """The passage of each of the `total` documents that a query matches, ascending."""
+    hits = searcher.search(query, max(total, 1), count=False, order_by_field="passage", order=Order.Asc).hits
+    return np.fromiter(map(itemgetter(0), hits), np.int64, len(hits))
 
 
 def _parts(searcher: tantivy.Searcher, schema: tantivy.Schema, query: TQuery, total: int) -> list[TQuery]:
     """A query cut by ranges of passages, in order, so that each part is small."""
-    if total <= _LISTED:
-        return [query]
     ends = searcher.aggregate(query, {end: {end: {"field": "passage"}} for end in ("min", "max")})
     first, last = int(ends["min"]["value"]), int(ends["max"]["value"])
     step = (last - first) // (total // _LISTED + 1) + 1
