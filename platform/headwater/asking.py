@@ -6,6 +6,7 @@ import time
 import uuid
 from collections.abc import Sequence
 
+from headwater import telemetry
 from headwater.config import Settings, TopicConfig
 from headwater.planning import now_ms, window
 from headwater.rag.chain import ask
@@ -21,6 +22,7 @@ class Asking:
     def __init__(self, look: Look, stock: Stock, settings: Settings) -> None:
         self._look, self._stock, self._settings = look, stock, settings
 
+    @telemetry.traced("headwater.ask")
     async def ask(
         self,
         question: str,

@@ -142,6 +142,18 @@ class IndexSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class TelemetrySettings:
+    """What the daemon sends over OTLP/HTTP; OTEL_* variables say what these leave open. Needs the extra otel."""
+
+    enabled: bool = _set(False, "Send traces and metrics to a collector of OpenTelemetry.")
+    endpoint: str | None = _set(None, "The collector, such as http://127.0.0.1:4318; by default OTEL_EXPORTER_OTLP_ENDPOINT.")
+    traces: bool = _set(True, "Send traces.")
+    metrics: bool = _set(True, "Send metrics, those of /metrics.")
+    sample_ratio: float = _set(1.0, "Share of traces kept where no caller has decided; OTEL_TRACES_SAMPLER wins.")
+    metrics_interval_s: float = _set(60.0, "Time between two sendings of metrics; OTEL_METRIC_EXPORT_INTERVAL wins.")
+
+
+@dataclass(frozen=True, slots=True)
 class SearchSettings:
     record_queries: int = _set(200, "Latest distinct query texts kept for each topic, to judge another model by; 0 keeps none.")
 
@@ -182,6 +194,7 @@ class Settings:
     ingest: IngestSettings = _made(IngestSettings, "Appending and indexing.")
     index: IndexSettings = _made(IndexSettings, "Keyword and vector indexes.")
     search: SearchSettings = _made(SearchSettings, "Searching.")
+    telemetry: TelemetrySettings = _made(TelemetrySettings, "Traces and metrics sent to a collector.")
     llm: LlmSettings = _made(LlmSettings, "Chat models.")
     ask: AskSettings = _made(AskSettings, "Questions and conversations.")
     topics: Mapping[str, TopicConfig] = _made(dict, "Topics created at start: [topics.NAME].")

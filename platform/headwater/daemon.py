@@ -19,7 +19,7 @@ import secrets
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -30,6 +30,8 @@ from headwater.ownership import Ownership
 from headwater.tokens import Access, tokens_of
 
 if TYPE_CHECKING:
+    from prometheus_client.core import Metric
+
     from headwater.config import Settings
     from headwater.engine import Engine
 
@@ -65,7 +67,9 @@ async def serve(
     settings: Settings, paths: Sequence[str] = (), *, firm: bool = True, ready: Callable[[str], None] = lambda url: None
 ) -> None:
     """As `run`, on the running loop of the main thread."""
+    from headwater import exporting
     from headwater.api.app import create_app, create_otlp_app
+    from headwater.api.metrics import Metrics
     from headwater.engine import Engine
     from headwater.feed import Feed
     from headwater.source_settings import SourceSettings
@@ -74,15 +78,27 @@ async def serve(
     stop, closing, version = asyncio.Event(), asyncio.Event(), _version()
     check_paths([*(SourceSettings(path=path) for path in paths), *settings.sources])
     with _signals(stop):
-        async with Engine(settings, version=version) as engine:
+        async with exporting.traces(settings.telemetry, version) as tracer, Engine(settings, version=version) as engine:
+            metrics = Metrics()
+
+            async def families() -> Iterable[Metric]:
+                return metrics.families(await engine.status(), await engine.indexes())
+
             listener = listen(settings.server, firm=firm)
             key = settings.server.api_key.get_secret_value() if settings.server.api_key else secrets.token_urlsafe(32)
             access: Access = {"tokens": tokens_of(settings.path, settings.server.tokens_file), "local_key": key}
-            app = create_app(engine, settings.server, closing=closing, version=version, doors=engine.doors, **access)
+            app = create_app(
+                engine, settings.server, closing=closing, version=version, doors=engine.doors, metrics=metrics, **access
+            )
+            app = exporting.requests(app, tracer)
             engine.roster.given(paths)
             otlp = functools.partial(create_otlp_app, engine, **access)
             find = Sourcing(settings.server, lambda server, door: otlp(server, engine.doors, door))
-            async with serving(app, listener, stop) as server, _published(engine, settings, listener, key, version) as url:
+            async with (
+                exporting.metrics(settings.telemetry, version, families),
+                serving(app, listener, stop) as server,
+                _published(engine, settings, listener, key, version) as url,
+            ):
                 feed = asyncio.create_task(Feed(engine, find).run())
                 feed.add_done_callback(lambda _: stop.set())
                 ready(url)

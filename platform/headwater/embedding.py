@@ -18,7 +18,7 @@ import anyio.to_thread
 import apsw
 import numpy as np
 
-from headwater import shadows
+from headwater import shadows, telemetry
 from headwater.catalogue import SEMANTIC, Catalogue, PassageRow, drop_vectors, model_id, store_vectors
 from headwater.config import Settings, TopicConfig
 from headwater.embed import Embedder, Fallback
@@ -132,9 +132,11 @@ class Embedding:
         topic.error = None
         return True
 
+    @telemetry.traced("headwater.embed")
     async def _embed(self, topic: TopicIndex, texts: Sequence[str]) -> np.ndarray:
         """`(n, d)` by the topic's own model, and no other."""
         assert topic.embedder is not None
+        telemetry.note(topic=topic.row.name, model=topic.embedder.name, texts=len(texts))
         if topic.standby is not None:
             return await topic.standby.fallback.embed_as(topic.embedder.name, texts, "passage")
         return await topic.embedder.embed(texts, "passage")

@@ -21,7 +21,7 @@ from typing import Any, Literal, ParamSpec, TypeVar
 
 import anyio.to_thread
 
-from headwater import browse, deliveries, versions, views
+from headwater import browse, deliveries, telemetry, versions, views
 from headwater.asking import Asking
 from headwater.batches import Delivered, Fault
 from headwater.composed import LiveEvent
@@ -183,6 +183,7 @@ class Engine:
 
     # ------------------------------------------------------------------ append
 
+    @telemetry.traced("headwater.append")
     async def append(
         self,
         topic: str,
@@ -195,6 +196,7 @@ class Engine:
     ) -> Appended:
         if wait not in ("stored", "searchable"):
             raise UsageError(f"wait must be stored or searchable, not {wait!r}")
+        telemetry.note(topic=topic, records=len(records))
         index = await self.home(topic)
         # a few records take less time to prepare than the way to a thread and back does
         if len(records) <= _FEW and index.config.oversize == "keep" and not self.log.crowded:

@@ -14,6 +14,7 @@ from contextlib import aclosing
 
 import anyio.to_thread
 
+from headwater import telemetry
 from headwater.deliveries import deliver
 from headwater.engine import Engine
 from headwater.errors import HeadwaterError, StorageError
@@ -167,7 +168,9 @@ class Feed:
         tally = self._tally(source)
         tally.lag, tally.stored = batch.lag_bytes, tally.stored + len(batch.drafts)
 
+    @telemetry.traced("headwater.source")
     async def _append(self, source: Source, batch: Batch) -> None:
+        telemetry.note(kind=source.kind, topic=source.topic, records=len(batch.drafts), faults=len(batch.faults))
         engine, topic = self._engine, source.topic
 
         async def append(drafts: Sequence[Draft], origin: Origin) -> Appended:

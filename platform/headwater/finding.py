@@ -10,6 +10,7 @@ from typing import Any
 import anyio.to_thread
 import numpy as np
 
+from headwater import telemetry
 from headwater.embed import Embedder
 from headwater.embed.embedder import Kind
 from headwater.errors import EmbedError, HeadwaterError, UsageError
@@ -33,8 +34,10 @@ class Finding:
     def __init__(self, log: Log, stock: Stock, searcher: Searcher, asked: Asked) -> None:
         self._log, self._stock, self._searcher, self._asked = log, stock, searcher, asked
 
+    @telemetry.traced("headwater.search")
     async def run(self, wanted: Plan) -> SearchReply:
         """Embed the plan's words where meaning counts, then search."""
+        telemetry.note(mode=wanted.mode, topics=len(wanted.topics), top_k=wanted.top_k)
         vectors, failed = await self.meanings(wanted.words, wanted.topics) if _asks_meaning(wanted) else ({}, {})
         return await self._search(wanted, vectors, failed)
 
@@ -178,8 +181,10 @@ def _models(topics: Collection[TopicIndex]) -> list[Embedder]:
     return list({e.name: e for t in topics for e, _ in t.shelves()}.values())
 
 
+@telemetry.traced("headwater.embed")
 async def embed(topics: Collection[TopicIndex], embedder: Embedder, texts: Sequence[str], kind: Kind = "query") -> np.ndarray:
     """`(n, d)`; a model known to be down fails at once instead of holding the search up."""
+    telemetry.note(model=embedder.name, texts=len(texts))
     for topic in topics:
         if topic.standby is not None and embedder.name in topic.standby.fallback.names:
             return await topic.standby.fallback.embed_as(embedder.name, texts, kind)

@@ -24,6 +24,7 @@ import anyio.to_thread
 import apsw
 import orjson
 
+from headwater import telemetry
 from headwater.catalogue import (
     KEYWORD,
     MAPPED,
@@ -316,8 +317,10 @@ class Indexer:
             self._lost.clear()
             for topic in list(self.topics.values()):
                 topic.stored = stored.get(topic.row.id, topic.stored)
-                if topic.mapped < topic.stored and self._map_some(topic):
-                    more |= topic.mapped < topic.stored
+                if topic.mapped >= topic.stored:
+                    continue
+                with telemetry.span("headwater.index", topic=topic.row.name, waiting=topic.stored - topic.mapped):
+                    more |= self._map_some(topic) and topic.mapped < topic.stored
             pause_s = _BEHIND_S if more else self._settings.index.commit_interval_s
             if self._uncommitted and time.monotonic() - self._committed >= pause_s:
                 self._commit_keyword()

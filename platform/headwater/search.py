@@ -29,6 +29,7 @@ from typing import Any
 
 import numpy as np
 
+from headwater import telemetry
 from headwater.candidates import Nearness
 from headwater.embed import Embedder
 from headwater.errors import UsageError, WaitTimeout
@@ -93,6 +94,7 @@ class _Trace:
     def lap(self, name: str, **numbers: Any) -> None:
         now = time.perf_counter()
         self.steps[name] = {"ms": round((now - self._at) * 1000, 3), **numbers}
+        telemetry.stage(f"headwater.search.{name.split()[0]}", self._at, **numbers)
         self._at = now
 
 

@@ -33,11 +33,14 @@ _ABOUT = """Streams that can be searched by meaning, questioned with checked cit
 Errors are problem details (RFC 9457). Times are ISO 8601 UTC; a record's address is `topic/partition/offset`."""
 
 
-def routes(verbs: Verbs, *, closing: asyncio.Event | None = None, version: str = "", doors: Doors | None = None) -> FastAPI:
+def routes(
+    verbs: Verbs, *, closing: asyncio.Event | None = None, version: str = "", doors: Doors | None = None,
+    metrics: Metrics | None = None,
+) -> FastAPI:  # fmt: skip
     """The routes alone, unguarded: mount what else is served beside them, then put a Guard around. `closing` ends streams;
     `doors` take what is pushed to sources."""
     app = FastAPI(title="Headwater", version=version or "0", description=_ABOUT, separate_input_output_schemas=False)
-    app.state.headwater = State(verbs, Metrics(), closing or asyncio.Event(), version, doors)
+    app.state.headwater = State(verbs, metrics or Metrics(), closing or asyncio.Event(), version, doors)
     busiest_first = (
         routes_records, routes_push, routes_search, routes_topics, routes_deliveries, routes_live, routes_watches, routes_ask,
         routes_sources, routes_system,
@@ -51,10 +54,11 @@ def routes(verbs: Verbs, *, closing: asyncio.Event | None = None, version: str =
 def create_app(
     verbs: Verbs, settings: ServerSettings, *, closing: asyncio.Event | None = None, version: str = "",
     doors: Doors | None = None, tokens: Tokens | None = None, local_key: str | None = None,
+    metrics: Metrics | None = None,
 ) -> ASGIApp:  # fmt: skip
     """The API as the daemon serves it, with agents beside it at `/mcp`. `tokens` and `local_key` are the guard's."""
     closing = closing or asyncio.Event()
-    api = routes(verbs, closing=closing, version=version, doors=doors)
+    api = routes(verbs, closing=closing, version=version, doors=doors, metrics=metrics)
     agents = Agents(verbs, settings, closing)
 
     async def either(scope: Scope, receive: Receive, send: Send) -> None:

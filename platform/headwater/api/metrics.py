@@ -35,6 +35,11 @@ class Metrics:
         finally:
             self._of[verb].observe(time.perf_counter() - started)
 
+    def families(self, status: Status, indexes: Sequence[IndexInfo]) -> Iterator[Metric]:
+        """What the page says, as families."""
+        yield from self._registry.collect()
+        yield from _Snapshot(status, indexes).collect()
+
     def page(self, status: Status, indexes: Sequence[IndexInfo]) -> bytes:
         """The whole page: own numbers first, then those of the engine as `status` and `indexes` have them."""
         registry = CollectorRegistry(auto_describe=False)
