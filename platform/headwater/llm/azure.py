@@ -40,10 +40,10 @@ class AzureChat(OpenAIChat):
     def build(self, http: httpx2.AsyncClient, key: str) -> Model:
         from pydantic_ai.models.openai import OpenAIChatModel
         from pydantic_ai.profiles.openai import OpenAIModelProfile
-        from pydantic_ai.providers.azure import AzureProvider
+        from pydantic_ai.providers.openai import OpenAIProvider
 
         profile = OpenAIModelProfile(openai_chat_streaming_requires_finish_reason=True)
-        provider = AzureProvider(openai_client=self.client(http, key))
+        provider = OpenAIProvider(openai_client=self.client(http, key))
         return OpenAIChatModel(self._model_name, provider=provider, profile=profile)
 
     def client(self, http: httpx2.AsyncClient, key: str) -> AsyncOpenAI:

@@ -5,7 +5,8 @@ Two verbs go to the model, `complete` and `stream`; `extract`, `classify` and `s
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+import contextlib
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
@@ -68,12 +69,13 @@ class Chat:
     ) -> Completion:
         """The whole answer to `messages`, of which the last is the user's. `cache` False asks anew."""
         prompt = self._prompt(messages, temperature, max_tokens, schema)
-        for caller in self._callers[:-1]:
+        for caller in (serving := self._serving()):
             try:
                 return await caller.complete(prompt, timeout_s or self._settings.timeout_s, cache=cache)
             except (ModelError, LimitError):
-                continue
-        return await self._callers[-1].complete(prompt, timeout_s or self._settings.timeout_s, cache=cache)
+                if caller is serving[-1]:
+                    raise
+        raise AssertionError("unreachable")
 
     async def stream(
         self,
@@ -83,19 +85,20 @@ class Chat:
         max_tokens: int | None = None,
         timeout_s: float | None = None,
         cache: bool = True,
-    ) -> AsyncIterator[Piece | Completion]:
+    ) -> AsyncGenerator[Piece | Completion, None]:
         """The answer in pieces, and the Completion last. One that is cut raises ModelError, and has no Completion; before the
         first piece it is tried again, and by the fallbacks. Closing the iterator ends the call."""
         prompt = self._prompt(messages, temperature, max_tokens, None)
-        for caller in self._callers:
-            begun = False
+        for caller in (serving := self._serving()):
+            begun, parts = False, caller.stream(prompt, timeout_s or self._settings.timeout_s, cache=cache)
             try:
-                async for part in caller.stream(prompt, timeout_s or self._settings.timeout_s, cache=cache):
-                    begun = True
-                    yield part
+                async with contextlib.aclosing(parts):
+                    async for part in parts:
+                        begun = True
+                        yield part
                 return
             except (ModelError, LimitError):
-                if begun or caller is self._callers[-1]:
+                if begun or caller is serving[-1]:
                     raise
 
     @overload
@@ -140,6 +143,11 @@ class Chat:
         from headwater.llm.structured import summarize
 
         return await summarize(self, texts, max_tokens=max_tokens, task=task, cache=cache)
+
+    def _serving(self) -> list[Caller]:
+        """The models to ask in turn: those that failed lately only where no other is left."""
+        awake = [caller for caller in self._callers if not caller.resting]
+        return awake or [self._callers[0]]
 
     def _prompt(
         self, messages: Sequence[Message], temperature: float | None, max_tokens: int | None, schema: Mapping[str, Any] | None

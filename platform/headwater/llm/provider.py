@@ -36,6 +36,11 @@ class Prompt:
         return orjson.dumps(whole, option=orjson.OPT_SORT_KEYS).decode()
 
     @property
+    def likely_input_tokens(self) -> int:
+        """More than tokenizers make of prose and of log lines: a token for two bytes."""
+        return (self.most_input_tokens + 1) // 2
+
+    @property
     def most_input_tokens(self) -> int:
         """No tokenizer makes more of it: one token a byte, and a template's own."""
         said = sum(len(m.text.encode("utf-8", "replace")) + _MESSAGE_TOKENS for m in self.messages)
@@ -65,7 +70,8 @@ class Provider(ABC):
     schema: bool = True  # whether the server holds the model to a schema; else it is asked to follow it
     concurrency: int = 128  # calls under way at once
     context_tokens: int = 8192
-    free: bool = False  # runs on this machine or has no price
+    free: bool = False  # runs on machines of one's own, or has no price
+    prices: tuple[float, float] | None = None  # US dollars for a million tokens of prompt and of answer, as settings say
 
     @abstractmethod
     async def complete(self, prompt: Prompt) -> Reply:
@@ -74,6 +80,10 @@ class Provider(ABC):
     @abstractmethod
     def stream(self, prompt: Prompt) -> AsyncIterator[str | Reply]:
         """The answer in pieces, then the Reply. A stream that ends before its model said it was done raises Fault."""
+
+    async def ready(self) -> None:
+        """Load and start what the first call needs. Raises Fault."""
+        return
 
     async def check(self) -> None:
         """Whether the model can be had, without asking it anything where that is possible. Raises Fault."""

@@ -58,6 +58,8 @@ class Served(Provider):
         self.key = self._secret is not None if self.at_home(self.url) or self._secret is not None else None
         self.context_tokens = settings.context_tokens or self.context_tokens
         self.free = self.free_elsewhere and not self.at_home(self.url)
+        if settings.price_input is not None or settings.price_output is not None:
+            self.prices = (settings.price_input or 0.0, settings.price_output or 0.0)
         self._allow_private = settings.allow_private_urls
         self._http: httpx2.AsyncClient | None = None
         self._model: Model | None = None
@@ -134,7 +136,7 @@ class Served(Provider):
                         yield text
                 whole = response.get()
         if whole.finish_reason is None:
-            raise Fault("the answer was cut: the stream ended without its end", passes=True)
+            raise Fault("the stream ended before its end", passes=True)
         yield self._reply(whole)
 
     async def check(self) -> None:
@@ -195,8 +197,7 @@ class Served(Provider):
         """Bring the server up, where it is ours. Raises Fault."""
         return
 
-    async def warm(self) -> None:
-        """Load what the first call needs. Raises Fault."""
+    async def ready(self) -> None:
         await self._ready()
 
     def _built(self, http: httpx2.AsyncClient, key: str) -> Model:
@@ -256,8 +257,14 @@ class Served(Provider):
             raise Fault(f"cannot talk to {self.url}: {self._masked(error)}", passes=True) from error
         except _TooMuch as error:
             raise Fault(f"{self.url} answered with more than {ANSWER_MAX_BYTES >> 20} MiB", passes=False) from error
-        except (ValueError, TypeError, LookupError, AttributeError) as error:  # of libraries, over an answer without its parts
-            raise Fault(f"unusable answer from {self.url}: {self._masked(error)}", passes=True) from error
+        except (
+            ValueError,
+            TypeError,
+            LookupError,
+            AttributeError,
+            AssertionError,
+        ) as error:  # of libraries, over an answer without its parts
+            raise Fault(f"unusable answer from {self.url}: {self._masked(error)[:160]}", passes=True) from error
 
     def _fault(self, error: Exception) -> Fault:
         from pydantic_ai import exceptions as of
@@ -277,7 +284,7 @@ class Served(Provider):
         status = getattr(error.__cause__, "status_code", None)
         if isinstance(status, int) and 300 <= status < 400:
             return self._refusal(status, "", None)
-        return Fault(f"unusable answer from {self.url}: {self._masked(error)}", passes=True)
+        return Fault(f"unusable answer from {self.url}: {self._masked(error)[:160]}", passes=True)
 
     def _refusal(self, status: int, text: str, retry_after_s: float | None) -> Fault:
         said = f": {self._masked(text)}" if text else ""
