@@ -150,7 +150,7 @@ class _Scoped:
         self, topic: str, *, offset: int, partition: int = 0, top_k: int = 10, topics: Sequence[str] | None = None
     ) -> SearchReply:
         self._check(topic)
-        chosen = None if topics is None else await self._chosen(topics)  # without any, the record's own topic
+        chosen = [topic] if topics is None else await self._chosen(topics)
         return await self._verbs.similar(topic, offset=offset, partition=partition, top_k=top_k, topics=chosen)
 
     async def ask(self, question: str, *, topics: Sequence[str] | None = None, **scope: Any) -> Answer:

@@ -110,9 +110,7 @@ class Guard:
             return found
         if self._key is None and not known:
             return None
-        refusal = problems.of(AuthError("a valid bearer token is needed: Authorization: Bearer KEY"), 401)
-        refusal.headers["www-authenticate"] = 'Bearer realm="headwater"'
-        return refusal
+        return problems.of(AuthError("a valid bearer token is needed: Authorization: Bearer KEY"), 401)
 
     def _is_own(self, origin: str, server: tuple[str, int | None] | None) -> bool:
         try:
