@@ -14,17 +14,20 @@ from datetime import datetime
 from headwater.chunks import sentences
 from headwater.errors import UsageError
 from headwater.llm.extractive import ABSTAIN_BELOW, FLOOR, Embed, Evidence, Extract, Sentence, content_words, extract
+from headwater.rag.citations import Quotable
 from headwater.rag.news import busiest, count_words, last_day, tell_of, whats_new
 from headwater.rag.place import Look, Placed, Scope, find_events, named_topics, place
+from headwater.rag.retrieval import Retrieval
 from headwater.rag.say import Page, bounds, how_often, quote, stretch, whose
 from headwater.records import Answer, Coverage, PassageForm, SearchReply, to_ms
 
 MODEL = "extractive"
+PLAIN = Retrieval()
 _MOST_LISTED = 10  # newest records of a topic in a time
 
 
 @dataclass(slots=True)
-class _Reading:
+class Reading:
     """An answer on its way. `found` is what the extractive reader said where it was asked."""
 
     page: Page
@@ -53,11 +56,12 @@ async def ask(
     limit_sentences: int = 4,
     floor: float = FLOOR,
     threshold: float = ABSTAIN_BELOW,
+    retrieval: Retrieval = PLAIN,
 ) -> Answer:
     """The records' own best sentences as an answer, each cited; abstains where support is weak.
 
     Times and events that the question names limit what is looked at, and the answer says how they were read; those given
-    as arguments win. `look` are the verbs, `kind_of` the form of a topic's passages; `embed` and its model's `floor` judge
+    as arguments win. `look` are the verbs, `kind_of` the form of a topic's passages, `retrieval` how they are searched; `embed` and its model's `floor` judge
     meaning (None: words alone); `clock` gives monotonic seconds, `now_ms` the time of asking. `usage` counts records,
     sentences considered and embedded; `timings` are ms. UsageError for a blank question; errors of the verbs pass through.
     """
@@ -66,24 +70,15 @@ async def ask(
     began = clock()
     scope = await Scope(look, kind_of, topics, since_ms, until_ms).knowing_documents()
     placed = await place(question, scope, now_ms)
-    if placed.missing:
-        reading = await _no_such_event(placed)
-    elif placed.question.intent == "new-since" and await _has_events(placed):
-        reading = await _news(placed, embed)
-    else:
-        judge = _Judge(embed, top_k, limit_sentences, floor, threshold, clock)
-        reading = await _event(placed, now_ms) or await _count(placed) or await _list(placed) or await _find(placed, judge)
+    judge = _Judge(embed, top_k, limit_sentences, floor, threshold, clock, retrieval, now_ms)
+    reading = await by_rules(placed, embed, now_ms) or await _find(placed, judge)
     read = clock()
     searched = reading.searched or read
-    text, checked = "", reading.page.checked()
+    checked = reading.page.checked()
     text = checked.text
     if reading.abstained:
-        text = reading.why_not or _nothing_found(reading.found, reading.evidence, reading.coverage)
-        if placed.event is not None:
-            at = stretch(placed.event.timestamp, placed.event.timestamp)
-            text = f"{placed.reading} {placed.event.address} ({at}). {text}"
-        elif placed.reading:
-            text = f"{placed.reading}. {text}"
+        why = reading.why_not or nothing_found(reading.coverage, reading.evidence, reading.found)
+        text = f"{read_as(placed)}{why}"
     done = clock()
     return Answer(
         id=new_id(),
@@ -105,6 +100,23 @@ async def ask(
     )
 
 
+def read_as(placed: Placed) -> str:
+    """How the question's time or event was read, as a sentence; blank where it names none."""
+    if placed.event is not None:
+        at = stretch(placed.event.timestamp, placed.event.timestamp)
+        return f"{placed.reading} {placed.event.address} ({at}). "
+    return f"{placed.reading}. " if placed.reading else ""
+
+
+async def by_rules(placed: Placed, embed: Embed | None, now_ms: int) -> Reading | None:
+    """What rules answer exactly: what is new, an event, a count, a list. None for what has to be searched for."""
+    if placed.missing:
+        return await _no_such_event(placed)
+    if placed.question.intent == "new-since" and await _has_events(placed):
+        return await _news(placed, embed)
+    return await _event(placed, now_ms) or await _count(placed) or await _list(placed)
+
+
 @dataclass(frozen=True, slots=True)
 class _Judge:
     """How sentences are judged."""
@@ -115,6 +127,8 @@ class _Judge:
     floor: float
     threshold: float
     clock: Callable[[], float]
+    retrieval: Retrieval
+    now_ms: int
 
     async def extract(self, question: str, evidence: Sequence[Evidence], *, timed: bool) -> Extract:
         return await extract(
@@ -130,7 +144,7 @@ async def _has_events(placed: Placed) -> bool:
     return bool(placed.scope.events(topics))
 
 
-async def _news(placed: Placed, embed: Embed | None) -> _Reading:
+async def _news(placed: Placed, embed: Embed | None) -> Reading:
     """What is new since the question's time, or since a day before the newest record."""
     if placed.others and (placed.question.trouble or placed.question.fresh):
         placed = await busiest(placed)
@@ -154,11 +168,11 @@ async def _news(placed: Placed, embed: Embed | None) -> _Reading:
         notes=(*coverage.notes, *news.notes),
     )
     if news.shown:
-        return _Reading(page, coverage)
+        return Reading(page, coverage)
     what = "nothing that went wrong" if placed.question.trouble else "nothing"
     seen = f"{'first ' if placed.question.fresh else ''}seen {bounds(scope.since_ms, scope.until_ms)}"
     why = f"No answer: {what} was {seen} among the patterns of {', '.join(news.topics)}."
-    return _Reading(page, coverage, abstained=True, confidence=0.0, why_not=why)
+    return Reading(page, coverage, abstained=True, confidence=0.0, why_not=why)
 
 
 def _opened(placed: Placed) -> Page:
@@ -185,15 +199,15 @@ def _first_sentence(value: str) -> tuple[int, int]:
     return match.start(), stop
 
 
-async def _no_such_event(placed: Placed) -> _Reading:
+async def _no_such_event(placed: Placed) -> Reading:
     coverage = (await placed.scope.search("", 1)).coverage
     where = ", ".join(coverage.topics)
     why = f'No answer: no record of {where} tells when "{placed.missing}" is; name a time, such as "since 14:05".'
-    return _Reading(Page(), coverage, abstained=True, confidence=0.0, why_not=why)
+    return Reading(Page(), coverage, abstained=True, confidence=0.0, why_not=why)
 
 
 # ------------------------------------------------------------------------------------------------------- count, find
-async def _event(placed: Placed, now_ms: int) -> _Reading | None:
+async def _event(placed: Placed, now_ms: int) -> Reading | None:
     """The event a question asks for, where a record tells of it."""
     asked, scope = placed.question, placed.scope
     found = [] if asked.asks_for is None else await find_events(asked.asks_for, scope, now_ms)
@@ -204,10 +218,10 @@ async def _event(placed: Placed, now_ms: int) -> _Reading | None:
     for start, end in said or [_first_sentence(hit.value)]:
         at = stretch(hit.timestamp, hit.timestamp)
         page.lines.append(f"- {quote(hit.value, start, end)} ({whose(hit)}, {at}) {page.cite(hit, start, end)}")
-    return _Reading(page, (await scope.search("", 1)).coverage)
+    return Reading(page, (await scope.search("", 1)).coverage)
 
 
-async def _count(placed: Placed) -> _Reading | None:
+async def _count(placed: Placed) -> Reading | None:
     """How many records there are of a topic, of a level, or with the words counted; None where none has them, or where
     only documents are asked: then what a search finds is the answer."""
     asked, scope = placed.question, placed.scope
@@ -223,10 +237,10 @@ async def _count(placed: Placed) -> _Reading | None:
     total = await count_words(scope, topics or events, " ".join(rest), asked.counted_level, page)
     if not total and asked.counted_level:  # nothing has such a level; something may say the word
         total = await count_words(scope, topics or events, " ".join((*rest, asked.counted_word)), "", page)
-    return _Reading(page, replace(coverage, next_cursor=None), confidence=1.0) if total else None
+    return Reading(page, replace(coverage, next_cursor=None), confidence=1.0) if total else None
 
 
-async def _find(placed: Placed, judge: _Judge) -> _Reading:
+async def _find(placed: Placed, judge: _Judge) -> Reading:
     """The best supporting sentences of what a search finds, within the question's time."""
     asked = placed.question
     words = asked.text if placed.as_words else asked.words or asked.text
@@ -240,11 +254,11 @@ async def _find(placed: Placed, judge: _Judge) -> _Reading:
     return reading
 
 
-async def _search(placed: Placed, words: str, judge: _Judge, saying: str = "") -> _Reading:
+async def _search(placed: Placed, words: str, judge: _Judge, saying: str = "") -> Reading:
     """What a search for `words` supports; as words, only documents do, whose passages say the content words of `saying`."""
     scope, asked = placed.scope, placed.question
     topics = await _events_only(scope) if placed.reading and not placed.as_words else None
-    reply = await scope.search(words, judge.top_k, topics=topics)
+    reply = await judge.retrieval.run(scope, words, judge.top_k, judge.now_ms, topics=topics)
     evidence = _evidence(reply, scope.kind_of)
     if placed.as_words:
         needed = set(content_words(saying))
@@ -264,8 +278,8 @@ async def _search(placed: Placed, words: str, judge: _Judge, saying: str = "") -
         patterns = [evidence[s.index] for s in said if evidence[s.index].kind == "template"]
         told = await tell_of(scope, page, words, patterns, judge.embed)
         if told and found.abstained:
-            return _Reading(page, reply.coverage, False, judge.threshold, found, evidence, searched=searched)
-    return _Reading(page, reply.coverage, found.abstained, found.confidence, found, evidence, searched=searched)
+            return Reading(page, reply.coverage, False, judge.threshold, found, evidence, searched=searched)
+    return Reading(page, reply.coverage, found.abstained, found.confidence, found, evidence, searched=searched)
 
 
 async def _events_only(scope: Scope) -> list[str] | None:
@@ -274,7 +288,7 @@ async def _events_only(scope: Scope) -> list[str] | None:
     return scope.events(topics) or None
 
 
-async def _list(placed: Placed) -> _Reading | None:
+async def _list(placed: Placed) -> Reading | None:
     """The records of a topic in a time, where the question has nothing else: "what was deployed between 13:00 and 14:00?"
     None for other questions, and for logs and documents."""
     asked, scope = placed.question, placed.scope
@@ -295,7 +309,7 @@ async def _list(placed: Placed) -> _Reading | None:
         page.lines.append(f"- {quote(hit.value, start, end)} ({whose(hit)}, {at}) {page.cite(hit, start, end)}")
     left = max(reply.coverage.searched - len(reply), 0)
     notes = (*reply.coverage.notes, *([f"older records not shown: {left:,}"] if left else []))
-    return _Reading(page, replace(reply.coverage, omitted=left, truncated=left > 0, notes=notes), confidence=1.0)
+    return Reading(page, replace(reply.coverage, omitted=left, truncated=left > 0, notes=notes), confidence=1.0)
 
 
 def _evidence(reply: SearchReply, kind_of: Callable[[str], PassageForm]) -> list[Evidence]:
@@ -315,7 +329,7 @@ def _line(page: Page, scope: Scope, item: Evidence, sentence: Sentence) -> str:
     return f"{said} ({how_often(item.passage, item.timestamp, scope.since_ms, scope.until_ms)}) {mark}"
 
 
-def _nothing_found(found: Extract, evidence: Sequence[Evidence], coverage: Coverage) -> str:
+def nothing_found(coverage: Coverage, evidence: Sequence[Quotable], found: Extract | None = None) -> str:
     """What was searched, and what to try."""
     where = f" of {', '.join(coverage.topics)}" if coverage.topics else ""
     if coverage.since and coverage.until:
@@ -328,7 +342,7 @@ def _nothing_found(found: Extract, evidence: Sequence[Evidence], coverage: Cover
         said = [f"No answer: nothing matches among the {coverage.searched:,} records{where}."]
     else:
         said = [f"No answer: the {coverage.searched:,} records{where} were searched and none supports one well enough."]
-    if found.nearest is not None:
+    if found is not None and found.nearest is not None:
         said.append(f"The nearest is {evidence[found.nearest.index].address}.")
     if coverage.backlog:
         said.append(f"{coverage.backlog:,} records are not searchable by meaning yet; ask again when they are.")
