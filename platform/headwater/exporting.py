@@ -34,9 +34,7 @@ Families = Callable[[], Awaitable[Iterable["Metric"]]]
 
 
 @contextlib.asynccontextmanager
-async def traces(
-    settings: TelemetrySettings, version: str, environment: Mapping[str, str] = os.environ
-) -> AsyncIterator[Any]:
+async def traces(settings: TelemetrySettings, version: str, environment: Mapping[str, str] = os.environ) -> AsyncIterator[Any]:
     """Inside, spans are sent; gives the tracer, None where none is wanted. ConfigError without the extra."""
     if not (settings.traces and _wanted("TRACES", settings, environment)):
         yield None
@@ -45,7 +43,9 @@ async def traces(
         from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
     except ImportError as error:
         raise ConfigError(_EXTRA) from error
-    provider = _provider(_resource(version, environment), OTLPSpanExporter(_endpoint(settings, "traces")), settings, environment)
+    provider = _provider(
+        _resource(version, environment), OTLPSpanExporter(_endpoint(settings, "traces")), settings, environment
+    )
     tracer = provider.get_tracer("headwater", version)
     try:
         with telemetry.tracing(tracer):
@@ -156,7 +156,9 @@ def otlp(families: Iterable[Metric], resource: Any, version: str, since_ns: int,
         """Its samples that end so, as points."""
         name = family.name + suffix
         return [
-            export.NumberDataPoint(s.labels, since_ns if suffix else 0, now_ns, s.value) for s in family.samples if s.name == name
+            export.NumberDataPoint(s.labels, since_ns if suffix else 0, now_ns, s.value)
+            for s in family.samples
+            if s.name == name
         ]
 
     metrics = []

@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import time
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Callable, Coroutine, Iterator, Mapping
 from contextvars import ContextVar
 from typing import Any, ParamSpec, TypeVar
 
@@ -34,10 +34,10 @@ def span(name: str, **about: str | int | float | bool) -> contextlib.AbstractCon
     return _OFF if tracer is None else _opened(tracer, name, about)
 
 
-def traced(name: str) -> Callable[[Callable[P, Awaitable[T]]], Callable[P, Awaitable[T]]]:
+def traced(name: str) -> Callable[[Callable[P, Coroutine[Any, Any, T]]], Callable[P, Coroutine[Any, Any, T]]]:
     """A coroutine function whose every call is a span."""
 
-    def around(call: Callable[P, Awaitable[T]]) -> Callable[P, Awaitable[T]]:
+    def around(call: Callable[P, Coroutine[Any, Any, T]]) -> Callable[P, Coroutine[Any, Any, T]]:
         @functools.wraps(call)
         async def within(*args: P.args, **kwargs: P.kwargs) -> T:
             if (tracer := _TRACER.get()) is None:
