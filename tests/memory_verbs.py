@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+from headwater.audit_records import ToolCall
 from headwater.errors import NotFoundError, UsageError
 from headwater.levels import canonical_level
 from headwater.query import as_filters, parse, parse_time
@@ -50,6 +51,7 @@ class MemoryVerbs:
         self.notes, self.sources, self.problems = notes, sources, problems
         self._passages: dict[str, int] = {}
         self.made: list[Watch] = []
+        self.noted: list[ToolCall] = []
 
     async def append(
         self,
@@ -206,6 +208,14 @@ class MemoryVerbs:
         text = " ".join(f"{c.quote} [{c.n}]" for c in citations)
         confidence = good[0].score if good else 0.0
         return Answer("a1", question, text, citations, (), not good, confidence, reply.coverage, "extractive", {}, {})
+
+    async def note_call(
+        self, who: str, tool: str, *, arguments: str, size: int = 0, seconds: float = 0.0, failed: bool = False
+    ) -> None:
+        self.noted.append(ToolCall(len(self.noted) + 1, NOW, who, tool, arguments, size, seconds, failed))
+
+    async def calls(self, *, limit: int = 100, before: int | None = None) -> list[ToolCall]:
+        return [call for call in reversed(self.noted) if before is None or call.n < before][:limit]
 
     async def status(self) -> Status:
         topics = tuple(await self.topics())

@@ -79,6 +79,8 @@ class Headwater:
     resume_source = _blocking(Verbs.resume_source)
     remove_source = _blocking(Verbs.remove_source)
     status = _blocking(Verbs.status)
+    note_call = _blocking(Verbs.note_call)
+    calls = _blocking(Verbs.calls)
     _ask = _blocking(Verbs.ask)
 
     def create_topic(self, name: str, **config: Any) -> Topic:

@@ -21,6 +21,7 @@ import httpx
 from headwater import wire
 from headwater.batches import Delivered, Fault
 from headwater.client_ask import AskCalls
+from headwater.client_audit import AuditCalls
 from headwater.client_watches import WatchCalls
 from headwater.composed import LiveEvent
 from headwater.errors import HeadwaterError, UnreachableError, UsageError
@@ -73,6 +74,8 @@ class Client:
         self.ask, self.ask_events = asking.ask, asking.events
         self.add_watch, self.watches, self.watch, self.remove_watch = watching.add, watching.all, watching.one, watching.remove
         self.wait, self.watch_events = watching.wait, watching.events
+        audit = AuditCalls(self._sending)
+        self.note_call, self.calls = audit.note, audit.all
 
     async def __aenter__(self) -> Self:
         return self

@@ -23,6 +23,7 @@ import anyio.to_thread
 
 from headwater import browse, deliveries, telemetry, versions, views
 from headwater.asking import Asking
+from headwater.audit import Audit
 from headwater.batches import Delivered, Fault
 from headwater.composed import LiveEvent
 from headwater.config import Settings, TopicConfig
@@ -168,6 +169,8 @@ class Engine:
             self._models = Models(self.settings.llm)
             asking = Asking(self, self.stock, self.settings)
             self.ask = asking.ask
+            audit = Audit(self.log, clock_ms=now_ms)
+            self.note_call, self.calls = audit.note, audit.all
             self._opened = opened.pop_all()
 
     def _notify(self, _: Collection[int]) -> None:

@@ -119,6 +119,13 @@ MIGRATIONS: tuple[str, ...] = (
         output INTEGER NOT NULL DEFAULT 0, cost REAL NOT NULL DEFAULT 0, unpriced INTEGER NOT NULL DEFAULT 0,
         held_tokens INTEGER NOT NULL DEFAULT 0, held_cost REAL NOT NULL DEFAULT 0, PRIMARY KEY(day, model)) WITHOUT ROWID;
     """,
+    # Who called which tool of agents: rows are added and never changed.
+    """
+    CREATE TABLE tool_call(n INTEGER PRIMARY KEY AUTOINCREMENT, at_ms INTEGER NOT NULL, who TEXT NOT NULL, tool TEXT NOT NULL,
+        arguments TEXT NOT NULL, size INTEGER NOT NULL, seconds REAL NOT NULL, failed INTEGER NOT NULL);
+    CREATE TRIGGER tool_call_stays BEFORE DELETE ON tool_call BEGIN SELECT RAISE(ABORT, 'the log of calls is append-only'); END;
+    CREATE TRIGGER tool_call_holds BEFORE UPDATE ON tool_call BEGIN SELECT RAISE(ABORT, 'the log of calls is append-only'); END;
+    """,
 )
 
 

@@ -203,6 +203,10 @@ class _Scoped:
 
     # ------------------------------------------------------------------ the daemon
 
+    async def note_call(self, who: str, tool: str, **call: Any) -> None:
+        """Under the token's own name."""
+        await self._verbs.note_call(who if who.startswith(self._owner) else f"{self._owner} {who}", tool, **call)
+
     async def sources(self) -> list[SourceInfo]:
         return [source for source in await self._verbs.sources() if self._token.sees(source.topic)]
 

@@ -34,6 +34,7 @@ from headwater.records import (
     Topic,
 )
 from headwater.removals import Deleted, Purged
+from headwater.verbs_audit import AuditVerbs
 from headwater.watch_records import Watch, WatchHit, Woken
 
 When = datetime | str | float | int
@@ -95,7 +96,7 @@ class WatchVerbs(Protocol):
         """The hits of a watch behind `cursor` as they are fired, until it expires or goes. A hit's id is `WATCH-CURSOR`."""
 
 
-class Verbs(AskVerbs, WatchVerbs, Protocol):
+class Verbs(AskVerbs, WatchVerbs, AuditVerbs, Protocol):
     """Everything, in one."""
 
     async def append(

@@ -10,6 +10,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from headwater.api import (
     problems,
     routes_ask,
+    routes_audit,
     routes_deliveries,
     routes_live,
     routes_push,
@@ -43,7 +44,7 @@ def routes(
     app.state.headwater = State(verbs, metrics or Metrics(), closing or asyncio.Event(), version, doors)
     busiest_first = (
         routes_records, routes_push, routes_search, routes_topics, routes_deliveries, routes_live, routes_watches, routes_ask,
-        routes_sources, routes_system,
+        routes_sources, routes_audit, routes_system,
     )  # fmt: skip
     for part in busiest_first:
         app.include_router(part.router)
