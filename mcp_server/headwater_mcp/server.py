@@ -6,11 +6,12 @@ import asyncio
 import contextlib
 import difflib
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from importlib.metadata import version
 from typing import Any
 
 from mcp.server import MCPServer
+from mcp.server.lowlevel.helper_types import ReadResourceContents
 from mcp.server.mcpserver import Context
 from mcp.server.mcpserver.exceptions import ToolError, UnexpectedToolError
 from mcp.server.mcpserver.tools import Tool
@@ -24,7 +25,7 @@ from mcp.types import (
     SubscriptionsListenRequestParams,
     UnsubscribeRequestParams,
 )
-from pydantic import ValidationError
+from pydantic import AnyUrl, ValidationError
 from starlette.applications import Starlette
 
 from headwater import errors
@@ -32,6 +33,7 @@ from headwater.verbs import Verbs
 from headwater.visible import visible
 from headwater_mcp import prompts, wording
 from headwater_mcp.completions import Completions
+from headwater_mcp.noting import Noting, size_of
 from headwater_mcp.resources import Resources
 from headwater_mcp.tools import tools
 from headwater_mcp.updates import Updates
@@ -52,23 +54,26 @@ _IDLE_S = 1800.0  # after which a session that nobody uses is forgotten
 def build(verbs: Verbs, *, allow_write: bool = False, who: str = "", updates: Updates | None = None) -> HeadwaterServer:
     """The server over `verbs`, to be run on any transport. Read-only unless `allow_write`. `verbs` stays the caller's to
     close; `who` it is for stands in the log of calls, `updates` is how changes are followed, by default every second."""
-    return HeadwaterServer(verbs, tools(verbs, allow_write=allow_write), updates or Updates(verbs))
+    return HeadwaterServer(verbs, tools(verbs, allow_write=allow_write), updates or Updates(verbs), Noting(verbs, who))
 
 
 class HeadwaterServer(MCPServer[None]):
     """An MCPServer over verbs; `build` makes it."""
 
-    def __init__(self, verbs: Verbs, served: list[Tool], updates: Updates) -> None:
+    def __init__(self, verbs: Verbs, served: list[Tool], updates: Updates, noting: Noting) -> None:
         @contextlib.asynccontextmanager
         async def lifespan(_: MCPServer[None]) -> AsyncIterator[None]:
             async with updates.following():
-                yield
+                try:
+                    yield
+                finally:
+                    await noting.settle()
 
         super().__init__(
             "headwater", title="Headwater", version=version("headwater"), instructions=INSTRUCTIONS, tools=served,
             log_level="WARNING", lifespan=lifespan, subscriptions=updates.bus, middleware=[updates.noting],
         )  # fmt: skip
-        self._verbs = verbs
+        self._verbs, self._noting = verbs, noting
         self._parameters = {tool.name: list(tool.parameters["properties"]) for tool in served}
         self._resources = Resources(verbs)
         self._resources.install(self)
@@ -96,6 +101,34 @@ class HeadwaterServer(MCPServer[None]):
         self, name: str, arguments: dict[str, Any], context: Context[None, Any] | None = None
     ) -> CallToolResult | InputRequiredResult:
         """One call. Raises ToolError with a text that says what to try next and repeats no argument's value."""
+        begun, size, failed = time.monotonic(), 0, True
+        try:
+            result = await self._call(name, arguments, context)
+            size, failed = size_of(result), False
+        except ToolError as error:
+            size = len(str(error).encode("utf-8", "replace"))
+            raise
+        finally:
+            await self._noting.note(context, name, arguments, begun, size, failed)
+        return result
+
+    async def read_resource(
+        self, uri: AnyUrl | str, context: Context[None, Any] | None = None
+    ) -> Iterable[ReadResourceContents] | InputRequiredResult:
+        """One resource; kept in the log of calls as a call is."""
+        begun, size, failed = time.monotonic(), 0, True
+        try:
+            found = await super().read_resource(uri, context)
+            if not isinstance(found, InputRequiredResult):
+                found = list(found)
+                size, failed = sum(len(part.content) for part in found), False
+        finally:
+            await self._noting.note(context, "resources/read", {"uri": str(uri)}, begun, size, failed)
+        return found
+
+    async def _call(
+        self, name: str, arguments: dict[str, Any], context: Context[None, Any] | None
+    ) -> CallToolResult | InputRequiredResult:
         self._check(name, arguments)
         try:
             async with _progress(context, arguments.get("timeout")):
