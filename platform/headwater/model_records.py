@@ -7,7 +7,7 @@ from typing import Literal
 
 Role = Literal["system", "user", "assistant"]
 Finish = Literal["stop", "length", "filtered"]
-Standing = Literal["default", "fallback", "known"]
+Standing = Literal["default", "fallback", "asked for", "known"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +57,8 @@ class Piece:
 
 @dataclass(frozen=True, slots=True)
 class ModelInfo:
-    """One chat model, or a provider that none is configured of (`standing` is then `known` and `model` empty).
+    """One chat model: the configured one, a fallback, one that was asked for by name; or a provider that none is configured of
+    (`standing` is then `known` and `model` empty).
 
     `url` never holds credentials; `key` says whether there is one, None where none is needed; `reachable` is None where it was
     not checked. `problem` says what is wrong and `mend` the command against it. `used` is what it took since midnight UTC."""

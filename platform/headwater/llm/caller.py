@@ -154,9 +154,10 @@ class Caller:
             per_token = self._price(0, 1_000_000) / 1e6
             room = budget_cost - self._price(prompt.likely_input_tokens, 0)
             most = min(most, int(room / per_token) if per_token else (most if room >= 0 else 0))
+        likely = prompt.likely_input_tokens
         if most < min(SHORTEST, prompt.max_tokens):
             raise LimitError(
-                f"{self.name}: a prompt of about {prompt.likely_input_tokens:,} tokens leaves the budget of one call nothing for "
+                f"{self.name}: a prompt of about {likely:,} tokens leaves the budget of one call nothing for "
                 "an answer; shorten it, or raise llm.budget_tokens_per_call and llm.budget_cost_per_call"
             )
         return prompt if most == prompt.max_tokens else replace(prompt, max_tokens=most)

@@ -67,6 +67,7 @@ class Provider(ABC):
     url: str | None = None  # without credentials
     key: bool | None = None  # whether there is one; None: none needed
     version: str = ""  # tells two models of one name apart, where answers are kept
+    embeds: bool = False  # whether headwater.embed has this provider too
     schema: bool = True  # whether the server holds the model to a schema; else it is asked to follow it
     concurrency: int = 128  # calls under way at once
     context_tokens: int = 8192

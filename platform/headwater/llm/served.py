@@ -47,7 +47,6 @@ class Served(Provider):
     example_url: ClassVar[str] = ""  # for the error that asks for base_url
     hosts: ClassVar[tuple[str, ...]] = ()  # the provider's own, and those below them: they need a key
     variables: ClassVar[tuple[str, ...]] = ()  # its well-known keys, which go to `hosts` by https and nowhere else
-    embeds: ClassVar[bool] = False  # whether headwater.embed has a provider of this kind
     free_elsewhere: ClassVar[bool] = False  # what is not at `hosts` runs on machines of one's own
 
     def __init__(self, model: str, settings: LlmSettings, env: Mapping[str, str], *, name: str | None = None) -> None:
