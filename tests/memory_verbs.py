@@ -9,6 +9,9 @@ from datetime import UTC, datetime
 from typing import Any
 
 from headwater.audit_records import ToolCall
+from headwater.enrich.labels import task
+from headwater.enrich.patterns import Patterns
+from headwater.enrich_records import Classified, ClassifyReply, Extracted, ExtractReply, LabelCount
 from headwater.errors import NotFoundError, UsageError
 from headwater.levels import canonical_level
 from headwater.query import as_filters, parse, parse_time
@@ -71,6 +74,26 @@ class MemoryVerbs:
             stored.append(Record(topic, 0, n, n, when, NOW, draft.key, draft.value, dict(draft.attributes)))
             receipts.append(Receipt(topic, 0, n, n))
         return Appended(tuple(receipts), wait)
+
+    async def classify(
+        self, texts: Sequence[str] | None = None, *, labels: Any = None, topics: Sequence[str] | None = None, **_: Any
+    ) -> ClassifyReply:
+        found = task(labels).labels
+        given = list(texts) if texts is not None else [r.value for t in topics or () for r in self._records(t)]
+        scored = [
+            (max((len(_words(f"{label.name} {label.description}") & _words(text)), -n) for n, label in enumerate(found)))
+            for text in given
+        ]
+        names = [found[-n].name if shared else None for shared, n in scored]
+        counts = tuple(LabelCount(name, names.count(name), names.count(name)) for name in dict.fromkeys(names))
+        results = tuple(Classified(name, float(name is not None), {}, "words") for name in names)
+        return ClassifyReply(results if texts is not None else (), counts, "zero-shot", None, len(given), len(given))
+
+    async def extract(
+        self, texts: Sequence[str], *, schema: Any, patterns: Mapping[str, str] | None = None, **_: Any
+    ) -> ExtractReply:
+        found = [Patterns(schema, patterns).find(text) for text in texts]
+        return ExtractReply(tuple(Extracted(value, dict.fromkeys(value, "regex")) for value in found))
 
     async def topics(self) -> list[Topic]:
         return [self._topic(name) for name in sorted(self.by_topic)]

@@ -65,6 +65,8 @@ class Headwater:
     watch = _blocking(Verbs.watch)
     remove_watch = _blocking(Verbs.remove_watch)
     wait = _blocking(Verbs.wait)
+    classify = _blocking(Verbs.classify)
+    extract = _blocking(Verbs.extract)
     indexes = _blocking(Verbs.indexes)
     index = _blocking(Verbs.index)
     swap_index = _blocking(Verbs.swap_index)

@@ -22,6 +22,7 @@ from headwater import wire
 from headwater.batches import Delivered, Fault
 from headwater.client_ask import AskCalls
 from headwater.client_audit import AuditCalls
+from headwater.client_enrich import EnrichCalls
 from headwater.client_watches import WatchCalls
 from headwater.composed import LiveEvent
 from headwater.errors import HeadwaterError, UnreachableError, UsageError
@@ -74,6 +75,8 @@ class Client:
         self.ask, self.ask_events = asking.ask, asking.events
         self.add_watch, self.watches, self.watch, self.remove_watch = watching.add, watching.all, watching.one, watching.remove
         self.wait, self.watch_events = watching.wait, watching.events
+        enriching = EnrichCalls(self._sending)
+        self.classify, self.extract = enriching.classify, enriching.extract
         audit = AuditCalls(self._sending)
         self.note_call, self.calls = audit.note, audit.all
 

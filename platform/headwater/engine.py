@@ -30,6 +30,7 @@ from headwater.config import Settings, TopicConfig
 from headwater.deletion import delete
 from headwater.doors import Doors
 from headwater.embed.cache import VectorCache
+from headwater.enrich.texts import Texts
 from headwater.errors import ConflictError, HeadwaterError, NotFoundError, StorageError, UsageError
 from headwater.finding import Finding
 from headwater.index_records import Shadow, SwapStep
@@ -171,6 +172,8 @@ class Engine:
             self.ask = asking.ask
             audit = Audit(self.log, clock_ms=now_ms)
             self.note_call, self.calls = audit.note, audit.all
+            texts = Texts(self.log, self.keyword, self.stock, self._models, self.settings)
+            self.classify, self.extract = texts.classify, texts.extract
             self._opened = opened.pop_all()
 
     def _notify(self, _: Collection[int]) -> None:

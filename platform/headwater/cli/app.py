@@ -81,5 +81,6 @@ for subject in (
     health,
     mcp,
     watch,
+    enrich,
 ):
     subject.add(app)

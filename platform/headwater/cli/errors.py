@@ -28,7 +28,7 @@ def forget_stdout() -> None:
         return
 
 
-_LATER = {"chat", "anomaly", "enrich", "classify", "extract", "tui", "backup", "restore"}
+_LATER = {"chat", "anomaly", "enrich", "tui", "backup", "restore"}
 
 
 class Commands(TyperGroup):
