@@ -20,3 +20,8 @@ def canonical_level(name: str) -> str:
     """The name in LEVELS for a level as logs write it (`WARNING` -> `warn`); lower case where it is unknown."""
     name = name.strip().lower()
     return WRITTEN.get(name) or _ABBREVIATED.get(name, name)
+
+
+def is_bad(level: str | None) -> bool:
+    """Whether a level as logs write it is warn or worse; one that is unknown is not."""
+    return level is not None and canonical_level(level) in LEVELS[LEVELS.index("warn") :]

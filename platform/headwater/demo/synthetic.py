@@ -143,7 +143,7 @@ def _order(rng: random.Random, n: int, kinds: int) -> list[int]:
 
 
 def _kinds(rng: random.Random, count: int) -> list[_Kind]:
-    pools, message = _pools(rng), _messages(rng)
+    pools, message = _pools(rng), messages(rng)
     kinds: list[_Kind] = []
     for i in range(count):
         index = i % len(LAYOUTS)
@@ -162,7 +162,7 @@ def _kinds(rng: random.Random, count: int) -> list[_Kind]:
     return kinds
 
 
-def _messages(rng: random.Random) -> Iterator[str]:
+def messages(rng: random.Random) -> Iterator[str]:
     """Endless distinct messages of 4 to 11 words with 0 to 3 values; values never make up half of the words."""
     things, verbs, objects = _THINGS.split(), _VERBS.split(), _OBJECTS.split()
     manners, links, endings = _MANNERS.split(), _LINKS.split(), _ENDINGS.split()

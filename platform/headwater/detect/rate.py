@@ -87,6 +87,11 @@ class Rates:
         """Whether a passage was seen before."""
         return passage in self._passages
 
+    def meet(self, passage: int, first_ms: int, minute: int, *, bad: bool) -> None:
+        """A passage is known from before the time judged."""
+        if passage not in self._passages:
+            self._passages[passage] = _Passage(first_ms, bad, minute)
+
     def per_day(self, passage: int, minute: int) -> float:
         """How often a passage usually comes a day; 0 where it is not known."""
         held = self._passages.get(passage)
@@ -106,7 +111,8 @@ class Rates:
             held.recent.append((minute, count))
             held.seq = seq
             self._active[id] = None
-        for id in [*self._active, *(b for b in self._busy if b not in self._active)]:
+        whole = minute % 5 == 4  # in between only what came is looked at
+        for id in list(dict.fromkeys([*self._active, *self._busy] if whole else counts)):
             seen += self._passage(id, minute, counts.get(id, (0,))[0], learn)
         if len(self._passages) > _MOST_PASSAGES:
             self._forget(minute)

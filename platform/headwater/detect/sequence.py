@@ -9,6 +9,7 @@ transition. Passages that are new are left to the detector of novelty.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections import OrderedDict
 from collections.abc import Mapping
@@ -86,7 +87,7 @@ class Sequences:
 
     def _teach(self, path: list[int]) -> None:
         self.sessions += 1
-        for before, after in zip(path, path[1:], strict=False):
+        for before, after in itertools.pairwise(path):
             followers = self._next.setdefault(before, {})
             followers[after] = followers.get(after, 0.0) + 1
             self._totals[before] = self._totals.get(before, 0.0) + 1

@@ -19,6 +19,7 @@ _KNOWN = 30.0  # minutes with records, before a key can be missed
 _LEAST_RATE = 0.05  # records a minute
 _FADE = 0.5 ** (1 / (3 * 1440))
 _FORGET = 2880  # minutes of silence after which a key is not expected any more
+_PASSING = 60  # of a key that never came regularly
 _WAIT_FADE = 0.995  # an arrival, for the longest wait
 
 
@@ -58,7 +59,7 @@ class Silence:
                     score = min(held.missed / held.longest * 3.0 / math.log(10), MOST_SCORE)
                     if score > 1:
                         seen.append(_seen(key, held, minute, score))
-                if minute - held.last > _FORGET:
+                if minute - held.last > (_FORGET if held.known >= _KNOWN else _PASSING):
                     gone.append(key)
             if learn or minute == held.last:
                 held.count *= _FADE
