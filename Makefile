@@ -26,7 +26,7 @@ lint: .venv/ready
 	$(BIN)/python tests/file_sizes.py
 
 check: lint ## what CI runs
-	$(BIN)/python -m pytest --cov=headwater --cov=headwater_mcp --cov-report=term:skip-covered --cov-fail-under=85
+	$(BIN)/python -m pytest --cov=headwater --cov=headwater_mcp --cov=headwater_tui --cov-report=term:skip-covered --cov-fail-under=85
 
 explore: .venv/ready ## the property tests on new random examples, many of them
 	HYPOTHESIS_PROFILE=explore $(BIN)/python -m pytest -m "not slow" -k "$(or $(K),test)" $$(grep -ls hypothesis tests/test_*.py)

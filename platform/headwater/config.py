@@ -159,6 +159,12 @@ class SearchSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class TuiSettings:
+    theme: str | None = _set(None, "A theme of the terminal UI: textual-dark, textual-light, ansi-dark, ansi-light, nord ...")
+    keys: tuple[str, ...] = _set((), "Keys of the terminal UI that differ: NAME=KEY, such as live.follow=F; `?` shows the names.")
+
+
+@dataclass(frozen=True, slots=True)
 class TopicConfig:
     """The configuration of one topic. What shapes passages and partitions is fixed once records exist."""
 
@@ -197,6 +203,7 @@ class Settings:
     telemetry: TelemetrySettings = _made(TelemetrySettings, "Traces and metrics sent to a collector.")
     llm: LlmSettings = _made(LlmSettings, "Chat models.")
     ask: AskSettings = _made(AskSettings, "Questions and conversations.")
+    tui: TuiSettings = _made(TuiSettings, "The terminal UI.")
     topics: Mapping[str, TopicConfig] = _made(dict, "Topics created at start: [topics.NAME].")
     sources: tuple[AnySource, ...] = _set((), "What the daemon follows: [[sources]].")
 

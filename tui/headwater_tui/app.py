@@ -1,0 +1,216 @@
+"""The application: its views, what they share, and the keys that work everywhere."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import contextlib
+import difflib
+import tempfile
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import Any, ClassVar
+
+from textual import work
+from textual.app import App
+from textual.binding import Binding, BindingType
+from textual.command import DiscoveryHit, Hit, Hits, Provider
+from textual.dom import DOMNode
+from textual.screen import Screen
+
+from headwater.errors import ConfigError, HeadwaterError
+from headwater.records import Status
+from headwater.verbs import Verbs
+from headwater_tui.kept import Kept
+from headwater_tui.messages import Looked
+from headwater_tui.screens.ask import Ask
+from headwater_tui.screens.asking_for import Choose, Keys, Prompt
+from headwater_tui.screens.live import Live
+from headwater_tui.screens.patterns import Patterns
+from headwater_tui.screens.record import Record
+from headwater_tui.screens.search import Scope, Search
+from headwater_tui.screens.status import StatusView
+from headwater_tui.screens.topics import Topics
+from headwater_tui.screens.view import RecordsView, View
+from headwater_tui.screens.watches import Watches
+from headwater_tui.widgets.histogram import Histogram
+from headwater_tui.widgets.query_bar import QueryBar
+from headwater_tui.widgets.record_list import RecordList
+from headwater_tui.widgets.table import Table
+
+_LOOK_S = 1.0
+_MOST_OSC52 = 74_000  # characters that terminals take into their clipboard in one go
+VIEWS: tuple[type[View], ...] = (Topics, Live, Search, Patterns, Ask, Watches, StatusView)
+
+
+class Actions(Provider):
+    """Every action of the view in sight, for the palette."""
+
+    async def discover(self) -> Hits:
+        for does, run in self._actions():
+            yield DiscoveryHit(does, run)
+
+    async def search(self, query: str) -> Hits:
+        matcher = self.matcher(query)
+        for does, run in self._actions():
+            if (score := matcher.match(does)) > 0:
+                yield Hit(score, matcher.highlight(does), run)
+
+    def _actions(self) -> list[tuple[str, Callable[[], Any]]]:
+        seen: dict[str, Callable[[], Any]] = {}
+        focused = self.focused
+        for active in self.screen.active_bindings.values():
+            node, binding = active.node, active.binding
+            if binding.description:
+                label = f"{binding.description} ({self.app.get_key_display(binding)})"
+                seen.setdefault(label, partial(self._run, binding.action, node, focused))
+        return list(seen.items())
+
+    async def _run(self, action: str, node: Any, focused: Any) -> None:
+        if focused is not None:
+            focused.focus()
+        await self.app.run_action(action, node)
+
+
+class HeadwaterApp(App[None]):
+    """The terminal UI over `verbs`. `kept` is what it remembers between runs; `keys` are `NAME=KEY` (see `keymap`)."""
+
+    TITLE = "Headwater"
+    CSS_PATH = "app.tcss"
+    ENABLE_COMMAND_PALETTE = True
+    COMMANDS = App.COMMANDS | {Actions}
+    MOST_EXPORTED = 100_000
+    BINDINGS: ClassVar[list[BindingType]] = [
+        *[Binding(str(n), f"view('{v.NAME}')", v.NAME, show=False, id=f"view.{n}") for n, v in enumerate(VIEWS, 1)],
+        Binding("question_mark", "keys", "Help", id="app.help"),
+        Binding("colon", "command_palette", "Palette", show=False, id="app.palette"),
+        Binding("ctrl+q", "quit", "Quit", id="app.quit"),
+    ]  # fmt: skip
+    MODES: ClassVar[dict[str, str | Callable[[], Screen[Any]]]] = {view.NAME: view for view in VIEWS}
+    DEFAULT_MODE = Topics.NAME
+
+    def __init__(self, verbs: Verbs, kept: Kept | None = None, *, theme: str | None = None, keys: Iterable[str] = ()) -> None:
+        super().__init__()
+        self.verbs, self.kept = verbs, kept or Kept()
+        self.names = [view.NAME for view in VIEWS]
+        self.seen: Status | None = None
+        self.trouble = ""
+        self.fields: list[str] = []
+        if theme is not None:
+            if theme not in self.available_themes:
+                raise ConfigError(f"there is no theme {theme!r}; there are {', '.join(sorted(self.available_themes))}")
+            self.theme = theme
+        self.set_keymap(keymap(keys))
+
+    def on_mount(self) -> None:
+        self._look()
+
+    @work(group="look")
+    async def _look(self) -> None:
+        """The daemon's state, again and again; a daemon that has gone is said, and found again when it is back."""
+        while True:
+            try:
+                self.seen = await self.verbs.status()
+                self.trouble = ""
+            except HeadwaterError as error:
+                self.trouble = str(error)
+            if self.seen is not None:
+                self.screen.post_message(Looked(self.seen))
+            await asyncio.sleep(_LOOK_S)
+
+    # ------------------------------------------------------------------ going somewhere
+
+    async def action_view(self, name: str) -> None:
+        await self.switch_mode(name)
+
+    def _view(self, kind: type[View]) -> View:
+        """A view, in sight: what was opened over it closes."""
+        self.switch_mode(kind.NAME)
+        for _ in self.screen_stack[1:]:
+            self.pop_screen()
+        view = self.screen_stack[0]
+        assert isinstance(view, kind)
+        return view
+
+    def open_live(self, topics: list[str], *, partition: int = 0, offset: int | None = None) -> None:
+        """The records of topics; of one partition at an offset."""
+        live = self._view(Live)
+        assert isinstance(live, Live)
+        live.open(topics, partition=partition, offset=offset)
+
+    def open_patterns(self, topic: str) -> None:
+        """The patterns of a topic."""
+        patterns = self._view(Patterns)
+        assert isinstance(patterns, Patterns)
+        patterns.open(topic)
+
+    def open_search(self, q: str, scope: Scope | None = None) -> None:
+        """A search."""
+        search = self._view(Search)
+        assert isinstance(search, Search)
+        search.ask(q, scope)
+
+    def open_record(self, address: str, *, similar: bool = False) -> None:
+        """A record over the view in sight."""
+        self.push_screen(Record(address, similar=similar))
+
+    def ask_about(self, address: str, text: str) -> None:
+        """The question of a record, ready to be sent."""
+        ask = self._view(Ask)
+        assert isinstance(ask, Ask)
+        ask.propose(f'Has this been seen before: "{text[:200]}"?')
+
+    # ------------------------------------------------------------------ shared by the views
+
+    def remember(self, q: str) -> None:
+        """Keep a query for the next time."""
+        with contextlib.suppress(HeadwaterError):  # a history that cannot be kept must not stop the search
+            self.kept.asked(q)
+
+    def copy(self, text: str) -> None:
+        """Into the clipboard, also over SSH; what is too long for that into a file, and where is said."""
+        if len(base64.b64encode(text.encode())) <= _MOST_OSC52:
+            self.copy_to_clipboard(text)
+            self.notify(f"copied {len(text):,} characters", timeout=2)
+            return
+        with tempfile.NamedTemporaryFile("w", suffix=".txt", prefix="headwater-", delete=False, encoding="utf-8") as file:
+            file.write(text)
+        self.notify(f"{len(text):,} characters are too many for the clipboard; they are in {file.name}", markup=False)
+
+    def action_keys(self) -> None:
+        """Every key that works here."""
+        rows: dict[tuple[str, str], list[str]] = {}
+        for active in self.screen.active_bindings.values():
+            binding = active.binding
+            if binding.description:
+                rows.setdefault((binding.description, binding.id or ""), []).append(self.get_key_display(binding))
+        name = self.screen.NAME if isinstance(self.screen, View) else self.title
+        keys = [(" ".join(dict.fromkeys(held)), does, id) for (does, id), held in rows.items()]
+        self.push_screen(Keys(f"{name}: keys, what they do, their names in the settings", keys))
+
+
+def bindings() -> dict[str, Binding]:
+    """Every binding that settings may give another key, by name."""
+    found: dict[str, Binding] = {}
+    kinds: list[type[DOMNode]] = [HeadwaterApp, *VIEWS, RecordsView, Record, RecordList, Table, Histogram, QueryBar]
+    kinds += [Prompt, Choose, Keys]
+    for kind in kinds:
+        for binding in kind.BINDINGS:
+            if isinstance(binding, Binding) and binding.id:
+                found[binding.id] = binding
+    return found
+
+
+def keymap(given: Iterable[str]) -> dict[str, str]:
+    """`NAME=KEY` as the settings have them; ConfigError names the nearest known one."""
+    keys = {}
+    known = bindings()
+    for pair in given:
+        name, equals, key = (part.strip() for part in pair.partition("="))
+        if not equals or not key:
+            raise ConfigError(f"tui.keys: {pair!r} is not NAME=KEY, such as live.follow=F")
+        if name not in known:
+            near = difflib.get_close_matches(name, known, 1, 0.0)[0]
+            raise ConfigError(f"tui.keys: there is no {name!r}; did you mean {near!r}? `?` in a view shows the names")
+        keys[name] = key
+    return keys

@@ -1,0 +1,109 @@
+"""What workers and widgets tell the screens. A worker never touches a widget: it posts one of these."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from textual.message import Message
+
+from headwater.records import Answer, Citation, PatternsReply, RecordView, SearchReply, Status, Timeline
+from headwater.watch_records import Watch, Woken
+from headwater_tui.rows import Row
+
+
+@dataclass
+class Failed(Message):
+    """A call did not work; `text` says why and how to mend it."""
+
+    text: str
+
+
+@dataclass
+class Opened(Message):
+    """A person wants to see the record at an address."""
+
+    address: str
+
+
+@dataclass
+class Pointed(Message):
+    """The cursor of a list is on a row."""
+
+    row: Row
+    index: int
+
+
+@dataclass
+class Asked(Message):
+    """A person has given a query."""
+
+    q: str
+
+
+@dataclass
+class Picked(Message):
+    """A person has chosen a stretch of time in a histogram, ISO 8601."""
+
+    since: str
+    until: str
+
+
+@dataclass
+class Grown(Message):
+    """There are more rows, or rows that were being read are here. `gone` of the oldest went."""
+
+    gone: int = 0
+
+
+@dataclass
+class Looked(Message):
+    """The daemon's state, as of now."""
+
+    status: Status
+
+
+@dataclass
+class Searched(Message):
+    """What a search found, and when."""
+
+    q: str
+    reply: SearchReply
+    timeline: Timeline | None
+
+
+@dataclass
+class Listed(Message):
+    """Patterns of a topic."""
+
+    reply: PatternsReply
+
+
+@dataclass
+class Read(Message):
+    """A record with its neighbours, and what is near to it in meaning."""
+
+    view: RecordView
+    similar: SearchReply | None
+
+
+@dataclass
+class Said(Message):
+    """A step of an answer."""
+
+    event: Literal["retrieval", "token", "citation", "done"]
+    data: str | Citation | Answer | Any
+
+
+@dataclass
+class Watched(Message):
+    """Every watch."""
+
+    watches: list[Watch]
+
+
+@dataclass
+class Fired(Message):
+    """Hits of a watch."""
+
+    reply: Woken

@@ -1,0 +1,167 @@
+"""Rows of a list of records: of a partition, read page by page as it is looked at, or of a stream, the newest kept.
+
+Nothing here knows the terminal. However long a topic is, what is held is bounded.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict, deque
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Protocol
+
+from headwater.records import Hit, Record
+from headwater.verbs import Verbs
+
+PAGE = 200  # records read by one request
+PAGES_KEPT = 50
+KEPT = 10_000  # records of a stream
+_SLACK = 1000  # beyond that before the oldest go: not one by one
+
+
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """A row without a record: not read yet, or deleted or past its retention."""
+
+    gone: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A hit as a row."""
+
+    hit: Hit
+
+
+Row = Record | Found | Gap
+PENDING, GONE = Gap(False), Gap(True)
+
+
+class Rows(Protocol):
+    """A list that may grow."""
+
+    @property
+    def count(self) -> int:
+        """How many rows there are."""
+
+    def row(self, index: int) -> Row:
+        """One of them; `PENDING` where it must be read first."""
+
+
+@dataclass(slots=True)
+class _Held:
+    """A page of a partition as it was when the partition ended at `head`."""
+
+    records: dict[int, Record]
+    head: int
+
+
+class PartitionRows:
+    """The records of a partition; the row number is the offset."""
+
+    def __init__(self, topic: str, partition: int = 0) -> None:
+        self.topic, self.partition, self.count = topic, partition, 0
+        self._pages: OrderedDict[int, _Held] = OrderedDict()
+
+    def row(self, index: int) -> Row:
+        held = self._pages.get(index // PAGE)
+        if held is None or index >= held.head:
+            return PENDING
+        return held.records.get(index, GONE)
+
+    def lacking(self, first: int, last: int) -> list[int]:
+        """The pages that rows `first` to `last` need and that are not held as they are now."""
+        wanted = range(max(first, 0) // PAGE, max(min(last, self.count - 1), 0) // PAGE + 1) if self.count else ()
+        return [page for page in wanted if not self._complete(page)]
+
+    def _complete(self, page: int) -> bool:
+        held = self._pages.get(page)
+        return held is not None and held.head >= min(self.count, (page + 1) * PAGE)
+
+    async def load(self, verbs: Verbs, page: int) -> None:
+        """Read a page; the ones looked at longest ago go."""
+        head = self.count
+        found = await verbs.records(self.topic, partition=self.partition, offset=page * PAGE, limit=PAGE)
+        records = {r.offset: r for r in found.records if r.offset < (page + 1) * PAGE}
+        self._pages[page] = _Held(records, max(head, max(records, default=-1) + 1))
+        self._pages.move_to_end(page)
+        while len(self._pages) > PAGES_KEPT:
+            self._pages.popitem(last=False)
+
+    async def grow(self, verbs: Verbs) -> bool:
+        """Look how long the partition is now; whether it changed."""
+        heads = (await verbs.topic(self.topic)).heads
+        before, self.count = self.count, heads[self.partition] if self.partition < len(heads) else 0
+        return self.count != before
+
+    async def at(self, verbs: Verbs, moment: datetime) -> int:
+        """The row of the first record at or after a time, the end where there is none. Records that came late are not
+        looked for: times are taken to rise with the offset."""
+        low, high = 0, self.count
+        while low < high:
+            middle = (low + high) // 2
+            page = await verbs.records(self.topic, partition=self.partition, offset=middle, limit=1)
+            if page.records and page.records[0].timestamp < moment:
+                low = page.records[0].offset + 1
+            else:
+                high = middle
+        return min(low, self.count)
+
+
+@dataclass(slots=True)
+class StreamRows:
+    """The newest records of a stream, in the order they came. `dropped` counts those that had to go."""
+
+    held: deque[Record] = field(default_factory=deque)
+    dropped: int = 0
+
+    @property
+    def count(self) -> int:
+        return len(self.held)
+
+    def row(self, index: int) -> Row:
+        return self.held[index]
+
+    def add(self, records: Iterable[Record]) -> int:
+        """Take records in; how many of the oldest went."""
+        self.held.extend(records)
+        gone = 0
+        if len(self.held) > KEPT + _SLACK:
+            gone = len(self.held) - KEPT
+            for _ in range(gone):
+                self.held.popleft()
+        self.dropped += gone
+        return gone
+
+
+@dataclass(frozen=True, slots=True)
+class FixedRows:
+    """A list that is whole."""
+
+    rows: Sequence[Row] = ()
+
+    @property
+    def count(self) -> int:
+        return len(self.rows)
+
+    def row(self, index: int) -> Row:
+        return self.rows[index]
+
+
+def address_of(row: Row) -> str | None:
+    """The address of the record a row shows."""
+    if isinstance(row, Found):
+        return row.hit.address
+    return row.address if isinstance(row, Record) else None
+
+
+def level_of(row: Row) -> str:
+    """The severity of the record a row shows, `` where it has none."""
+    about = row.hit.attributes if isinstance(row, Found) else row.attributes if isinstance(row, Record) else {}
+    return str(about.get("level", ""))
+
+
+def text_of(row: Row) -> str:
+    """The value of the record a row shows."""
+    return row.hit.value if isinstance(row, Found) else row.value if isinstance(row, Record) else ""

@@ -1,0 +1,1 @@
+"""The views, one file each. Their workers call the verbs and post messages; nothing waits in a handler."""
