@@ -4,16 +4,19 @@ search counts shared words. It stores what it is given and makes nothing up."""
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
 from headwater.audit_records import ToolCall
+from headwater.config import LlmSettings
 from headwater.enrich.labels import task
 from headwater.enrich.patterns import Patterns
 from headwater.enrich_records import Classified, ClassifyReply, Extracted, ExtractReply, LabelCount
 from headwater.errors import NotFoundError, UsageError
 from headwater.levels import canonical_level
+from headwater.llm.models import Models
+from headwater.model_records import Completion, Message, ModelInfo, Piece
 from headwater.query import as_filters, parse, parse_time
 from headwater.records import (
     Answer,
@@ -74,6 +77,16 @@ class MemoryVerbs:
             stored.append(Record(topic, 0, n, n, when, NOW, draft.key, draft.value, dict(draft.attributes)))
             receipts.append(Receipt(topic, 0, n, n))
         return Appended(tuple(receipts), wait)
+
+    async def models(self, *, check: bool = False) -> list[ModelInfo]:
+        return await Models(LlmSettings(provider="rehearsal"), env={}).models()
+
+    async def complete(self, prompt: str | Sequence[Message], **options: Any) -> Completion:
+        return await Models(LlmSettings(provider="rehearsal"), env={}).complete(prompt, **options)
+
+    async def complete_stream(self, prompt: str | Sequence[Message], **options: Any) -> AsyncIterator[Piece | Completion]:
+        async for part in Models(LlmSettings(provider="rehearsal"), env={}).complete_stream(prompt, **options):
+            yield part
 
     async def classify(
         self, texts: Sequence[str] | None = None, *, labels: Any = None, topics: Sequence[str] | None = None, **_: Any

@@ -17,6 +17,7 @@ from typing import Any, Concatenate, Generic, Literal, ParamSpec, Self, TypeVar,
 
 from headwater.composed import AskEvent, LiveEvent, ask_events
 from headwater.errors import UsageError
+from headwater.model_records import Completion, Message, Piece
 from headwater.records import Answer, IndexInfo, Mode, Record, SourceInfo, Topic
 from headwater.verbs import Verbs, When
 from headwater.watch_records import WatchHit
@@ -67,6 +68,8 @@ class Headwater:
     wait = _blocking(Verbs.wait)
     classify = _blocking(Verbs.classify)
     extract = _blocking(Verbs.extract)
+    models = _blocking(Verbs.models)
+    complete = _blocking(Verbs.complete)
     indexes = _blocking(Verbs.indexes)
     index = _blocking(Verbs.index)
     swap_index = _blocking(Verbs.swap_index)
@@ -125,6 +128,14 @@ class Headwater:
     def watch_events(self, id: int | str, *, cursor: str | None = None) -> Iterator[WatchHit]:
         """The hits of a watch behind `cursor` as they are fired, until it expires or goes."""
         yield from self._loop.iterate(lambda verbs: verbs.watch_events(id, cursor=cursor))
+
+    def complete_stream(
+        self, prompt: str | Sequence[Message], *, system: str | None = None, model: str | None = None,
+        temperature: float | None = None, max_tokens: int | None = None, cache: bool = True,
+    ) -> Iterator[Piece | Completion]:  # fmt: skip
+        """What a chat model answers, in pieces as they are made, the Completion last; as Verbs.complete_stream."""
+        options: dict[str, Any] = {"system": system, "model": model, "temperature": temperature, "max_tokens": max_tokens}
+        yield from self._loop.iterate(lambda verbs: verbs.complete_stream(prompt, cache=cache, **options))
 
     @overload
     def ask(

@@ -23,6 +23,7 @@ from headwater.batches import Delivered, Fault
 from headwater.client_ask import AskCalls
 from headwater.client_audit import AuditCalls
 from headwater.client_enrich import EnrichCalls
+from headwater.client_models import ModelCalls
 from headwater.client_watches import WatchCalls
 from headwater.composed import LiveEvent
 from headwater.errors import HeadwaterError, UnreachableError, UsageError
@@ -77,6 +78,8 @@ class Client:
         self.wait, self.watch_events = watching.wait, watching.events
         enriching = EnrichCalls(self._sending)
         self.classify, self.extract = enriching.classify, enriching.extract
+        chat = ModelCalls(self._sending)
+        self.models, self.complete, self.complete_stream = chat.models, chat.complete, chat.complete_stream
         audit = AuditCalls(self._sending)
         self.note_call, self.calls = audit.note, audit.all
 

@@ -120,6 +120,7 @@ class Engine:
             self.rebuilding.run(),
             self._watching.run(),
             self.stock.embedders.warm(self.settings.embedding.model),
+            self._models.warm(),
         )
         self._tasks += [asyncio.create_task(work) for work in background]
         return self
@@ -138,9 +139,8 @@ class Engine:
             self.keyword = open_keyword(self.log, self.directory / "keyword", self.settings.index.keyword_memory_bytes)
             opened.callback(self.keyword.close)
             directory = Path(settings.cache_dir).expanduser() if settings.cache_dir else self.directory
-            self._cache = (
-                VectorCache(directory / "cache.db", max_bytes=settings.cache_max_bytes) if settings.cache_enabled else None
-            )
+            kept = settings.cache_enabled or self.settings.llm.cache_enabled
+            self._cache = VectorCache(directory / "cache.db", max_bytes=settings.cache_max_bytes) if kept else None
             if self._cache is not None:
                 opened.callback(self._cache.close)
             embedders, vectors = Embedders(settings, self._cache), self.directory / "vectors"
@@ -167,7 +167,8 @@ class Engine:
             watches = self._watches = Watches(self.log, self.stock, self._watching, clock_ms=now_ms)
             self.add_watch, self.watches, self.watch, self.remove_watch = watches.add, watches.all, watches.one, watches.remove
             self.wait, self.watch_events = watches.wait, watches.events
-            self._models = Models(self.settings.llm)
+            chat = self._models = Models(self.settings.llm, log=self.log, cache=self._cache)
+            self.models, self.complete, self.complete_stream = chat.models, chat.complete, chat.complete_stream
             asking = Asking(self, self.stock, self.settings)
             self.ask = asking.ask
             audit = Audit(self.log, clock_ms=now_ms)
@@ -425,7 +426,9 @@ class Engine:
         await _thread(self.log.drop_dead_letter, id)
 
     async def status(self) -> Status:
-        problems = views.problems((*self.stock.problems.values(), *self._watching.troubles()), self.indexer)
+        problems = views.problems(
+            (*self.stock.problems.values(), *self._watching.troubles(), *self._models.problems()), self.indexer
+        )
         uptime_s, model = round(time.monotonic() - self._started, 1), self.settings.embedding.model
         return Status(
             self._version, True, str(self.directory), self.url, os.getpid(), uptime_s, model, tuple(await self.topics()),

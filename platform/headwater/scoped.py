@@ -30,7 +30,7 @@ _OF_A_TOPIC = frozenset({"topic", "records", "patterns", "index"})  # read the o
 _STREAM_OF_A_TOPIC = frozenset({"tail"})
 _WRITING = frozenset({"append", "create_topic"})  # write to the topic that their first argument names
 _OF_TOPICS = frozenset({"search_vector", "timeline"})  # read those that `topics` names, all in scope without it
-_OF_NO_TOPIC = frozenset({"embed"})
+_OF_NO_TOPIC = frozenset({"embed", "complete", "complete_stream"})
 _ASKING = frozenset({"since", "until", "top_k", "model", "place"})  # of a question: nothing that reads what others asked
 
 

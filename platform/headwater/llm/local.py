@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import importlib
 import importlib.metadata
 import importlib.util
 import os
@@ -78,6 +79,9 @@ class LocalChat(OpenAIChat):
         if not self.running:
             await super().aclose()  # the connections were to one that has ended
         await super().ready()
+
+    async def warm(self) -> None:
+        await asyncio.to_thread(importlib.import_module, "pydantic_ai.models.openai")
 
     async def start(self) -> None:
         if not self.running:

@@ -97,7 +97,8 @@ class Models:
         """Load the configured model before the first question needs it. What is wrong with it is said at its first use."""
         if self.default is not None:
             with contextlib.suppress(HeadwaterError, Fault):
-                await self._caller(self.default).ready()
+                caller = await asyncio.to_thread(self._caller, self.default)
+                await caller.provider.warm()
 
     def problems(self) -> list[str]:
         """What `status` says of them."""

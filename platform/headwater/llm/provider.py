@@ -86,6 +86,10 @@ class Provider(ABC):
         """Load and start what the first call needs. Raises Fault."""
         return
 
+    async def warm(self) -> None:
+        """Load, and do not start, what the first call needs. Raises Fault."""
+        return
+
     async def check(self) -> None:
         """Whether the model can be had, without asking it anything where that is possible. Raises Fault."""
         await self.complete(Prompt((Message("user", "Say ok."),), max_tokens=1))

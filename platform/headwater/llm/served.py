@@ -199,6 +199,9 @@ class Served(Provider):
     async def ready(self) -> None:
         await self._ready()
 
+    async def warm(self) -> None:
+        await self._ready()
+
     def _built(self, http: httpx2.AsyncClient, key: str) -> Model:
         try:
             import pydantic_ai.direct
