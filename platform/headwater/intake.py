@@ -36,21 +36,21 @@ def drafts(
     """The drafts of `entries`, in order; UsageError names the entry that is not acceptable, and then none is."""
     out: list[Draft] = []
     plain = config.passages != "chunks" and config.embedding_model != "external"
-    read = reader.read
+    head_of = reader.head
     levels: dict[str | None, Mapping[str, Scalar]] = {None: {}}  # the attributes of lines that have no others
-    attributes: Mapping[str, Scalar]
     for entry in entries:
         # Almost everything that comes in is a line of ASCII: its own short way.
         if plain and type(entry) is str and entry.isascii() and len(entry) <= _READABLE_CHARS:
-            time_ms, level, start, fields, _ = read(entry)
-            body: int | None = start
-            if fields:
-                attributes, body = _joined({}, fields, level, limits.max_attributes), None
-            elif (known := levels.get(level)) is not None:
-                attributes = known
-            else:
-                attributes = levels[level] = {"level": level or ""}
-            out.append(_draft_of((entry, None, time_ms, attributes, None, None, None, None, body)))
+            if (head := head_of(entry)) is not None:
+                time_ms, level, start = head
+                if level not in levels:
+                    levels[level] = {"level": level or ""}
+                out.append(_draft_of((entry, None, time_ms, levels[level], None, None, None, None, start)))
+                continue
+            found = reader.read(entry)
+            attributes = _joined({}, found.attributes, found.level, limits.max_attributes)
+            body = None if found.attributes else found.start
+            out.append(_draft_of((entry, None, found.time_ms, attributes, None, None, None, None, body)))
             continue
         try:
             out.append(_complete(_draft(entry, now_ms), config, reader, limits))

@@ -28,17 +28,18 @@ _MAX_DEPTH = 8
 _MAX_JSON_CHARS = 1_048_576  # a longer line is read as plain text
 _MAX_LOGFMT_CHARS = 8192
 _LOGFMT = re.compile(r'([A-Za-z_][\w.@/-]{0,80})=("(?:[^"\\]|\\.)*+"|[^\s"]*+)(?:\s+|$)')
-_LONG_NUMBER = re.compile(r"[0-9]{19}")
+_DIGITS = bytes(48 if 48 <= byte <= 57 else byte for byte in range(256))  # every digit is a 0
+_LONG_NUMBER = b"0" * 19
 _INTEGER = re.compile(r"-?(?:0|[1-9][0-9]{0,17})")
 _DECIMAL = re.compile(r"-?(?:0|[1-9][0-9]{0,14})\.[0-9]{1,15}")
 
 
 def json_fields(text: str) -> dict[str, Any] | None:
     """The object a JSON line holds; None where it is none, too long, or nested beyond what a parser takes."""
-    if len(text) > _MAX_JSON_CHARS or text[-2:].rstrip()[-1:] != "}":
+    if len(text) > _MAX_JSON_CHARS or (text[-1:] != "}" and text[-2:].rstrip()[-1:] != "}"):
         return None
     found: Any = None
-    if not _LONG_NUMBER.search(text):
+    if _LONG_NUMBER not in text.encode("utf-8", "surrogatepass").translate(_DIGITS):
         try:
             found = orjson.loads(text)
         except orjson.JSONDecodeError:

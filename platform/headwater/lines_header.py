@@ -15,6 +15,8 @@ from headwater.levels import WRITTEN
 from headwater.lines_time import TimeSpan, match_time
 
 HEAD_CHARS = 256  # how far into a line its header is looked for
+_CLOSING = {"[": "]", "(": ")", "<": ">"}
+_TIMELESS_CHARS = 96  # fewer do not settle that a line has no timestamp
 
 LETTERS = {"V": "trace", "D": "debug", "I": "info", "W": "warn", "E": "error", "F": "fatal"}
 
@@ -80,7 +82,11 @@ def settled_by(head: str, found: Layout, chars: int) -> bool:
     """Whether the first `chars` characters of a line settle its layout, so that whatever follows them has no say."""
     if len(head) < chars:
         return True
-    if found.start > chars - 16 or head[found.start] in "[(<" or (found.time and found.start <= found.time.end + 1):
+    if found.time is None:
+        return chars >= _TIMELESS_CHARS and layout(head[:chars]) == found
+    # The first word of the message might have been a component's name, had it ended otherwise: it must be seen whole.
+    end = head.find(_CLOSING.get(head[found.start], " "), found.start)
+    if found.start > chars - 16 or not 0 < end < chars - 4 or found.start <= found.time.end + 1:
         return False
     return layout(head[:chars]) == found
 

@@ -16,6 +16,8 @@ from headwater.records import MAX_MS, MIN_MS, to_ms
 DAY_MS = 86_400_000
 FUTURE_MS = 3653 * DAY_MS  # later than this from now is not believed
 CACHED_INSTANTS = 32_768
+_CACHED_SPANS = 4096
+_DIGITS_ALIKE = bytes(48 if 48 <= byte <= 57 else byte for byte in range(256))
 
 _MONTHS = {
     "jan": 1,
@@ -115,6 +117,7 @@ class Instants:
     def __init__(self, clock_ms: Callable[[], int]) -> None:
         self._clock_ms = clock_ms
         self._cache: dict[tuple[str, str], int | None] = {}
+        self._spans: dict[bytes, TimeSpan | None] = {}  # of texts that are a timestamp, by their shape
         self._today = -1
 
     def instant(self, name: str, second: str, fraction: str) -> int | None:
@@ -149,12 +152,18 @@ class Instants:
     def text(self, value: str) -> int | None:
         """Milliseconds of a text that is a timestamp and nothing else; None where it is not one."""
         value = value.strip()
-        if 0 < len(value) <= 64:
-            found = match_time(value, 0)
-            if found and found.end == len(value):
-                second = value[: found.fraction] + value[found.fraction_end :]
-                return self.instant(found.name, second, value[found.fraction : found.fraction_end])
-        return None
+        if not 0 < len(value) <= 64:
+            return None
+        shape = value.encode("utf-8", "surrogatepass").translate(_DIGITS_ALIKE)
+        if shape not in self._spans:
+            if len(self._spans) >= _CACHED_SPANS:
+                self._spans.clear()
+            self._spans[shape] = match_time(value, 0)
+        found = self._spans[shape]
+        if found is None or found.end != len(value):
+            return None
+        second = value[: found.fraction] + value[found.fraction_end :]
+        return self.instant(found.name, second, value[found.fraction : found.fraction_end])
 
     def _convert(self, name: str, second: str) -> int | None:
         if name == "clock":

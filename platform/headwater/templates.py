@@ -70,7 +70,7 @@ class _Mined:
     template: str
 
 
-class _Cache(dict[bytes | str, _Mined]):
+class _Cache(dict[bytes, _Mined]):
     """A dict that is emptied when it holds too many entries or too many bytes of keys."""
 
     __slots__ = ("_bytes",)
@@ -79,7 +79,7 @@ class _Cache(dict[bytes | str, _Mined]):
         super().__init__()
         self._bytes = 0
 
-    def put(self, key: bytes | str, mined: _Mined) -> None:
+    def put(self, key: bytes, mined: _Mined) -> None:
         if len(self) >= _CACHED or self._bytes > _CACHED_BYTES:
             self.clear()
             self._bytes = 0
@@ -120,7 +120,8 @@ class Miner:
         if mined.version != mined.leaf.version:
             mined.template = self._mine(mined.tokens, mined.leaf)
             mined.version = mined.leaf.version
-        return self.survivor(mined.template)
+        template = mined.template
+        return self.survivor(template) if template in self._merged else template
 
     def take_changes(self) -> Changes:
         """The state and aliases that changed since the last call. A line of a known shape changes nothing."""
@@ -137,13 +138,13 @@ class Miner:
         return template
 
     def _unseen(self, key: bytes) -> _Mined:
-        text, has_ids = loose(key)
-        mined = self._loose.get(text)
+        short, has_ids = loose(key)
+        mined = self._loose.get(short)
         if mined is None:
-            tokens = tokens_of(mask(text))
+            tokens = tokens_of(mask(short.decode()))
             leaf = self._leaf(self._place(tokens))
             mined = _Mined(tokens, leaf, leaf.version - 1, "")
-            self._loose.put(text, mined)
+            self._loose.put(short, mined)
         if not has_ids:
             self._exact.put(key, mined)
         return mined

@@ -107,4 +107,4 @@ def _machine(text: str) -> float:
 
 def _collapse(texts: Sequence[str]) -> float:
     """Distinct masked shapes over texts: near 1 for prose, small for machine lines."""
-    return len({mask(loose(fold(text))[0]) for text in texts}) / len(texts)
+    return len({mask(loose(fold(text))[0].decode()) for text in texts}) / len(texts)

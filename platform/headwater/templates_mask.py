@@ -13,6 +13,7 @@ from collections.abc import Sequence
 WILD = "<*>"
 MESSAGE_CHARS = 4000  # of a message that are mined
 _MOST_TOKENS = 240
+_LONG_IDS = 24  # characters of a message that are ids, from which on they are long
 _MOST_LINES = 300  # of a message, looked through for exceptions
 _EXCEPTION = re.compile(
     r"\s{0,8}(?:Caused by: |panic: )?(?:[A-Za-z_][\w$]{0,80}\.){0,12}"
@@ -21,8 +22,10 @@ _EXCEPTION = re.compile(
 
 # Digits are one sign, and control characters are blanks.
 _FOLD = bytes(48 if 48 <= b <= 57 else 32 if b < 32 or b == 127 else b for b in range(256))
+_DIGITS = re.compile(rb"00+")
 # Hexadecimal words and ids with at least one digit in the first group, as they look when folded.
 _HEX = re.compile(r"\b(?:0[xX][0a-fA-F]+|(?=[a-fA-F]{0,40}0)[0a-fA-F]{2,}(?:-[0a-fA-F]+)*)\b")
+_HEX_ASCII = re.compile(_HEX.pattern.encode())
 _ENDS = "com|net|org|edu|gov|mil|info|biz|arpa|local|localdomain|internal|lan"
 _COUNTRIES = (
     "ar|at|au|be|br|ca|ch|cl|cn|cz|de|dk|es|eu|fi|fr|gr|hk|"
@@ -87,24 +90,22 @@ def condense(message: str) -> str:
 
 def fold(message: str) -> bytes:
     """The message's first characters with every run of digits as one `0`."""
-    key = message[:MESSAGE_CHARS].encode("utf-8", "surrogatepass").translate(_FOLD)
-    if b"0000" in key:
-        key = key.replace(b"0000", b"0")
-    while b"00" in key:
-        key = key.replace(b"00", b"0")
-    return key
+    return _DIGITS.sub(b"0", message[:MESSAGE_CHARS].encode("utf-8", "surrogatepass").translate(_FOLD))
 
 
-def loose(key: bytes) -> tuple[str, bool]:
-    """A folded message as text with hexadecimal ids as `0`, the second key; and whether those ids were long, so that the
-    first key will hardly come again. Lone surrogates become U+FFFD."""
+def loose(key: bytes) -> tuple[bytes, bool]:
+    """A folded message with hexadecimal ids as `0`, the second key; and whether those ids were long, so that the first key
+    will hardly come again. Lone surrogates become U+FFFD."""
+    if key.isascii():
+        short = _HEX_ASCII.sub(b"0", key)
+        return short, len(key) - len(short) > _LONG_IDS
     text = key.decode("utf-8", "replace")
-    short = _HEX.sub("0", text)
-    return short, len(text) - len(short) > 24
+    plain = _HEX.sub("0", text)
+    return plain.encode(), len(text) - len(plain) > _LONG_IDS
 
 
 def mask(text: str) -> str:
-    """A folded message (`loose`) with what varies by nature replaced by `<*>`."""
+    """A folded message (`loose`, decoded) with what varies by nature replaced by `<*>`."""
     for sign, pattern, by in _MASKS:
         if sign in text:
             text = pattern.sub(by, text)
