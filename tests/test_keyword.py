@@ -335,21 +335,26 @@ def test_feeding_again_after_delete_from_leaves_no_duplicates(index: KeywordInde
     assert index.documents == index.count(ALL) == 10
 
 
-def test_deletions_count_after_all_was_cleared_and_written_anew(tmp_path: Path) -> None:
+def test_what_shares_a_file_with_deleted_documents_is_fed_anew_and_the_file_goes(tmp_path: Path) -> None:
     with KeywordIndex(tmp_path) as index:
-        fill(index, *(doc(seq, f"former{seq}") for seq in range(60)))
-        index.delete_records(1, [7])  # one more than is written anew: the writer's clock must not be set back to before it
+        fill(index, doc(7, "quaggax"), doc(8, "zyzzyvax"), *(doc(seq, f"other{seq}", topic=2) for seq in range(9)))
+        fill(index, *(doc(seq, f"apart{seq}", topic=3) for seq in range(5)))
+        index.delete_records(1, [7])
         index.commit()
-        index.clear()
-        fill(index, *(doc(seq, f"later{seq}") for seq in range(20)))
-        index.delete_records(1, [0, 1])
-        index.delete_from(1, 15)
-        index.commit()
-        assert (index.documents, found(index, "later0"), found(index, "later2")) == (13, [], [2])
-        index.delete_topic(1)
-        index.commit()
-        assert index.documents == 0
-    assert not [path for path in tmp_path.iterdir() if b"former" in path.read_bytes()]
+        assert index.deleted == 1
+        assert index.words("quaggax").terms  # found by nobody, and in the file's dictionary all the same
+        fed: list[tuple[int, int]] = []
+        for topic, seqs in index.beside_deleted(4):
+            assert len(seqs) <= 4
+            index.delete_records(topic, seqs)
+            index.add([doc(seq, "zyzzyvax" if topic == 1 else f"other{seq}", topic=topic) for seq in seqs])
+            index.commit()
+            fed += [(topic, seq) for seq in seqs]
+        assert fed == [(1, 8), *((2, seq) for seq in range(9))]
+        assert (index.deleted, index.documents) == (0, 1 + 9 + 5)
+        assert list(index.beside_deleted(4)) == []
+        assert not index.words("quaggax").terms
+        assert index.words("zyzzyvax").terms
 
 
 def test_a_document_that_cannot_be_written_fails_the_commit_and_not_the_index(index: KeywordIndex) -> None:

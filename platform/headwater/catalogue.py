@@ -16,7 +16,7 @@ import apsw
 import numpy as np
 import orjson
 
-from headwater import gone
+from headwater import former, gone
 from headwater.database import insert_many
 from headwater.log import Log, in_list, set_cursor
 from headwater.schema import SEQ_BITS, SEQ_MASK
@@ -25,7 +25,7 @@ from headwater.vectors import SegmentRow
 MAPPED, KEYWORD, SEMANTIC = "index.mapped", "index.keyword", "index.semantic"  # SEMANTIC holds a passage id, the others a seq
 _BLOCK = 4096
 _COUNTED = 65_536  # ids looked up by one statement
-_LAST_ID = 1 << 62
+LAST_ID = 1 << 62
 
 
 class Piece(NamedTuple):
@@ -200,15 +200,11 @@ def release(db: apsw.Connection, topic: int, records: Collection[int], *, on_req
     chosen = in_list(records)
     gone.remember(db, topic, records, one_by_one=on_request)
     among = "(SELECT value FROM json_each(?1))"
-    lost = list(
-        db.execute(
-            "SELECT coalesce(a.new, o.passage), count(*) FROM occurrence o LEFT JOIN alias a ON a.old = o.passage"
-            f" WHERE o.record IN {among} GROUP BY 1",
-            (chosen,),
-        )
-    )
-    db.executemany("UPDATE passage SET count = max(count - ?2, 0) WHERE id = ?1", lost)
-    lengths = [len(v) for (v,) in db.execute(f"SELECT value FROM record WHERE id IN {among}", (chosen,))]  # SQL stops at NUL
+    before = former.among(db, records)
+    lost = _count_out(db, topic, [record for record in records if record not in before])
+    lost += [(p, 0) for p, _ in _referred(db, before)]
+    number = int(db.execute(f"SELECT count(*) FROM record WHERE id IN {among}", (chosen,)).get)
+    former.forget(db, before)
     db.execute(f"DELETE FROM occurrence WHERE record IN {among}", (chosen,))
     db.execute(
         f"DELETE FROM spread WHERE topic = {int(topic)} AND seq IN (SELECT value & {SEQ_MASK} FROM json_each(?1))", (chosen,)
@@ -218,16 +214,44 @@ def release(db: apsw.Connection, topic: int, records: Collection[int], *, on_req
         (chosen,),
     )
     db.execute(f"DELETE FROM record WHERE id IN {among}", (chosen,))
-    db.execute(
-        "UPDATE topic SET records = records - ?, bytes = max(bytes - ?, 0) WHERE id = ?", (len(lengths), sum(lengths), topic)
-    )
     first = db.execute("SELECT min(id) FROM record WHERE id >= ? AND id < ?", (topic << SEQ_BITS, (topic + 1) << SEQ_BITS)).get
     if first is not None:
         db.execute("UPDATE topic SET first_seq = ? WHERE id = ?", (first & SEQ_MASK, topic))
     else:
         db.execute("UPDATE topic SET first_seq = next_seq WHERE id = ?", (topic,))
-    dead = "SELECT id FROM passage WHERE count = 0 AND id IN (SELECT value FROM json_each(?))"
-    return len(lengths), [id for (id,) in db.execute(dead, (in_list([p for p, _ in lost]),))]
+    unused = "count = 0 AND NOT EXISTS (SELECT 1 FROM occurrence o WHERE o.passage = passage.id)"
+    dead = f"SELECT id FROM passage WHERE {unused} AND id IN (SELECT value FROM json_each(?))"
+    return number, [id for (id,) in db.execute(dead, (in_list([p for p, _ in lost]),))]
+
+
+def retire(db: apsw.Connection, topic: int, records: Mapping[int, int]) -> int:
+    """Make records (by id, with the seq from which on) former versions: kept, and counted no more; how many were not yet. The
+    keyword index is to be told (headwater.gone.unindexed)."""
+    fresh = former.add(db, records)
+    _count_out(db, topic, fresh)
+    gone.note(db, topic, fresh)
+    return len(fresh)
+
+
+def _count_out(db: apsw.Connection, topic: int, records: Collection[int]) -> list[tuple[int, int]]:
+    """Take records (by id) out of the counts of their passages and of the topic; gives (passage, how often)."""
+    lost = _referred(db, records)
+    db.executemany("UPDATE passage SET count = max(count - ?2, 0) WHERE id = ?1", lost)
+    values = db.execute("SELECT value FROM record WHERE id IN (SELECT value FROM json_each(?))", (in_list(records),))
+    lengths = [len(value) for (value,) in values]  # SQL stops at NUL
+    db.execute(
+        "UPDATE topic SET records = records - ?, bytes = max(bytes - ?, 0) WHERE id = ?", (len(lengths), sum(lengths), topic)
+    )
+    return lost
+
+
+def _referred(db: apsw.Connection, records: Collection[int]) -> list[tuple[int, int]]:
+    """(passage, how often) of all that occurs in records (by id); aliases followed."""
+    query = (
+        "SELECT coalesce(a.new, o.passage), count(*) FROM occurrence o LEFT JOIN alias a ON a.old = o.passage"
+        " WHERE o.record IN (SELECT value FROM json_each(?)) GROUP BY 1"
+    )
+    return list(db.execute(query, (in_list(records),))) if records else []
 
 
 def forget_passages(db: apsw.Connection, ids: Collection[int]) -> None:
@@ -255,6 +279,7 @@ def sweep(db: apsw.Connection, *, limit: int = 5000) -> bool:
             in_list([r for (r,) in db.execute("SELECT id FROM record WHERE id >= ? AND id < ? LIMIT ?", (low, high, limit))]),
         )
         db.execute("DELETE FROM occurrence WHERE record IN (SELECT value FROM json_each(?))", chosen)
+        db.execute("DELETE FROM former WHERE record IN (SELECT value FROM json_each(?))", chosen)
         db.execute("DELETE FROM record WHERE id IN (SELECT value FROM json_each(?))", chosen)
         return True
     for table, key in (("vector", "topic, model, passage"), ("passage", "id"), ("spread", "topic, partition, offset")):
@@ -354,10 +379,10 @@ class Catalogue:
         return out
 
     def latest(self, family: Collection[int], limit: int = 1) -> list[Place]:
-        """The newest occurrences of a passage and its aliases."""
+        """The newest occurrences of a passage and its aliases, but for those in former versions."""
         query = (
-            "SELECT record, n, passage, start, stop FROM occurrence WHERE passage IN (SELECT value FROM json_each(?))"
-            " ORDER BY record DESC, n LIMIT ?"
+            "SELECT record, n, passage, start, stop FROM occurrence o WHERE passage IN (SELECT value FROM json_each(?))"
+            f" AND {_PRESENT} ORDER BY record DESC, n LIMIT ?"
         )
         with self._log.reading() as db:
             if len(family) == 1:
@@ -366,11 +391,9 @@ class Catalogue:
             return [Place._make(r) for r in db.execute(query, (in_list(family), limit))]
 
     def newest(self, passages: Collection[int]) -> dict[int, int]:
-        """passage -> its newest record (by id), for those that have one; aliases not followed."""
-        query = (
-            "SELECT p.value, (SELECT max(record) FROM occurrence WHERE passage = p.value) AS last FROM json_each(?) p"
-            " WHERE last IS NOT NULL"
-        )
+        """passage -> its newest record (by id) that is no former version, for those that have one; aliases not followed."""
+        newest = f"SELECT record FROM occurrence o WHERE passage = p.value AND {_PRESENT} ORDER BY record DESC LIMIT 1"
+        query = f"SELECT p.value, ({newest}) AS last FROM json_each(?) p WHERE last IS NOT NULL"
         with self._log.reading() as db:
             return dict(db.execute(query, (in_list(passages),)))
 
@@ -407,7 +430,7 @@ class Catalogue:
         with self._log.reading() as db:
             query = "SELECT runs FROM segment WHERE topic = ? AND model = ?"
             held = [_unpacked(runs) for (runs,) in db.execute(query, (self.topic, self.model))]
-        runs = np.concatenate([np.array([[-1, -1]]), *held, np.array([[_LAST_ID, _LAST_ID]])])
+        runs = np.concatenate([np.array([[-1, -1]]), *held, np.array([[LAST_ID, LAST_ID]])])
         runs = runs[np.argsort(runs[:, 0], kind="stable")]
         reached = np.maximum.accumulate(runs[:-1, 1])
         gaps = np.stack([reached + 1, runs[1:, 0] - 1], axis=1)
@@ -487,6 +510,7 @@ def _unpacked(packed: bytes) -> np.ndarray:
     return np.cumsum(np.frombuffer(zlib.decompress(packed), "<i8")).reshape(-1, 2) if packed else np.empty((0, 2), np.int64)
 
 
+_PRESENT = "NOT EXISTS (SELECT 1 FROM former f WHERE f.record = o.record)"
 _PASSAGE = "id, text, context, level, count, first_seq, last_seq, first_ms, last_ms"
 
 

@@ -11,8 +11,9 @@ import contextlib
 import queue
 import threading
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
+from itertools import chain
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, NamedTuple, Self
@@ -24,10 +25,10 @@ from tantivy import Occur, Order
 from tantivy import Query as TQuery
 
 from headwater.errors import HeadwaterError, StorageError, UsageError
-from headwater.keyword_files import reading, verify, writing
+from headwater.keyword_files import deleted_by_segment, reading, verify, writing
 from headwater.keyword_held import View
-from headwater.keyword_listing import BUCKETS, matches, passage_ids
-from headwater.keyword_schema import NUL, Doc, Encoder, chunked, field_name, schema
+from headwater.keyword_listing import BUCKETS, matches, passage_ids, residents
+from headwater.keyword_schema import FORMER, NUL, Doc, Encoder, chunked, field_name, schema
 from headwater.keyword_scope import Clause, Scope, clauses, column_range, combined, ids, reads_text
 from headwater.keyword_words import WordReader, Words, attainable, scoring
 
@@ -117,15 +118,18 @@ class KeywordIndex:
         self._delete(topic, lambda: [TQuery.all_query()])
         self._hand(lambda: self._attempt(lambda _: self._topics.discard(topic)))
 
-    def clear(self) -> None:
-        """Delete all documents; with the next commit the files that held them go."""
+    @property
+    def deleted(self) -> int:
+        """Documents that the files of the index still hold and no search finds."""
+        return 0 if self._path is None else sum(deleted_by_segment(self._path))
 
-        def clear(writer: tantivy.IndexWriter) -> None:
-            # not delete_all_documents: it sets the writer's clock back, and later deletions are lost behind earlier ones
-            writer.delete_documents_by_query(TQuery.all_query())
-            self._topics.clear()
-
-        self._hand(lambda: self._attempt(clear))
+    def beside_deleted(self, limit: int) -> Iterator[tuple[int, list[int]]]:
+        """(topic, seqs) of the records that share a file with deleted documents, at most `limit` at once, as of the last
+        commit: when all of them have been deleted and added again, those files go."""
+        found, view = [] if self._path is None else deleted_by_segment(self._path), self._view
+        fits = len(found) == view.searcher.num_segments  # else a merge has just come to its end
+        worn = {at for at, deleted in enumerate(found) if deleted or not fits}
+        return chain.from_iterable(residents(view.searcher, self._schema, topic, worn, limit) for topic in sorted(view.topics))
 
     def commit(self) -> None:
         """Make what was handed over durable and searchable. Raises the first error since the last commit (StorageError
@@ -420,6 +424,7 @@ class KeywordIndex:
         return clauses(
             scope, self._index, self._schema, self._words.analyzer,
             known_topics=view.topics, passages=passages, exclude_passages=exclude_passages,
+            former=view.searcher.doc_freq("field", FORMER) > 0,
         )  # fmt: skip
 
     def _records(self, scope: Scope, view: View, passages: Sequence[int] | None) -> tuple[TQuery, bool]:

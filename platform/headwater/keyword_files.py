@@ -26,6 +26,14 @@ def verify(path: Path) -> None:
                 raise DamageError(f"the keyword index file {file} is damaged")
 
 
+def deleted_by_segment(path: Path) -> list[int]:
+    """How many deleted documents each segment of the last commit still holds, in the order in which a searcher numbers them."""
+    if not (path / "meta.json").exists():
+        return []
+    segments = json.loads((path / "meta.json").read_bytes())["segments"]
+    return [int((segment.get("deletes") or {}).get("num_deleted_docs", 0)) for segment in segments]
+
+
 def _sound(content: bytes) -> bool:
     """Whether a file is as tantivy wrote it: body, footer (JSON with the body's CRC-32), its length and a magic number."""
     if len(content) < 8:

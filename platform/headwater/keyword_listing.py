@@ -1,4 +1,4 @@
-"""The passages that a query of the keyword index matches, as one array.
+"""The passages that a query of the keyword index matches, as one array; and which records lie in which of its files.
 
 Measured at 1,000,000 documents: listing costs 0.28 us for each match (100,000: 28 ms, 10,000: 2.2 ms, 100: 0.1 ms), counting
 by aggregation 0.03 us for each match and 0.9 us for each distinct passage, of which there may be 60,000.
@@ -6,6 +6,7 @@ by aggregation 0.03 us for each match and 0.9 us for each distinct passage, of w
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterator
 from operator import itemgetter
 from typing import Any
 
@@ -15,7 +16,7 @@ import tantivy
 from tantivy import Occur, Order
 from tantivy import Query as TQuery
 
-from headwater.keyword_scope import column_range, combined
+from headwater.keyword_scope import column_range, combined, ids
 
 BUCKETS = 60_000  # tantivy refuses an aggregation of more than 65,000
 _LISTED = 200_000  # documents listed at once: a hit takes 150 bytes on its way out
@@ -37,6 +38,21 @@ def matches(searcher: tantivy.Searcher, query: TQuery) -> int:
     """How many documents a query matches."""
     reply: dict[str, Any] = searcher.aggregate(query, {"c": {"value_count": {"field": "seq"}}})
     return int(reply["c"]["value"])
+
+
+def residents(
+    searcher: tantivy.Searcher, schema: tantivy.Schema, topic: int, segments: Collection[int], limit: int
+) -> Iterator[tuple[int, list[int]]]:
+    """(topic, seqs) of a topic's documents that lie in some segments, by their numbers, in order, at most `limit` at once."""
+    at = 0
+    while True:
+        query = combined([(Occur.Must, ids(schema, "topic", [topic])), (Occur.Must, column_range(schema, "seq", at, None))])
+        hits = searcher.search(query, limit, count=False, order_by_field="seq", order=Order.Asc).hits
+        if seqs := list(dict.fromkeys(seq for seq, address in hits if address.segment_ord in segments)):
+            yield topic, seqs
+        if len(hits) < limit:
+            return
+        at = hits[-1][0] + 1
 
 
 def _counted(searcher: tantivy.Searcher, query: TQuery) -> Ints | None:

@@ -2,58 +2,45 @@
 
 A deleted record is gone for every reader at once, but its bytes may stand on in freed pages of the database, in files of the
 keyword index and of vector segments, and its words in templates that it alone fed. A purge forgets those templates, takes
-the vectors of dead passages out of segments and caches, writes the keyword index and the log's file anew and empties its
-write-ahead log. Backups, and copies that others made, are out of its reach.
+the vectors of dead passages out of segments and caches, feeds the keyword index anew what shares a file with deleted
+documents, writes the log's file anew and empties its write-ahead log. All but the last goes in steps, so that indexing goes on
+in between. Backups, and copies that others made, are out of its reach.
 """
 
 from __future__ import annotations
 
-import json
 import logging
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from headwater import catalogue, watch_store
+from headwater import remains
 from headwater.deletion import hide
 from headwater.embed.cache import VectorCache
 from headwater.errors import UsageError
 from headwater.indexer import Indexer
 from headwater.keyword import KeywordIndex
-from headwater.log import Log, in_list
+from headwater.log import Log
 from headwater.passages import embedding_text
 from headwater.removals import Purged
 from headwater.schema import SEQ_BITS
 from headwater.shadows import Asked
 from headwater.stock import Stock
-from headwater.templates import pruned
-from headwater.topicindex import TopicIndex
-
-if TYPE_CHECKING:
-    import apsw
 
 logger = logging.getLogger(__name__)
 MOST_MARKERS = 100
 _LEAST_MARKER = 4  # characters; fewer are found everywhere by chance
 _FED = 4000  # records handed to the keyword index at once
+_LOOKED = 10_000  # passages looked at in one step
+_PASSES = 5  # over the keyword index; documents that others delete meanwhile, and merges under way, make a second one needed
+_PAUSE_S = 0.05  # at most, between two steps
 _READ = 1 << 20
 _NOTES = (
     "backups, and copies made elsewhere, are not reached; purge them where they are",
     "no answers or conversations are kept by this version",
     "the words that watches look for are kept; `headwater watch rm` removes a watch",
 )
-_LIVE = "SELECT 1 FROM passage WHERE topic = ? AND digest = ?"
-
-
-@dataclass(slots=True)
-class Leftovers:
-    """What a purge has taken: ids and texts to be embedded of dead passages, and counts for the report."""
-
-    passages: list[int] = field(default_factory=list)
-    texts: list[tuple[str, str | None]] = field(default_factory=list)
-    counts: dict[str, int] = field(default_factory=dict)
 
 
 class Purge:
@@ -68,32 +55,62 @@ class Purge:
 
     def topic(self, name: str, markers: Sequence[str] = ()) -> Purged:
         """Purge the topic of that name; then look for the `markers`, texts that should be gone, in every file. Appends wait
-        while the log's file is written anew, indexing also while the keyword index is. Raises UsageError, StorageError;
-        cut short, it is finished by asking again."""
+        while the log's file is written anew. Raises UsageError, StorageError; cut short, it is finished by asking again."""
         began = time.monotonic()
         check_markers(markers)
         self._stock.find(name)
         self._stock.deletion.settle()
         self._asked.flush()
+        counts = {"passages": self._forget_passages(name), "orphaned vectors": self._forget_strays(name)}
         with self._indexer.busy:
             topic = self._stock.find(name)
             with self._indexer.embedding.storing:
-                left = self._log.write(lambda db: _forget(db, topic))
-                hide(topic, left.passages)
+                counts |= self._log.write(lambda db: remains.forget(db, topic.row.id))
             self._indexer.relearn(topic)
-        left.counts["vectors in segments"] = self._rewrite_segments(name)
+        counts["vectors in segments"] = self._rewrite_segments(name)
         if self._cache is not None:
-            kind = topic.kind
-            self._cache.forget([*(embedding_text(kind, text, context) for text, context in left.texts), *markers])
+            self._cache.forget(markers)
             self._cache.compact()
-        with self._indexer.busy:
-            left.counts["keyword documents"] = self._rewrite_keyword()
+        counts["keyword documents"], left = self._feed_anew()
         sizes = self._log.compact()
         files = list(self._files())
         found = {marker: tuple(self._name(f) for f in files if _holds(f, marker)) for marker in markers}
         seconds = round(time.monotonic() - began, 3)
         logger.info("purged %s in %.1f s", name, seconds)
-        return Purged(name, left.counts, sizes, found, len(files), seconds, _NOTES)
+        notes = (*_NOTES, f"{left} documents were deleted meanwhile; another purge takes them") if left else _NOTES
+        return Purged(name, counts, sizes, found, len(files), seconds, notes)
+
+    def _forget_passages(self, name: str) -> int:
+        """Delete the passages that nothing refers to any more, with their vectors and aliases: how many there were."""
+        at: int | None = 0
+        number, id = 0, self._stock.find(name).row.id
+        while at is not None:
+            with self._log.reading() as db:
+                dead, at = remains.dead_passages(db, id, at, _LOOKED)
+            if not dead:
+                continue
+            with self._indexer.busy:
+                topic = self._stock.find(name)
+                with self._indexer.embedding.storing:
+                    taken = self._log.write(partial(remains.take, ids=dead))
+                    hide(topic, [passage for passage, _, _ in taken])
+            if self._cache is not None:
+                self._cache.forget([embedding_text(topic.kind, text, context) for _, text, context in taken])
+            number += len(taken)
+            time.sleep(_PAUSE_S)
+        return number
+
+    def _forget_strays(self, name: str) -> int:
+        """Delete vectors that belong to no passage: how many there were."""
+        at: int | None = 0
+        number, id = 0, self._stock.find(name).row.id
+        while at is not None:
+            with self._log.reading() as db:
+                strays, at = remains.stray_vectors(db, id, at, _LOOKED)
+            if strays:
+                self._log.write(partial(remains.forget_vectors, topic=id, vectors=strays))
+                number += len(strays)
+        return number
 
     def _rewrite_segments(self, name: str) -> int:
         """Build segments with dead members anew from the log, which has forgotten them; how many members those were. Each
@@ -107,24 +124,29 @@ class Purge:
                     continue
         return dead
 
-    def _rewrite_keyword(self) -> int:
-        """Write the keyword index anew from the log: how many documents its files still held of records that are gone.
-        Searches see the old one until it is done. `busy` is held."""
-        self._indexer.commit_keyword()
-        deleted = self._deleted_documents()
-        self._keyword.clear()
-        for topic in self._indexer.topics.values():
-            at = 0
-            while rows := self._log.rows(topic.row.id, at, _FED, before=topic.mapped):
-                self._indexer.feed(topic, rows)
-                at = rows[-1].seq + 1
-        self._indexer.commit_keyword()
-        return deleted
+    def _feed_anew(self) -> tuple[int, int]:
+        """Feed the keyword index anew what shares a file with deleted documents, so that the file goes: how many deleted ones
+        there were, and how many there are now. A batch goes and comes back in one commit: searches miss nothing."""
+        with self._indexer.busy:
+            self._indexer.commit_keyword()
+            before = left = self._keyword.deleted
+        for _ in range(_PASSES):
+            if not left:
+                break
+            for topic, seqs in self._keyword.beside_deleted(_FED):
+                began = time.monotonic()
+                self._feed_batch(topic, seqs)
+                time.sleep(min(time.monotonic() - began, _PAUSE_S))  # else nobody who waits for `busy` would get it
+            left = self._keyword.deleted
+        return before, left
 
-    def _deleted_documents(self) -> int:
-        """Documents that the files of the keyword index hold and no search finds."""
-        meta = json.loads((self._directory / "keyword" / "meta.json").read_bytes())
-        return sum(int((segment.get("deletes") or {}).get("num_deleted_docs", 0)) for segment in meta["segments"])
+    def _feed_batch(self, topic: int, seqs: Sequence[int]) -> None:
+        with self._indexer.busy:
+            rows = self._log.rows_of([topic << SEQ_BITS | seq for seq in seqs])
+            self._keyword.delete_records(topic, seqs)
+            if (index := self._indexer.topics.get(topic)) is not None:
+                self._indexer.feed(index, [rows[id] for id in sorted(rows)])
+            self._indexer.commit_keyword()
 
     def _name(self, path: Path) -> str:
         return str(path.relative_to(self._directory) if path.is_relative_to(self._directory) else path)
@@ -142,38 +164,6 @@ def check_markers(markers: Sequence[str]) -> None:
     for marker in markers:
         if not isinstance(marker, str) or len(marker) < _LEAST_MARKER:
             raise UsageError(f"a marker text needs at least {_LEAST_MARKER} characters; shorter ones are found by chance")
-
-
-def _forget(db: apsw.Connection, topic: TopicIndex) -> Leftovers:
-    """Delete what nothing refers to any more: passages and their vectors, aliases, the miner's words, dead letters, and the
-    queries of every topic that were kept to compare models by."""
-    id, left = topic.row.id, Leftovers()
-    unused = "count = 0 AND NOT EXISTS (SELECT 1 FROM occurrence o WHERE o.passage = p.id)"
-    dead = list(db.execute(f"SELECT id, text, context FROM passage p WHERE topic = ? AND {unused}", (id,)))
-    left.passages = [passage for passage, _, _ in dead]
-    left.texts = [(text, context) for _, text, context in dead]
-    chosen = (in_list(left.passages),)
-    among = "(SELECT value FROM json_each(?1))"
-    db.execute(f"DELETE FROM alias WHERE old IN {among} OR new IN {among}", chosen)
-    catalogue.forget_passages(db, left.passages)
-    db.execute("DELETE FROM vector WHERE topic = ?1 AND passage NOT IN (SELECT id FROM passage WHERE topic = ?1)", (id,))
-    left.counts = {"passages": len(dead), "orphaned vectors": db.changes()}
-    state = list(db.execute("SELECT text, state FROM template WHERE topic = ?", (id,)))
-    changes = pruned(state, lambda text: db.execute(_LIVE, (id, catalogue.digest(text))).get is not None)
-    for name, row in changes.items():
-        if row is None:
-            db.execute("DELETE FROM template WHERE topic = ? AND text = ?", (id, name))
-        else:
-            db.execute("UPDATE template SET state = ? WHERE topic = ? AND text = ?", (row, id, name))
-    left.counts["templates"] = len(changes)
-    orphan = f"NOT EXISTS (SELECT 1 FROM record r WHERE r.id = ({id} << {SEQ_BITS}) + seq)"
-    db.execute(f"DELETE FROM dead_letter WHERE topic = ? AND seq IS NOT NULL AND {orphan}", (id,))
-    left.counts["dead letters"] = db.changes()
-    left.counts["texts of watches"] = watch_store.purge(db, id)
-    db.execute("DELETE FROM asked")  # of every topic: most are asked of all of them
-    left.counts["kept queries"] = db.changes()
-    db.execute("UPDATE shadow SET report = json_set(report, '$.samples', json('[]')) WHERE report IS NOT NULL")
-    return left
 
 
 def _holds(path: Path, text: str) -> bool:
