@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from headwater import catalogue
+from headwater import catalogue, dropping
 from headwater.catalogue import Catalogue
 from headwater.log import Log
 from headwater.schema import MIGRATIONS, migrate

@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from headwater import browse, catalogue
+from headwater import browse, catalogue, dropping
 from headwater.errors import ConflictError, NotFoundError, UsageError
 from headwater.log import Delivery, Log, Origin, set_cursor
 from headwater.records import Draft, Receipt

@@ -149,7 +149,7 @@ class Nearness:
         if not counts.vectors or (narrow and not records):
             told.why = "no record is in scope" if counts.vectors else "no passage has a vector"
             return Nearest([], True, told)
-        if not narrow or (records >= documents and not reads_text(scope)):
+        if not narrow or (records >= documents and not reads_text(scope) and not scope.before_seq):
             return search.all()
         graphs = [s for s in counts.segments if s.kind == "hnsw" and s.ready]
         scanned = counts.vectors - sum(s.living for s in graphs)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -54,7 +54,7 @@ def choice(topic: int, key: str | None, q: str | None, *, now_ms: int) -> Choice
     if (key is None) == (q is None):
         raise UsageError("say which records: an address, a key or a query, one of them")
     if key is not None:
-        return Choice(key, Query(""), Scope((topic,), filters=(Filter("key", "=", (key,)),)))
+        return Choice(key, Query(""), Scope((topic,), filters=(Filter("key", "=", (key,)),), versions=True))
     query = parse(q or "", now_ms=now_ms)
     if any(f.field == "topic" for f in query.filters):
         raise UsageError("records are deleted from one topic at a time; leave topic: out of the query")
@@ -66,7 +66,9 @@ def choice(topic: int, key: str | None, q: str | None, *, now_ms: int) -> Choice
     if not (needed or query.excluded or query.filters or query.since_ms is not None or query.until_ms is not None):
         raise UsageError("an empty query would delete every record; `headwater topics delete` does that")
     since_ms, until_ms = query.since_ms, query.until_ms
-    scope = Scope((topic,), query.filters, phrases=needed, excluded=query.excluded, since_ms=since_ms, until_ms=until_ms)
+    scope = Scope(
+        (topic,), query.filters, phrases=needed, excluded=query.excluded, since_ms=since_ms, until_ms=until_ms, versions=True
+    )
     return Choice(None, query, scope)
 
 
@@ -145,6 +147,14 @@ class Deletion:
         self._settle(id)
         return number
 
+    def retire(self, topic: TopicIndex, records: Mapping[int, int]) -> int:
+        """Make records (by id, with the seq from which on) former versions; how many were none yet. `busy` is held."""
+        id = topic.row.id
+        with self._indexer.embedding.storing:
+            number = self._log.write(lambda db: catalogue.retire(db, id, records), rows=len(records) or 1)
+        self._settle(id)
+        return number
+
     def settle(self) -> None:
         """Take from the keyword index what a crash, or a disk that refused, has left there of records that are gone."""
         with self._log.reading() as db:
@@ -160,6 +170,9 @@ class Deletion:
             if not seqs:
                 return
             self._keyword.delete_records(topic, seqs)
+            kept = self._log.rows_of([topic << SEQ_BITS | seq for seq in seqs])  # former versions come back as such
+            if kept and (index := self._indexer.topics.get(topic)) is not None:
+                self._indexer.feed(index, [kept[record] for record in sorted(kept)])
             self._indexer.commit_keyword()
             self._log.write(lambda db, seqs=seqs: gone.unindex(db, topic, seqs))  # type: ignore[misc]  # a lambda's default
 

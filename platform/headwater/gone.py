@@ -33,6 +33,12 @@ def remember(db: apsw.Connection, topic: int, records: Collection[int], *, one_b
         for stream, position in list(db.execute(f"SELECT stream, max(position) {placed} GROUP BY stream", chosen)):
             db.execute("UPDATE stream SET floor = max(floor, ?2) WHERE id = ?1", (stream, position))
             db.execute("DELETE FROM gone WHERE stream = ? AND position <= ?", (stream, position))
+    note(db, topic, records)
+
+
+def note(db: apsw.Connection, topic: int, records: Collection[int]) -> None:
+    """The keyword index holds these records (by id) otherwise than they are now."""
+    chosen = (orjson.dumps(list(records)).decode(),)
     db.execute(f"INSERT OR IGNORE INTO unindexed SELECT {int(topic)}, value & {SEQ_MASK} FROM json_each(?1)", chosen)
 
 

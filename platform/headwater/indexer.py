@@ -24,7 +24,7 @@ import anyio.to_thread
 import apsw
 import orjson
 
-from headwater import telemetry
+from headwater import former, telemetry
 from headwater.catalogue import (
     KEYWORD,
     MAPPED,
@@ -163,7 +163,11 @@ class Indexer:
         bare = Place(0, 0, 0, None, None)
         spans = [(r, p) for r in rows for p in places.get(r.id, [bare])]
         seen: dict[bytes | None, Mapping[str, Any]] = {None: _NONE}
-        self._keyword.add([_doc(topic.row.id, r, p.n, topic.resolve(p.passage), p.start, p.stop, seen) for r, p in spans])
+        docs = [_doc(topic.row.id, r, p.n, topic.resolve(p.passage), p.start, p.stop, seen) for r, p in spans]
+        with self._log.reading() as db:
+            if old := former.among(db, {r.id for r in rows}):
+                docs = [d._replace(until=old.get(r.id)) for d, (r, _) in zip(docs, spans, strict=True)]
+        self._keyword.add(docs)
 
     # ------------------------------------------------------------------ the loops
 
@@ -477,7 +481,7 @@ def _doc(
             seen[encoded] = attributes
     text = value if start is None else value[start:stop]
     level = attributes.get("level")
-    return Doc._make((topic, id & SEQ_MASK, n, passage, partition, offset, time_ms, key, level, text, attributes))
+    return Doc._make((topic, id & SEQ_MASK, n, passage, partition, offset, time_ms, key, level, text, attributes, None))
 
 
 async def _wait(event: asyncio.Event, timeout_s: float | None) -> bool:

@@ -24,6 +24,7 @@ from headwater.records import Scalar
 
 TEXT_CHARS = 1_000_000  # of one document; what is behind is not searchable by keyword
 NUL = "\0"  # between a field's name and its value
+FORMER, UNTIL = "\0\0former", "until"  # the mark of a former version, and its column; no field of a record is spelt like them
 TOKEN_BYTES = 100  # longer ones are not words
 COLUMNS = ("topic", "seq", "n", "passage", "partition", "offset")  # unsigned; time is signed
 # Letters by case, digits as small ones, everything else apart: a text without "aA" and "AAa" in this has no camel case.
@@ -50,6 +51,7 @@ class Doc(NamedTuple):
     level: str | None
     text: str
     attributes: Mapping[str, Scalar]
+    until: int | None = None  # of a former version: the seq from which on it is one
 
 
 def schema() -> tantivy.Schema:
@@ -121,6 +123,9 @@ class Encoder:
             parts = {self._cached(self._humps, word, humps): None for word in words if len(word) <= TOKEN_BYTES}
             text = [text, " ".join(parts)]
         fields, numbers = self._fields(doc)
+        if doc.until is not None:
+            fields.append(FORMER)
+            numbers[UNTIL] = doc.until
         body = {
             "topic": doc.topic, "seq": doc.seq, "n": doc.n, "passage": doc.passage, "partition": doc.partition,
             "offset": doc.offset, "time": doc.time_ms, "text": text, "field": fields, "number": numbers,

@@ -16,7 +16,7 @@ from tantivy import FieldType, Occur
 from tantivy import Query as TQuery
 
 from headwater.errors import UsageError
-from headwater.keyword_schema import NUL, field_name, number_path, prepared, sanitised
+from headwater.keyword_schema import FORMER, NUL, UNTIL, field_name, number_path, prepared, sanitised
 from headwater.query import Filter, number_of
 
 _SPECIAL = re.compile(r"([\\.+*?()|\[\]{}^$#&~-])")
@@ -27,7 +27,8 @@ Clause = tuple[Occur, TQuery]
 class Scope:
     """Which records a request is about; all conditions hold. `topics` are ids, never empty. Event time: since inclusive,
     until exclusive. `before_seq` holds for each topic named in it (seq < value). Phrases and exclusions are judged on the
-    text of each occurrence: a record is in scope when one of its passages is."""
+    text of each occurrence: a record is in scope when one of its passages is. Former versions are not, but for those that
+    were none before `before_seq`; with `versions` all are."""
 
     topics: tuple[int, ...]
     filters: tuple[Filter, ...] = ()
@@ -36,6 +37,7 @@ class Scope:
     since_ms: int | None = None
     until_ms: int | None = None
     before_seq: Mapping[int, int] | None = None
+    versions: bool = False
 
 
 def reads_text(scope: Scope) -> bool:
@@ -52,9 +54,11 @@ def clauses(
     known_topics: Collection[int],
     passages: Sequence[int] | None = None,
     exclude_passages: Sequence[int] = (),
+    former: bool = False,
 ) -> list[Clause]:
     """The conditions as clauses of one boolean query; none of them scores. `known_topics` are all the index may hold:
-    a condition that every document meets is left out, which keeps scoring fast."""
+    a condition that every document meets is left out, which keeps scoring fast; so is that on former versions, unless the
+    index holds `former` ones."""
     if not scope.topics:
         raise UsageError("a search needs at least one topic")
     found: list[Clause] = []
@@ -71,6 +75,8 @@ def clauses(
     for text in scope.excluded:
         if tokens := analyzer.analyze(prepared(text)):
             found.append((Occur.MustNot, phrase(schema, tokens)))
+    if former and not scope.versions:
+        found.append((Occur.MustNot, _replaced(scope, index, schema)))
     if passages is not None:
         found.append(_must(ids(schema, "passage", passages)))
     if exclude_passages:
@@ -123,6 +129,18 @@ def _topics(scope: Scope, schema: tantivy.Schema) -> TQuery:
             both = [(Occur.Must, ids(schema, "topic", [topic])), (Occur.Must, column_range(schema, "seq", None, before[topic]))]
             parts.append((Occur.Should, TQuery.boolean_query(both)))
     return parts[0][1] if len(parts) == 1 else TQuery.boolean_query(parts)
+
+
+def _replaced(scope: Scope, index: tantivy.Index, schema: tantivy.Schema) -> TQuery:
+    """Versions that are former ones, in each topic by the time its `before_seq` says."""
+    marked = TQuery.term_query(schema, "field", FORMER, "basic")
+    parts = []
+    for topic, before in (scope.before_seq or {}).items():
+        then = index.parse_query(f"number.{UNTIL}:[* TO {before - 1}]", [])
+        parts.append(TQuery.boolean_query([(Occur.Must, ids(schema, "topic", [topic])), (Occur.Must, then)]))
+    if rest := [topic for topic in scope.topics if topic not in (scope.before_seq or {})]:
+        parts.append(TQuery.boolean_query([(Occur.Must, ids(schema, "topic", rest)), (Occur.Must, marked)]) if parts else marked)
+    return _any(parts)
 
 
 def _filter(condition: Filter, index: tantivy.Index, schema: tantivy.Schema) -> TQuery:

@@ -126,6 +126,8 @@ MIGRATIONS: tuple[str, ...] = (
     CREATE TRIGGER tool_call_stays BEFORE DELETE ON tool_call BEGIN SELECT RAISE(ABORT, 'the log of calls is append-only'); END;
     CREATE TRIGGER tool_call_holds BEFORE UPDATE ON tool_call BEGIN SELECT RAISE(ABORT, 'the log of calls is append-only'); END;
     """,
+    # Versions of documents that were replaced, and by which seq.
+    "CREATE TABLE former(record INTEGER PRIMARY KEY, until INTEGER NOT NULL);",
 )
 
 

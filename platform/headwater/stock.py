@@ -17,7 +17,7 @@ from typing import Any
 
 import apsw
 
-from headwater import catalogue, shadows
+from headwater import catalogue, dropping, shadows
 from headwater.config import INDEX_SETTINGS, EmbeddingSettings, Settings, TopicConfig, topic_config
 from headwater.deletion import Deletion
 from headwater.embed import Embedder, Fallback
