@@ -95,7 +95,7 @@ def test_vectors_of_another_topic_and_forgotten_ones_are_no_members(log: Log) ->
 
 def test_a_segment_of_a_topic_that_has_gone_is_not_committed(log: Log) -> None:
     topic = _topic(log, "t", [1, 2])
-    log.write(lambda db: catalogue.delete_topic(db, topic.topic))
+    log.write(lambda db: dropping.delete_topic(db, topic.topic))
     assert not topic.commit_segment(_segment("seg-1", [1, 2]), np.array([1, 2]), [])
 
 

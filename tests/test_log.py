@@ -199,10 +199,10 @@ def test_a_deleted_topic_is_swept_in_steps_and_leaves_nothing(log: Log) -> None:
     put(log, kept, "stays")
     rows = [(t, m, n) for t in (id, kept) for m in (1, 2) for n in range(30)]
     log.write(lambda db: db.executemany("INSERT INTO vector(topic, model, passage, data) VALUES(?, ?, ?, x'00')", rows).get)
-    log.write(lambda db: catalogue.delete_topic(db, id))
+    log.write(lambda db: dropping.delete_topic(db, id))
     assert [t.name for t in log.topics()] == ["kept"]
     steps = 0
-    while log.write(lambda db: catalogue.sweep(db, limit=20)):
+    while log.write(lambda db: dropping.sweep(db, limit=20)):
         steps += 1
     assert steps == 3 + 3 + 3  # records, vectors, places of records
     with log.reading() as db:
@@ -304,8 +304,8 @@ class Machine(RuleBasedStateMachine):
 
     @rule()
     def delete(self) -> None:
-        self.log.write(lambda db: catalogue.delete_topic(db, self.id))
-        while self.log.write(catalogue.sweep):
+        self.log.write(lambda db: dropping.delete_topic(db, self.id))
+        while self.log.write(dropping.sweep):
             pass
         self.make()
 

@@ -105,7 +105,7 @@ class Stock:
 
     def open_all(self) -> None:
         """Bring every topic to where its cursors say, and finish deletions that a crash cut short."""
-        while self._log.write(catalogue.sweep):
+        while self._log.write(dropping.sweep):
             pass
         for row in self._log.topics():
             self._open(row)
@@ -208,14 +208,14 @@ class Stock:
                 self._log.write(lambda db: set_cursor(db, id, catalogue.KEYWORD, 0))
                 self._keyword.delete_topic(id)
                 self._indexer.commit_keyword()
-                self._log.write(lambda db: catalogue.delete_topic(db, id))
+                self._log.write(lambda db: dropping.delete_topic(db, id))
             except StorageError:
                 self.reopen(name)
                 raise
             self._indexer.close_topic(id)
         self.problems.pop(name, None)
         self._remove(topic.row)
-        while self._log.write(catalogue.sweep):
+        while self._log.write(dropping.sweep):
             pass
 
     def set_model(self, name: str, model: str | None) -> None:
