@@ -167,6 +167,10 @@ class Log:
             lambda db: self._append(db, topic, drafts, encoded, origin, delivery), rows=len(drafts) or 1, announce=topic
         )
 
+    def append_within(self, db: apsw.Connection, topic: int, drafts: Sequence[Draft]) -> list[Receipt]:
+        """Store drafts (times set) inside a write of the caller's: with all else that it writes, or not at all."""
+        return self._append(db, topic, drafts, _encoded(drafts), None, None)
+
     def _append(
         self,
         db: apsw.Connection,

@@ -128,6 +128,20 @@ MIGRATIONS: tuple[str, ...] = (
     """,
     # Versions of documents that were replaced, and by which seq.
     "CREATE TABLE former(record INTEGER PRIMARY KEY, until INTEGER NOT NULL);",
+    # Pipelines, and what their steps have decided: of a passage (its id), or of a text (below 0). A decision goes with its passage.
+    """
+    CREATE TABLE pipeline(
+        id INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT NOT NULL UNIQUE, spec TEXT NOT NULL, version INTEGER NOT NULL,
+        state TEXT NOT NULL, created_ms INTEGER NOT NULL, changed_ms INTEGER NOT NULL, starts TEXT NOT NULL,
+        records INTEGER NOT NULL DEFAULT 0, written INTEGER NOT NULL DEFAULT 0, passages INTEGER NOT NULL DEFAULT 0,
+        failed INTEGER NOT NULL DEFAULT 0, input_tokens INTEGER NOT NULL DEFAULT 0, output_tokens INTEGER NOT NULL DEFAULT 0,
+        cost REAL DEFAULT 0);
+    CREATE TABLE decision(item INTEGER, version TEXT, topic INTEGER, outcome BLOB NOT NULL, made_ms INTEGER NOT NULL,
+        PRIMARY KEY(item, version)) WITHOUT ROWID;
+    CREATE TRIGGER decision_of_passage AFTER DELETE ON passage BEGIN DELETE FROM decision WHERE item = OLD.id; END;
+    CREATE TRIGGER decision_of_topic AFTER DELETE ON topic BEGIN
+        DELETE FROM decision WHERE item < 0 AND topic = OLD.id; END;
+    """,
 )
 
 

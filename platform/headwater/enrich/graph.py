@@ -1,0 +1,393 @@
+"""Steps put together and run: one after the other, beside each other, the first that succeeds, several for one result.
+
+Every step decides each distinct thing once: what is equal within a batch is asked once, and decisions are kept by what was
+decided (a passage with its aliases, or the text of a record) and by the step's version: its kind, its configuration, the model.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import orjson
+
+from headwater.enrich.decisions import Decisions
+from headwater.enrich.items import Item, Outcome, Space, Step, Unit, digest_id
+from headwater.enrich.spec import Group, Leaf, Spec
+from headwater.enrich.steps_local import Redact
+from headwater.enrich_records import StepTrace
+from headwater.errors import HeadwaterError, LimitError, UnreachableError
+from headwater.matching import matches
+from headwater.model_records import Usage
+
+BLOCK = 256  # things that one call of a step decides
+_LATE = 3  # things that take too long one after the other, before the step counts as out of reach
+_SHOWN = 500  # characters of a text in a trace
+Seen = Callable[[Item, StepTrace], None]
+
+
+@dataclass(slots=True)
+class Tally:
+    """What one step has done."""
+
+    decided: int = 0
+    hits: int = 0
+    failed: int = 0
+    seconds: float = 0.0
+
+
+@dataclass(slots=True)
+class Found:
+    """What a step says of an item, and how it came to it."""
+
+    outcome: Outcome | HeadwaterError
+    cached: bool
+    ms: float
+    usage: Usage = field(default_factory=Usage)
+
+
+class Graph:
+    """A pipeline, ready to run. `family` gives a surviving passage with all that are aliases of it."""
+
+    def __init__(self, spec: Spec, steps: Mapping[str, Step], decisions: Decisions) -> None:
+        self.spec, self.steps, self._decisions = spec, steps, decisions
+        self.tallies = {leaf.name: Tally() for leaf in spec.leaves()}
+        self._digests = {leaf.name: leaf.digest() for leaf in spec.leaves()}
+        reads_records = [any(leaf.reads == "record" for leaf in _leaves(step)) for step in spec.root.steps]
+        self._first = reads_records.index(True) if any(reads_records) else len(reads_records)
+
+    @property
+    def by_record(self) -> bool:
+        """Whether some steps look at records themselves; the others decide for all records of a passage."""
+        return self._first < len(self.spec.root.steps)
+
+    @property
+    def compares(self) -> bool:
+        """Whether some step compares by meaning."""
+        return any(step.compares for step in self.steps.values())
+
+    async def passages(self, items: Sequence[Item], space: Space | None, family: Callable[[int], Sequence[int]]) -> None:
+        """Run the steps before the first that reads records, over passages."""
+        for step in self.spec.root.steps[: self._first]:
+            await self._run(step, items, _Run(space, family))
+
+    async def records(self, items: Sequence[Item], space: Space | None, family: Callable[[int], Sequence[int]]) -> None:
+        """Run the steps from the first that reads records on, over records."""
+        for step in self.spec.root.steps[self._first :]:
+            await self._run(step, items, _Run(space, family))
+
+    async def _run(self, node: Leaf | Group, items: Sequence[Item], run: _Run) -> None:
+        items = [item for item in items if item.ended is None]
+        if not items:
+            return
+        if isinstance(node, Leaf):
+            await self._leaf(node, items, run)
+        elif node.kind == "parallel":
+            await self._parallel(node, items, run)
+        elif node.kind == "fallback":
+            await self._fallback(node, items, run)
+        elif node.kind == "ensemble":
+            await self._ensemble(node, items, run)
+        elif node.kind == "if":
+            assert node.when is not None
+            fits = [matches(node.when, item.seen()) for item in items]
+            await self._run(node.steps[0], [i for i, fit in zip(items, fits, strict=True) if fit], run)
+            if len(node.steps) > 1:
+                await self._run(node.steps[1], [i for i, fit in zip(items, fits, strict=True) if not fit], run)
+        else:
+            for step in node.steps:
+                await self._run(step, items, run)
+
+    # ------------------------------------------------------------------ one step
+
+    async def _leaf(self, leaf: Leaf, items: Sequence[Item], run: _Run) -> None:
+        chosen = [item for item in items if item.ended is None]
+        if leaf.when is not None:
+            fits = {id(item): matches(leaf.when, item.seen()) for item in chosen}
+            for item in chosen:
+                if not fits[id(item)]:
+                    _trace(item, leaf, skipped="its condition does not hold")
+            chosen = [item for item in chosen if fits[id(item)]]
+        if leaf.kind in ("stop", "drop"):
+            self._end(leaf, chosen)
+            return
+        for item, found in zip(chosen, await self._decide(leaf, chosen, run), strict=True):
+            _apply(leaf, item, found, self.steps[leaf.name])
+
+    def _end(self, leaf: Leaf, items: Sequence[Item]) -> None:
+        from headwater.query import parse
+
+        query = parse(leaf.config["when"], now_ms=0)
+        for item in items:
+            if matches(query, item.seen()):
+                item.ended = "stopped" if leaf.kind == "stop" else "dropped"
+                self.tallies[leaf.name].decided += 1
+                _trace(item, leaf, output={leaf.kind: True})
+            else:
+                _trace(item, leaf, skipped="it does not match")
+
+    async def _decide(self, leaf: Leaf, items: Sequence[Item], run: _Run) -> list[Found]:
+        """What a step says of each item: known decisions, and new ones for what is distinct among the others."""
+        step, tally = self.steps[leaf.name], self.tallies[leaf.name]
+        model = run.space.name if run.space is not None and step.compares else ""
+        keys = [self._key(leaf, step, item, model) for item in items]
+        keeps = step.keeps and leaf.cache
+        known = await self._decisions.known(set(keys), run.family) if keeps else {}
+        places: dict[tuple[int, str], int] = {}
+        for n, key in enumerate(keys):
+            if key not in known:
+                places.setdefault(key, n)
+        made: dict[tuple[int, str], Found] = {}
+        waiting = list(places.items())
+        for at in range(0, len(waiting), BLOCK):
+            block = waiting[at : at + BLOCK]
+            units = [_unit(leaf, items[n]) for _, n in block]
+            began, before = time.perf_counter(), step.used()
+            outcomes = await _within(leaf, step, units, run.space)
+            spent_s = time.perf_counter() - began
+            tally.seconds += spent_s
+            tally.decided += len(block)
+            usage = _share(step.used(), before, len(block))
+            for (key, _), outcome in zip(block, outcomes, strict=True):
+                made[key] = Found(outcome, False, round(spent_s * 1000 / len(block), 3), usage)
+                if isinstance(outcome, LimitError):
+                    raise outcome
+                if isinstance(outcome, HeadwaterError):
+                    tally.failed += 1
+                elif keeps:
+                    self._decisions.keep(key, items[places[key]].topic, outcome)
+        tally.hits += len(items) - len(waiting)
+        first = dict.fromkeys(made, True)
+        out = []
+        for key in keys:
+            if key in made:
+                out.append(made[key] if first.pop(key, False) else Found(made[key].outcome, True, 0.0))
+            else:
+                out.append(Found(known[key], True, 0.0))
+        return out
+
+    def _key(self, leaf: Leaf, step: Step, item: Item, model: str) -> tuple[int, str]:
+        """What is decided, and by which version of the step."""
+        version = f"{self._digests[leaf.name]}{model and ':'}{model}{item.changed and ':'}{item.changed}"
+        fields = orjson.dumps(item.fields, option=orjson.OPT_SORT_KEYS).decode() if step.uses_fields and item.fields else ""
+        if leaf.reads == "passage" and item.passage is not None and not (step.uses_fields and not step.keeps):
+            version += f":{digest_id(fields):x}" if fields else ""
+            return item.passage, version
+        attributes = repr(sorted(item.seen().attributes.items(), key=str)) if step.uses_fields and not step.keeps else ""
+        return digest_id(_text(leaf, item), fields, attributes), version
+
+    # ------------------------------------------------------------------ steps together
+
+    async def _parallel(self, node: Group, items: Sequence[Item], run: _Run) -> None:
+        """Every step sees the items as they were before; what each adds is put together in their order."""
+        ways = [[item.copy() for item in items] for _ in node.steps]
+        await beside([self._run(step, way, run) for step, way in zip(node.steps, ways, strict=True)])
+        for n, item in enumerate(items):
+            for way in ways:
+                _merge(item, way[n])
+
+    async def _fallback(self, node: Group, items: Sequence[Item], run: _Run) -> None:
+        """The first step that gives a result counts; one that fails, is out of reach, or not sure enough is passed over."""
+        waiting = list(items)
+        for n, step in enumerate(node.steps):
+            tries = [item.copy() for item in waiting]
+            last = n == len(node.steps) - 1
+            try:
+                await self._run(step, tries, run)
+            except (UnreachableError, LimitError, TimeoutError) as error:
+                if last:
+                    raise
+                for item in waiting:
+                    _note(item, node.name, step, str(error) or "it took too long")
+                continue
+            left = []
+            for item, tried in zip(waiting, tries, strict=True):
+                gained = tried.ended != "failed" and (tried.fields != item.fields or tried.topics != item.topics)
+                if gained or last:
+                    _merge(item, tried)
+                else:
+                    if item.traces is not None and tried.traces:
+                        item.traces += tried.traces
+                    left.append(item)
+            waiting = left
+            if not waiting:
+                return
+
+    async def _ensemble(self, node: Group, items: Sequence[Item], run: _Run) -> None:
+        """All steps are asked; the label that has most votes, or the highest mean, counts."""
+        leaves = [step for step in node.steps if isinstance(step, Leaf)]
+        found = await beside([self._decide(leaf, items, run) for leaf in leaves])
+        weights = node.weights if node.by == "weighted" else (1.0,) * len(leaves)
+        for n, item in enumerate(items):
+            said = [(leaf, column[n], weight) for leaf, column, weight in zip(leaves, found, weights, strict=True)]
+            for leaf, one, _ in said:
+                shown = one.outcome.value if isinstance(one.outcome, Outcome) else None
+                _trace(item, leaf, found=one, output={} if shown is None else {leaf.field or leaf.kind: shown})
+            votes = [(one.outcome, weight) for _, one, weight in said if isinstance(one.outcome, Outcome)]
+            if not votes:
+                item.ended, item.error, item.failed_at = "failed", f"no step of {node.name} has an answer", node.name
+                continue
+            value, confidence = combined(votes, node.by)
+            if value is not None and node.field:
+                item.fields[node.field] = value
+                item.confidence[node.field] = confidence
+
+    async def aclose(self) -> None:
+        """Let go of connections."""
+        for step in self.steps.values():
+            await step.aclose()
+
+
+@dataclass(frozen=True, slots=True)
+class _Run:
+    space: Space | None
+    family: Callable[[int], Sequence[int]]
+
+
+async def _within(leaf: Leaf, step: Step, units: Sequence[Unit], space: Space | None) -> list[Outcome | HeadwaterError]:
+    """What a step says of some units within its time. Where they take longer together, each is asked alone, and those that
+    still take longer fail; UnreachableError where the first few all do."""
+    try:
+        async with asyncio.timeout(leaf.timeout_s * (1 + len(units) // 8)):
+            return await step.decide(units, space)
+    except TimeoutError:
+        late = UnreachableError(f"{leaf.name} took longer than {leaf.timeout_s:g} s")
+        if len(units) == 1:
+            return [late]
+    out: list[Outcome | HeadwaterError] = []
+    for unit in units:
+        out += await _within(leaf, step, [unit], space)
+        if len(out) == _LATE and all(isinstance(one, UnreachableError) for one in out):
+            raise late
+    return out
+
+
+def combined(votes: Sequence[tuple[Outcome, float]], by: str) -> tuple[Any, float]:
+    """One result of several with their weights: numbers are averaged; of labels the one with most votes (ties by the sum of
+    confidence), or the highest mean score."""
+    total = sum(weight for _, weight in votes)
+    numbers = [(o.value, w) for o, w in votes if isinstance(o.value, int | float) and not isinstance(o.value, bool)]
+    if numbers and len(numbers) == len(votes):
+        mean = round(sum(value * weight for value, weight in numbers) / total, 4)
+        return mean, mean
+    counts: dict[str, float] = {}
+    sums: dict[str, float] = {}
+    for outcome, weight in votes:
+        if outcome.value is not None:
+            counts[outcome.value] = counts.get(outcome.value, 0.0) + 1
+        for label, score in (outcome.scores or {outcome.value: outcome.confidence or 0.0}).items():
+            if label is not None:
+                sums[label] = sums.get(label, 0.0) + weight * score
+    if by == "vote":
+        if not counts:
+            return None, 0.0
+        best = max(counts, key=lambda label: (counts[label], sums.get(label, 0.0), label))
+        return best, round(counts[best] / len(votes), 4)
+    if not sums:
+        return None, 0.0
+    best = max(sums, key=lambda label: (sums[label], label))
+    return best, round(sums[best] / total, 4)
+
+
+async def beside(work: Sequence[Any]) -> list[Any]:
+    """Results in order; the first failure cancels the rest and is raised as it is."""
+    tasks = [asyncio.ensure_future(one) for one in work]
+    try:
+        return list(await asyncio.gather(*tasks))
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _leaves(node: Leaf | Group) -> list[Leaf]:
+    return [node] if isinstance(node, Leaf) else [leaf for step in node.steps for leaf in _leaves(step)]
+
+
+def _text(leaf: Leaf, item: Item) -> str:
+    return item.own if leaf.reads == "record" and item.own is not None else item.text
+
+
+def _unit(leaf: Leaf, item: Item) -> Unit:
+    own = leaf.reads == "record" and item.own is not None and item.own != item.text
+    return Unit(_text(leaf, item), None if own else item.vector, item)
+
+
+def _apply(leaf: Leaf, item: Item, found: Found, step: Step) -> None:
+    """Give an item what a step says of it."""
+    outcome = found.outcome
+    if isinstance(outcome, HeadwaterError):
+        if leaf.on_error == "dead-letter":
+            item.ended, item.error, item.failed_at = "failed", str(outcome), leaf.name
+        _trace(item, leaf, found=found, error=str(outcome))
+        return
+    if isinstance(step, Redact):
+        _conceal(item, leaf, outcome, step)
+    sure = outcome.confidence is None or outcome.confidence >= leaf.min_confidence
+    output: dict[str, Any] = {}
+    if outcome.value is not None and sure:
+        if leaf.field is not None and not (isinstance(outcome.value, Mapping) and leaf.kind == "python"):
+            output = {leaf.field: outcome.value}
+            if outcome.confidence is not None:
+                item.confidence[leaf.field] = outcome.confidence
+        elif isinstance(outcome.value, Mapping):
+            output = dict(outcome.value)
+        item.fields.update(output)
+        for topic, score in outcome.topics.items():
+            item.topics[topic] = max(score, item.topics.get(topic, 0.0))
+    skipped = outcome.note or (None if sure else f"less sure than {leaf.min_confidence:g}")
+    _trace(item, leaf, found=found, output=output, skipped=skipped if not output else None)
+
+
+def _conceal(item: Item, leaf: Leaf, outcome: Outcome, step: Redact) -> None:
+    item.redactors = (*item.redactors, step.redactor)
+    if outcome.text is not None and outcome.text != _text(leaf, item):
+        item.changed = f"{item.changed}{leaf.digest()[:8]}"
+        item.vector = None
+    item.text = step.redactor.redact(item.text).text
+    item.own = None if item.own is None else step.redactor.redact(item.own).text
+
+
+def _merge(item: Item, other: Item) -> None:
+    """What another way has added to an item."""
+    item.fields.update(other.fields)
+    item.confidence.update(other.confidence)
+    item.topics.update(other.topics)
+    if other.ended is not None:
+        item.ended, item.error, item.failed_at = other.ended, other.error, other.failed_at
+    if other.changed != item.changed:
+        item.text, item.own, item.vector, item.changed = other.text, other.own, other.vector, other.changed
+    item.redactors = tuple(dict.fromkeys((*item.redactors, *other.redactors)))
+    if item.traces is not None and other.traces:
+        item.traces += other.traces
+
+
+def _note(item: Item, group: str, step: Leaf | Group, problem: str) -> None:
+    if item.traces is not None:
+        item.traces.append(StepTrace(step.name or group, step.kind, {}, {}, error=problem))
+
+
+def _trace(
+    item: Item, leaf: Leaf, *, found: Found | None = None, output: Mapping[str, Any] | None = None, skipped: str | None = None,
+    error: str | None = None,
+) -> None:  # fmt: skip
+    if item.traces is None:
+        return
+    given = {"text": _text(leaf, item)[:_SHOWN], "fields": dict(item.fields)}
+    outcome = found.outcome if found is not None and isinstance(found.outcome, Outcome) else None
+    item.traces.append(
+        StepTrace(
+            leaf.name, leaf.kind, given, dict(output or {}), None if outcome is None else outcome.confidence,
+            found is not None and found.cached, 0.0 if found is None else found.ms, Usage() if found is None else found.usage,
+            skipped, error,
+        )
+    )  # fmt: skip
+
+
+def _share(after: Usage, before: Usage, count: int) -> Usage:
+    cost = None if after.cost is None or before.cost is None else (after.cost - before.cost) / count
+    tokens = after.input_tokens - before.input_tokens, after.output_tokens - before.output_tokens
+    return Usage(round(tokens[0] / count), round(tokens[1] / count), cost)
