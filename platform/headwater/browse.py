@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
+
+from headwater import former
 from headwater.errors import NotFoundError, UsageError
-from headwater.log import Log
+from headwater.log import Log, Row
 from headwater.records import Page, Record, RecordView, parse_address
 from headwater.schema import SEQ_MASK
 
@@ -13,9 +17,10 @@ _MOST_CONTEXT = 100
 
 def page(
     log: Log, topic: str, *, partition: int | None, offset: int | None, limit: int, since_ms: int | None, until_ms: int | None,
-    cursor: str | None,
+    cursor: str | None, versions: bool = False,
 ) -> Page:  # fmt: skip
-    """At most `limit` records of a topic in arrival order, from a cursor, an offset, or the first retained one."""
+    """At most `limit` records of a topic in arrival order, from a cursor, an offset, or the first retained one; with `versions`
+    also former ones, which have an attribute `replaced`: the seq from which on they are."""
     if not 1 <= limit <= MOST_RECORDS:
         raise UsageError(f"limit must be between 1 and {MOST_RECORDS}")
     if offset is not None and not 0 <= offset <= SEQ_MASK:
@@ -30,13 +35,16 @@ def page(
         start = log.seq_at(row, partition or 0, offset)
     out: list[Record] = []
     while found := log.rows(row.id, start, MOST_RECORDS):
+        old = _former(log, found)
         for record in found:
             start = record.seq + 1
+            if record.id in old and not versions:
+                continue
             if partition is not None and record.partition != partition:
                 continue
             if (since_ms is not None and record.time_ms < since_ms) or (until_ms is not None and record.time_ms >= until_ms):
                 continue
-            out.append(record.record(topic))
+            out.append(_told(record.record(topic), old.get(record.id)))
             if len(out) == limit:
                 return Page(tuple(out), str(start) if log.rows(row.id, start, 1) else None)
     return Page(tuple(out))
@@ -50,7 +58,24 @@ def view(log: Log, address: str, context: int) -> RecordView:
     around = min(max(context, 0), _MOST_CONTEXT)
     before = log.rows_before(row.id, record.seq, around) if around else []
     after = log.rows(row.id, record.seq + 1, around) if around else []
-    return RecordView(record.record(topic), tuple(r.record(topic) for r in before), tuple(r.record(topic) for r in after))
+    old = _former(log, [*before, record, *after])
+    sides = [tuple(r.record(topic) for r in side if r.id not in old) for side in (before, after)]
+    return RecordView(_told(record.record(topic), old.get(record.id)), *sides)
+
+
+def present(log: Log, rows: Sequence[Row]) -> list[Row]:
+    """Those records that are no former versions."""
+    old = _former(log, rows)
+    return [row for row in rows if row.id not in old] if old else list(rows)
+
+
+def _former(log: Log, rows: Sequence[Row]) -> dict[int, int]:
+    with log.reading() as db:
+        return former.among(db, {row.id for row in rows})
+
+
+def _told(record: Record, until: int | None) -> Record:
+    return record if until is None else replace(record, attributes={**record.attributes, "replaced": until})
 
 
 def seq_after(log: Log, topic: str, address: str) -> int:

@@ -187,6 +187,7 @@ class TopicConfig:
     retention_s: float | None = _set(None, "Age, since the append, at which records go.")
     retention_bytes: int | None = _set(None, "Stored text beyond which the oldest records go.")
     retention_records: int | None = _set(None, "Count beyond which the oldest records go.")
+    versions_kept: int = _set(10, "Former versions of a document that are kept, out of sight; 0 keeps none.")
     oversize: Literal["keep", "dead-letter"] = _set("keep", "What becomes of an oversized value.")
 
 
@@ -453,8 +454,9 @@ def _check_topic(config: TopicConfig) -> None:
     for name in positive:
         if getattr(config, name) < 1:
             raise ConfigError(f"{name} must be at least 1")
-    if config.ivf_cells < 0:
-        raise ConfigError("ivf_cells must be at least 0")
+    for name in ("ivf_cells", "versions_kept"):
+        if getattr(config, name) < 0:
+            raise ConfigError(f"{name} must be at least 0")
     if config.partitions > 1024:
         raise ConfigError("partitions must be at most 1024")
     if not 0 <= config.semantic_weight <= 1:

@@ -194,7 +194,7 @@ class Live:
         rows = self._log.rows(row.id, reading.at, _BLOCK, before=upto)
         reading.at = rows[-1].seq + 1 if rows else upto
         filters = replace(wanted.query, text="", mode=None) if wanted.by_meaning else wanted.query
-        records = [(r, record) for r in rows if matches(filters, record := r.record(row.name))]
+        records = [(r, record) for r in browse.present(self._log, rows) if matches(filters, record := r.record(row.name))]
         if not records:
             return lost, []
         nearness = self._nearness(wanted, reading, [r for r, _ in records], vectors) if wanted.by_meaning else {}
@@ -259,11 +259,11 @@ async def tail(
         if stock.find(topic).row.id != index.row.id:
             raise NotFoundError(f"topic {topic!r} was deleted, and another has its name now; follow that one")
         rows = await anyio.to_thread.run_sync(log.rows, index.row.id, start, browse.MOST_RECORDS)
-        for row in rows:
-            start = row.seq + 1
+        for row in await anyio.to_thread.run_sync(browse.present, log, rows) if rows else ():
             record = row.record(topic)
             if matches(query, record):
                 yield record
+        start = rows[-1].seq + 1 if rows else start
         if not rows:
             await appended.wait()
 
