@@ -340,8 +340,8 @@ def test_what_shares_a_file_with_deleted_documents_is_fed_anew_and_the_file_goes
         fill(index, doc(7, "quaggax"), doc(8, "zyzzyvax"), *(doc(seq, f"other{seq}", topic=2) for seq in range(9)))
         fill(index, *(doc(seq, f"apart{seq}", topic=3) for seq in range(5)))
         index.delete_records(1, [7])
-        index.commit()
-        assert index.deleted == 1
+        index.settle()
+        assert list(index.worn().values()) == [1]
         assert index.words("quaggax").terms  # found by nobody, and in the file's dictionary all the same
         fed: list[tuple[int, int]] = []
         for topic, seqs in index.beside_deleted(4):
@@ -351,7 +351,7 @@ def test_what_shares_a_file_with_deleted_documents_is_fed_anew_and_the_file_goes
             index.commit()
             fed += [(topic, seq) for seq in seqs]
         assert fed == [(1, 8), *((2, seq) for seq in range(9))]
-        assert (index.deleted, index.documents) == (0, 1 + 9 + 5)
+        assert (index.worn(), index.documents) == ({}, 1 + 9 + 5)
         assert list(index.beside_deleted(4)) == []
         assert not index.words("quaggax").terms
         assert index.words("zyzzyvax").terms

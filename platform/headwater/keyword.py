@@ -118,18 +118,29 @@ class KeywordIndex:
         self._delete(topic, lambda: [TQuery.all_query()])
         self._hand(lambda: self._attempt(lambda _: self._topics.discard(topic)))
 
-    @property
-    def deleted(self) -> int:
-        """Documents that the files of the index still hold and no search finds."""
-        return 0 if self._path is None else sum(deleted_by_segment(self._path))
+    def worn(self) -> dict[str, int]:
+        """The segments, by name, that still hold documents deleted before the last commit, and how many."""
+        held = {} if self._path is None else deleted_by_segment(self._path)
+        return {name: deleted for name, deleted in held.items() if deleted}
 
     def beside_deleted(self, limit: int) -> Iterator[tuple[int, list[int]]]:
-        """(topic, seqs) of the records that share a file with deleted documents, at most `limit` at once, as of the last
-        commit: when all of them have been deleted and added again, those files go."""
-        found, view = [] if self._path is None else deleted_by_segment(self._path), self._view
-        fits = len(found) == view.searcher.num_segments  # else a merge has just come to its end
-        worn = {at for at, deleted in enumerate(found) if deleted or not fits}
+        """(topic, seqs) of the records that share a segment with deleted documents, as it is after `settle`, at most `limit` at
+        once: when all of them have been deleted and added again, these segments are gone, whatever is merged meanwhile."""
+        view, held = self._view, {} if self._path is None else deleted_by_segment(self._path)
+        worn = {at for at, deleted in enumerate(held.values()) if deleted}
         return chain.from_iterable(residents(view.searcher, self._schema, topic, worn, limit) for topic in sorted(view.topics))
+
+    def settle(self) -> None:
+        """Commit, and wait for merges under way, which may bring along documents that were deleted since they began."""
+        self.commit()
+        done: Future[None] = Future()
+
+        def settled() -> bool:
+            self._attempt(lambda writer: self._end(writer))
+            return self._commit(done)
+
+        self._hand(settled)
+        done.result()
 
     def commit(self) -> None:
         """Make what was handed over durable and searchable. Raises the first error since the last commit (StorageError
@@ -155,6 +166,11 @@ class KeywordIndex:
     def _own(self) -> None:
         while self._work.get()():
             pass
+
+    def _end(self, writer: tantivy.IndexWriter) -> None:
+        """Wait for the writer's merges; it is of no use afterwards, and the next step makes a new one."""
+        self._writer = None
+        writer.wait_merging_threads()
 
     def _stop(self) -> bool:
         writer, self._writer = self._writer, None

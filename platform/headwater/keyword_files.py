@@ -26,12 +26,12 @@ def verify(path: Path) -> None:
                 raise DamageError(f"the keyword index file {file} is damaged")
 
 
-def deleted_by_segment(path: Path) -> list[int]:
+def deleted_by_segment(path: Path) -> dict[str, int]:
     """How many deleted documents each segment of the last commit still holds, in the order in which a searcher numbers them."""
     if not (path / "meta.json").exists():
-        return []
+        return {}
     segments = json.loads((path / "meta.json").read_bytes())["segments"]
-    return [int((segment.get("deletes") or {}).get("num_deleted_docs", 0)) for segment in segments]
+    return {one["segment_id"]: int((one.get("deletes") or {}).get("num_deleted_docs", 0)) for one in segments}
 
 
 def _sound(content: bytes) -> bool:

@@ -18,7 +18,7 @@ from pathlib import Path
 from headwater import remains
 from headwater.deletion import hide
 from headwater.embed.cache import VectorCache
-from headwater.errors import UsageError
+from headwater.errors import StorageError, UsageError
 from headwater.indexer import Indexer
 from headwater.keyword import KeywordIndex
 from headwater.log import Log
@@ -33,7 +33,6 @@ MOST_MARKERS = 100
 _LEAST_MARKER = 4  # characters; fewer are found everywhere by chance
 _FED = 4000  # records handed to the keyword index at once
 _LOOKED = 10_000  # passages looked at in one step
-_PASSES = 5  # over the keyword index; documents that others delete meanwhile, and merges under way, make a second one needed
 _PAUSE_S = 0.05  # at most, between two steps
 _READ = 1 << 20
 _NOTES = (
@@ -71,14 +70,13 @@ class Purge:
         if self._cache is not None:
             self._cache.forget(markers)
             self._cache.compact()
-        counts["keyword documents"], left = self._feed_anew()
+        counts["keyword documents"] = self._feed_anew()
         sizes = self._log.compact()
         files = list(self._files())
         found = {marker: tuple(self._name(f) for f in files if _holds(f, marker)) for marker in markers}
         seconds = round(time.monotonic() - began, 3)
         logger.info("purged %s in %.1f s", name, seconds)
-        notes = (*_NOTES, f"{left} documents were deleted meanwhile; another purge takes them") if left else _NOTES
-        return Purged(name, counts, sizes, found, len(files), seconds, notes)
+        return Purged(name, counts, sizes, found, len(files), seconds, _NOTES)
 
     def _forget_passages(self, name: str) -> int:
         """Delete the passages that nothing refers to any more, with their vectors and aliases: how many there were."""
@@ -124,21 +122,20 @@ class Purge:
                     continue
         return dead
 
-    def _feed_anew(self) -> tuple[int, int]:
+    def _feed_anew(self) -> int:
         """Feed the keyword index anew what shares a file with deleted documents, so that the file goes: how many deleted ones
-        there were, and how many there are now. A batch goes and comes back in one commit: searches miss nothing."""
+        there were. A batch goes and comes back in one commit: searches miss nothing."""
         with self._indexer.busy:
             self._indexer.commit_keyword()
-            before = left = self._keyword.deleted
-        for _ in range(_PASSES):
-            if not left:
-                break
-            for topic, seqs in self._keyword.beside_deleted(_FED):
-                began = time.monotonic()
-                self._feed_batch(topic, seqs)
-                time.sleep(min(time.monotonic() - began, _PAUSE_S))  # else nobody who waits for `busy` would get it
-            left = self._keyword.deleted
-        return before, left
+            self._keyword.settle()
+            worn, parts = self._keyword.worn(), self._keyword.beside_deleted(_FED)
+        for topic, seqs in parts if worn else ():
+            began = time.monotonic()
+            self._feed_batch(topic, seqs)
+            time.sleep(min(time.monotonic() - began, _PAUSE_S))  # else nobody who waits for `busy` would get it
+        if worn.keys() & self._keyword.worn().keys():
+            raise StorageError("the keyword index still has files with documents that were deleted; ask for the purge again")
+        return sum(worn.values())
 
     def _feed_batch(self, topic: int, seqs: Sequence[int]) -> None:
         with self._indexer.busy:
