@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from headwater import former
 from headwater.catalogue import PassageRow, Place
 from headwater.keyword import KeywordIndex, Scope
 from headwater.log import Log, Row
@@ -63,6 +64,9 @@ class Expansion:
         that have been deleted meanwhile are left out."""
         self.locate(page, scope)
         rows = self._log.rows_of([c.record for c in page if c.record is not None])
+        if scope is None or not scope.before_seq:  # the keyword index may not know yet of those that were just replaced
+            with self._log.reading() as db:
+                rows = {id: rows[id] for id in rows.keys() - former.among(db, rows.keys()).keys()}
         passages: dict[int, PassageRow] = {}
         places: dict[int, list[Place]] = {}
         for topic in dict.fromkeys(c.topic for c in page):

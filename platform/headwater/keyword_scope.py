@@ -139,7 +139,9 @@ def _replaced(scope: Scope, index: tantivy.Index, schema: tantivy.Schema) -> TQu
         then = index.parse_query(f"number.{UNTIL}:[* TO {before - 1}]", [])
         parts.append(TQuery.boolean_query([(Occur.Must, ids(schema, "topic", [topic])), (Occur.Must, then)]))
     if rest := [topic for topic in scope.topics if topic not in (scope.before_seq or {})]:
-        parts.append(TQuery.boolean_query([(Occur.Must, ids(schema, "topic", rest)), (Occur.Must, marked)]) if parts else marked)
+        parts.append(
+            TQuery.boolean_query([(Occur.Must, ids(schema, "topic", rest)), (Occur.Must, marked)]) if parts else marked
+        )
     return _any(parts)
 
 
