@@ -5,19 +5,26 @@ from __future__ import annotations
 
 import re
 from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
+from headwater.answer_records import Conversation, Read, Rerun, StoredAnswer
+from headwater.answer_records import Message as Said
 from headwater.audit_records import ToolCall
+from headwater.composed import AskEvent, events_of
 from headwater.config import LlmSettings
+from headwater.detect_records import AnomaliesReply, Anomaly
 from headwater.enrich.labels import task
 from headwater.enrich.patterns import Patterns
-from headwater.enrich_records import Classified, ClassifyReply, Extracted, ExtractReply, LabelCount
-from headwater.errors import NotFoundError, UsageError
+from headwater.enrich.spec import spec_of
+from headwater.enrich_records import Classified, ClassifyReply, Extracted, ExtractReply, LabelCount, Pipeline, StepStatus
+from headwater.errors import ConflictError, NotFoundError, UsageError
 from headwater.levels import canonical_level
 from headwater.llm.models import Models
 from headwater.model_records import Completion, Message, ModelInfo, Piece
 from headwater.query import as_filters, parse, parse_time
+from headwater.rag.changes import compared
 from headwater.records import (
     Answer,
     Appended,
@@ -57,6 +64,9 @@ class MemoryVerbs:
         self.notes, self.sources, self.problems = notes, sources, problems
         self._passages: dict[str, int] = {}
         self.made: list[Watch] = []
+        self.piped: dict[str, Pipeline] = {}
+        self.kept: list[StoredAnswer] = []
+        self.talks: dict[str, tuple[Conversation, list[Said]]] = {}
         self.noted: list[ToolCall] = []
 
     async def append(
@@ -107,6 +117,34 @@ class MemoryVerbs:
     ) -> ExtractReply:
         found = [Patterns(schema, patterns).find(text) for text in texts]
         return ExtractReply(tuple(Extracted(value, dict.fromkeys(value, "regex")) for value in found))
+
+    async def create_pipeline(self, name: str, spec: Any, *, start: bool = True, rerun: bool = False) -> Pipeline:
+        read = spec_of(spec, f"pipeline {name}")
+        version = self.piped[name].version + 1 if name in self.piped else 1
+        steps = tuple(StepStatus(leaf.name, leaf.kind, "free") for leaf in read.leaves())
+        state: Any = "running" if start else "stopped"
+        self.piped[name] = Pipeline(name, state, version, read.topics, read.output, steps, read.plain, NOW, NOW)
+        return self.piped[name]
+
+    async def pipelines(self) -> list[Pipeline]:
+        return [self.piped[name] for name in sorted(self.piped)]
+
+    async def pipeline(self, name: str) -> Pipeline:
+        if name not in self.piped:
+            raise NotFoundError(f"no pipeline {name}")
+        return self.piped[name]
+
+    async def start_pipeline(self, name: str) -> Pipeline:
+        self.piped[name] = replace(await self.pipeline(name), state="running")
+        return self.piped[name]
+
+    async def stop_pipeline(self, name: str) -> Pipeline:
+        self.piped[name] = replace(await self.pipeline(name), state="stopped")
+        return self.piped[name]
+
+    async def delete_pipeline(self, name: str) -> None:
+        await self.pipeline(name)
+        del self.piped[name]
 
     async def topics(self) -> list[Topic]:
         return [self._topic(name) for name in sorted(self.by_topic)]
@@ -234,8 +272,21 @@ class MemoryVerbs:
         return Woken(watch.name, tuple(hits), str(at + len(hits)), not hits, 0, at + len(hits) < len(records))
 
     async def ask(
-        self, question: str, *, topics: Sequence[str] | None = None, since: Any = None, until: Any = None, top_k: int = 12
+        self,
+        question: str,
+        *,
+        conversation: str | None = None,
+        topics: Sequence[str] | None = None,
+        since: Any = None,
+        until: Any = None,
+        top_k: int = 12,
+        as_of: Any = None,
+        model: str | None = None,
+        rerank: bool | None = None,
+        recency: Any = None,
     ) -> Answer:
+        if conversation is not None and conversation not in self.talks:
+            await self.create_conversation(conversation, model=model)
         reply = await self.search(" ".join(_words(question)), topics=topics, since=since, until=until, top_k=top_k)
         good = [hit for hit in reply.hits if hit.score >= 0.2]
         citations = tuple(
@@ -243,7 +294,85 @@ class MemoryVerbs:
         )
         text = " ".join(f"{c.quote} [{c.n}]" for c in citations)
         confidence = good[0].score if good else 0.0
-        return Answer("a1", question, text, citations, (), not good, confidence, reply.coverage, "extractive", {}, {})
+        id = f"a{len(self.kept) + 1}"
+        answer = Answer(id, question, text, citations, (), not good, confidence, reply.coverage, "extractive", {}, {})
+        arguments = {"topics": topics, "since": since, "until": until, "top_k": top_k, "conversation": conversation}
+        self.kept.append(StoredAnswer(answer, NOW, arguments, question, tuple(Read(c.address, 1.0) for c in citations)))
+        if conversation is not None:
+            said = self.talks[conversation][1]
+            said.append(Said(len(said) + 1, "user", question, NOW))
+            said.append(Said(len(said) + 1, "assistant", text, NOW, id, "extractive"))
+        return answer
+
+    async def ask_events(self, question: str, *, place: str | None = None, **scope: Any) -> AsyncIterator[AskEvent]:
+        for event in events_of(await self.ask(question, **scope)):
+            yield event
+
+    async def answers(self, *, conversation: str | None = None, limit: int = 50) -> list[StoredAnswer]:
+        kept = [a for a in reversed(self.kept) if conversation in (None, a.arguments["conversation"])]
+        return kept[:limit]
+
+    async def answer(self, id: str) -> StoredAnswer:
+        for kept in self.kept:
+            if kept.answer.id == id:
+                return kept
+        raise NotFoundError(f"no answer {id!r}")
+
+    async def rerun(self, id: str, *, model: str | None = None) -> Rerun:
+        before = await self.answer(id)
+        arguments = {name: value for name, value in before.arguments.items() if name != "conversation"}
+        after = await self.ask(before.standalone, **arguments)
+        return compared(before, await self.answer(after.id))
+
+    async def create_conversation(self, id: str | None = None, **settings: Any) -> Conversation:
+        id = id or f"c{len(self.talks) + 1}"
+        if id in self.talks:
+            raise ConflictError(f"there is a conversation {id!r} already")
+        model, size = settings.get("model"), settings.get("max_context_tokens") or 2000
+        title, system = settings.get("title") or "", settings.get("system", "")
+        made = Conversation(id, title, system, model, size, False, NOW, NOW, None, None, 0)
+        self.talks[id] = (made, [])
+        return made
+
+    async def conversations(self) -> list[Conversation]:
+        return [await self.conversation(id) for id in self.talks]
+
+    async def conversation(self, id: str) -> Conversation:
+        if id not in self.talks:
+            raise NotFoundError(f"no conversation {id!r}")
+        made, said = self.talks[id]
+        return replace(made, messages=len(said))
+
+    async def set_conversation(self, id: str, **changes: Any) -> Conversation:
+        made, said = await self.conversation(id), self.talks[id][1]
+        self.talks[id] = (replace(made, **changes), said)
+        return await self.conversation(id)
+
+    async def remove_conversation(self, id: str) -> None:
+        await self.conversation(id)
+        del self.talks[id]
+
+    async def messages(self, id: str, *, limit: int = 100, before: int | None = None) -> list[Said]:
+        await self.conversation(id)
+        return [m for m in self.talks[id][1] if before is None or m.n < before][-limit:]
+
+    async def summarize(
+        self,
+        *,
+        topics: Sequence[str] | None = None,
+        since: Any = None,
+        until: Any = None,
+        q: str = "",
+        thread: str | None = None,
+        max_tokens: int = 400,
+        model: str | None = None,
+    ) -> Answer:
+        reply = await self.search(q, topics=topics, since=since, until=until, top_k=3)
+        cited = tuple(
+            Citation(n, h.address, h.value, 0, len(h.value), True, True, h.timestamp) for n, h in enumerate(reply.hits, 1)
+        )
+        text = " ".join(f"{c.quote} [{c.n}]" for c in cited)
+        return Answer("s1", "summary", text, cited, (), not cited, 1.0, reply.coverage, "extractive", {}, {})
 
     async def note_call(
         self, who: str, tool: str, *, arguments: str, size: int = 0, seconds: float = 0.0, failed: bool = False
@@ -252,6 +381,17 @@ class MemoryVerbs:
 
     async def calls(self, *, limit: int = 100, before: int | None = None) -> list[ToolCall]:
         return [call for call in reversed(self.noted) if before is None or call.n < before][:limit]
+
+    async def anomalies(self, topics: Sequence[str] | None = None, *, limit: int = 50, **_: Any) -> AnomaliesReply:
+        """Every error is odd."""
+        names = list(topics if topics is not None else sorted(self.by_topic))
+        odd = [r for name in names for r in self._records(name) if r.attributes.get("level") == "error"][:limit]
+        found = tuple(
+            Anomaly(f"{n}", r.topic, "new", "high", f"never seen before: {r.value}", r.timestamp, r.timestamp, NOW, 30.0, 5.0,
+                    1.0, "a minute", None, r.value, None, None, (r.address,), (), (), True)
+            for n, r in enumerate(odd)
+        )  # fmt: skip
+        return AnomaliesReply(found, self._coverage(names, len(odd), 0, None))
 
     async def status(self) -> Status:
         topics = tuple(await self.topics())

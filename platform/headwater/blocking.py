@@ -15,7 +15,9 @@ from concurrent.futures import Future
 from contextlib import AbstractAsyncContextManager
 from typing import Any, Concatenate, Generic, Literal, ParamSpec, Self, TypeVar, overload
 
-from headwater.composed import AskEvent, LiveEvent, ask_events
+from headwater.answer_records import Conversation
+from headwater.composed import AskEvent, LiveEvent
+from headwater.enrich_records import RunEvent
 from headwater.errors import UsageError
 from headwater.model_records import Completion, Message, Piece
 from headwater.records import Answer, IndexInfo, Mode, Record, SourceInfo, Topic
@@ -68,6 +70,14 @@ class Headwater:
     wait = _blocking(Verbs.wait)
     classify = _blocking(Verbs.classify)
     extract = _blocking(Verbs.extract)
+    create_pipeline = _blocking(Verbs.create_pipeline)
+    pipelines = _blocking(Verbs.pipelines)
+    pipeline = _blocking(Verbs.pipeline)
+    start_pipeline = _blocking(Verbs.start_pipeline)
+    stop_pipeline = _blocking(Verbs.stop_pipeline)
+    delete_pipeline = _blocking(Verbs.delete_pipeline)
+    backtest_pipeline = _blocking(Verbs.backtest_pipeline)
+    trace_pipeline = _blocking(Verbs.trace_pipeline)
     models = _blocking(Verbs.models)
     complete = _blocking(Verbs.complete)
     indexes = _blocking(Verbs.indexes)
@@ -87,6 +97,15 @@ class Headwater:
     note_call = _blocking(Verbs.note_call)
     calls = _blocking(Verbs.calls)
     _ask = _blocking(Verbs.ask)
+    answers = _blocking(Verbs.answers)
+    answer = _blocking(Verbs.answer)
+    rerun = _blocking(Verbs.rerun)
+    summarize = _blocking(Verbs.summarize)
+    create_conversation = _blocking(Verbs.create_conversation)
+    conversations = _blocking(Verbs.conversations)
+    conversation = _blocking(Verbs.conversation)
+    remove_conversation = _blocking(Verbs.remove_conversation)
+    messages = _blocking(Verbs.messages)
 
     def create_topic(self, name: str, **config: Any) -> Topic:
         """A new topic with settings of TopicConfig; ConflictError where it exists with others."""
@@ -111,6 +130,10 @@ class Headwater:
         rebuild = self._loop.verbs.rebuild_index
         return self._loop.run(rebuild(topic, model, shadow=shadow, threshold=threshold, **settings))
 
+    def set_conversation(self, id: str, **changes: Any) -> Conversation:
+        """Change the title, system, model, max_context_tokens or ttl of a conversation."""
+        return self._loop.run(self._loop.verbs.set_conversation(id, **changes))
+
     def tail(self, topic: str, q: str = "", *, after: str | None = None, from_start: bool = False) -> Iterator[Record]:
         """Records as they are stored, filtered by `q`, endlessly: new ones only, all with `from_start`, or those behind
         the address `after`."""
@@ -124,6 +147,12 @@ class Headwater:
         scores `min_score`. `after`, the cursor of an earlier event, goes on behind it."""
         scope: dict[str, Any] = {"topics": topics, "mode": mode, "filters": filters, "min_score": min_score, "after": after}
         yield from self._loop.iterate(lambda verbs: verbs.live(q, **scope))
+
+    def run_pipeline(
+        self, name: str, records: Sequence[Any], *, spec: str | Mapping[str, Any] | None = None
+    ) -> Iterator[RunEvent]:
+        """Run records through a pipeline (or `spec`): an event behind each step, then each result. Nothing is written."""
+        yield from self._loop.iterate(lambda verbs: verbs.run_pipeline(name, records, spec=spec))
 
     def watch_events(self, id: int | str, *, cursor: str | None = None) -> Iterator[WatchHit]:
         """The hits of a watch behind `cursor` as they are fired, until it expires or goes."""
@@ -139,23 +168,28 @@ class Headwater:
 
     @overload
     def ask(
-        self, question: str, *, topics: Sequence[str] | None = None, since: When | None = None, until: When | None = None,
-        top_k: int = 12, stream: Literal[False] = False,
+        self, question: str, *, conversation: str | None = None, topics: Sequence[str] | None = None,
+        since: When | None = None, until: When | None = None, top_k: int = 12, as_of: When | Mapping[str, int] | None = None,
+        model: str | None = None, rerank: bool | None = None, recency: float | str | None = None,
+        stream: Literal[False] = False,
     ) -> Answer: ...  # fmt: skip
 
     @overload
     def ask(
-        self, question: str, *, topics: Sequence[str] | None = None, since: When | None = None, until: When | None = None,
-        top_k: int = 12, stream: Literal[True],
+        self, question: str, *, conversation: str | None = None, topics: Sequence[str] | None = None,
+        since: When | None = None, until: When | None = None, top_k: int = 12, as_of: When | Mapping[str, int] | None = None,
+        model: str | None = None, rerank: bool | None = None, recency: float | str | None = None,
+        stream: Literal[True],
     ) -> Iterator[AskEvent]: ...  # fmt: skip
 
     def ask(self, question: str, *, stream: bool = False, **scope: Any) -> Answer | Iterator[AskEvent]:
         """An answer whose every sentence cites records; abstains where support is weak. With `stream` its events as they
-        come: retrieval, token, citation, done."""
-        return self._ask_events(question, scope) if stream else self._ask(question, **scope)
+        come: retrieval, token, citation, done. The rest is as Verbs.ask."""
+        return self.ask_events(question, **scope) if stream else self._ask(question, **scope)
 
-    def _ask_events(self, question: str, scope: Mapping[str, Any]) -> Iterator[AskEvent]:
-        yield from self._loop.iterate(lambda verbs: ask_events(verbs, question, **scope))
+    def ask_events(self, question: str, *, place: str | None = None, **scope: Any) -> Iterator[AskEvent]:
+        """The answer as it is made, as Verbs.ask_events; leaving the loop ends the model's call."""
+        yield from self._loop.iterate(lambda verbs: verbs.ask_events(question, place=place, **scope))
 
     def close(self) -> None:
         """Let go of everything; safe to call twice."""

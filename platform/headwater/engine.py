@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import gc
 import logging
 import os
@@ -27,9 +28,12 @@ from headwater.audit import Audit
 from headwater.batches import Delivered, Fault
 from headwater.composed import LiveEvent
 from headwater.config import Settings, TopicConfig
+from headwater.conversations import Conversations
 from headwater.deletion import delete
 from headwater.doors import Doors
 from headwater.embed.cache import VectorCache
+from headwater.embed.rerank import CrossEncoder
+from headwater.enrich.pipelines import Pipelines
 from headwater.enrich.texts import Texts
 from headwater.errors import ConflictError, HeadwaterError, NotFoundError, StorageError, UsageError
 from headwater.finding import Finding
@@ -41,6 +45,7 @@ from headwater.live import Live, tail, wish
 from headwater.llm.models import Models
 from headwater.log import Delivery, Log, Origin
 from headwater.ownership import Ownership
+from headwater.past import Past
 from headwater.planning import now_ms, plan, window
 from headwater.purging import Purge
 from headwater.query import parse_time
@@ -119,6 +124,7 @@ class Engine:
             self.swaps.run(),
             self.rebuilding.run(),
             self._watching.run(),
+            self._pipelines.run(),
             self.stock.embedders.warm(self.settings.embedding.model),
             self._models.warm(),
         )
@@ -169,12 +175,29 @@ class Engine:
             self.wait, self.watch_events = watches.wait, watches.events
             chat = self._models = Models(self.settings.llm, log=self.log, cache=self._cache)
             self.models, self.complete, self.complete_stream = chat.models, chat.complete, chat.complete_stream
-            asking = Asking(self, self.stock, self.settings)
-            self.ask = asking.ask
+            self._conversations = talk = Conversations(self.log, self.settings.ask, clock_ms=now_ms)
+            self._reranker = CrossEncoder(settings)
+            past = functools.partial(Past, self, self.log, self.keyword, self.stock, self.searcher, self.finding)
+            asking = Asking(
+                self, past, self.log, self.stock, chat, self.settings, talk, rerank=self._reranker.scores,
+                secret=os.urandom(32),
+            )  # fmt: skip
+            self.ask, self.ask_events, self.rerun = asking.ask, asking.events, asking.rerun
+            self.answers, self.answer, self.summarize = asking.answers, asking.answer, asking.summarize
+            self.create_conversation, self.conversations, self.conversation = talk.create, talk.all, talk.one
+            self.set_conversation, self.remove_conversation, self.messages = talk.change, talk.remove, talk.messages
             audit = Audit(self.log, clock_ms=now_ms)
             self.note_call, self.calls = audit.note, audit.all
             texts = Texts(self.log, self.keyword, self.stock, self._models, self.settings)
             self.classify, self.extract = texts.classify, texts.extract
+            pipes = self._pipelines = Pipelines(
+                self.log, self.stock, self.indexer, texts, clock_ms=now_ms, environment=os.environ,
+                price=max(self.settings.llm.price_input or 0.0, self.settings.llm.price_output or 0.0) / 1e6,
+            )  # fmt: skip
+            pipes.load()
+            self.create_pipeline, self.pipelines, self.pipeline = pipes.create, pipes.all, pipes.one
+            self.start_pipeline, self.stop_pipeline, self.delete_pipeline = pipes.start, pipes.stop, pipes.delete
+            self.backtest_pipeline, self.run_pipeline, self.trace_pipeline = pipes.backtest, pipes.run_on, pipes.trace
             self._opened = opened.pop_all()
 
     def _notify(self, _: Collection[int]) -> None:
@@ -446,6 +469,7 @@ class Engine:
             await asyncio.sleep(60)
             try:
                 await _thread(self.stock.expire)
+                await self._conversations.expire()
             except HeadwaterError as error:
                 logger.warning("retention waits: %s", error)
 
@@ -464,6 +488,8 @@ class Engine:
             await _thread(self._watching.settle)
             await _thread(self.indexer.settle)
         await self._models.aclose()
+        await self._reranker.aclose()
+        self._conversations.close()
         await self.stock.aclose()
         await _thread(self._opened.close)
         gc.set_threshold(*self._collecting)

@@ -128,7 +128,7 @@ MIGRATIONS: tuple[str, ...] = (
     """,
     # Versions of documents that were replaced, and by which seq.
     "CREATE TABLE former(record INTEGER PRIMARY KEY, until INTEGER NOT NULL);",
-    # Pipelines, and what their steps have decided: of a passage (its id), or of a text (below 0). A decision goes with its passage.
+    # Pipelines, and what steps have decided: of a passage (its id), or of a text (below 0). Decisions go with their passage.
     """
     CREATE TABLE pipeline(
         id INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT NOT NULL UNIQUE, spec TEXT NOT NULL, version INTEGER NOT NULL,

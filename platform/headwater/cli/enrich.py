@@ -1,4 +1,4 @@
-"""`headwater classify` and `headwater extract`: labels and values for texts."""
+"""`headwater classify` and `headwater extract`: labels and values for texts; `headwater enrich`: pipelines."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from headwater.cli import output
+from headwater.cli import output, pipelines
 from headwater.cli.session import Csv, Data, Json, Jsonl, Since, Topics, Until, Url, names_of, session
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ About = Annotated[str, typer.Option("--about", metavar="TEXT", help="What a chat
 def add(app: typer.Typer) -> None:
     app.command("classify")(classify)
     app.command("extract")(extract)
+    pipelines.add(app)
 
 
 def classify(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import TYPE_CHECKING
 
 import anyio.to_thread
@@ -49,12 +49,10 @@ class Decisions:
             self._held.popitem(last=False)
 
     def fresh(self) -> list[store.DecisionRow]:
-        """The new ones, to be written; they are new no more."""
-        rows = [store.DecisionRow(item, version, topic, o.stored()) for (item, version), (topic, o) in self._fresh.items()]
-        self._fresh.clear()
-        return rows
+        """The new ones, to be written."""
+        return [store.DecisionRow(item, version, topic, o.stored()) for (item, version), (topic, o) in self._fresh.items()]
 
-    def forget(self) -> None:
-        """Let go of what is in memory: the log may know less by now."""
-        self._held.clear()
-        self._fresh.clear()
+    def written(self, rows: Iterable[store.DecisionRow]) -> None:
+        """These are new no more."""
+        for row in rows:
+            self._fresh.pop((row.item, row.version), None)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,6 +18,7 @@ from headwater.enrich.decisions import Decisions
 from headwater.enrich.items import Item, Outcome, Space, Step, Unit, digest_id
 from headwater.enrich.spec import Group, Leaf, Spec
 from headwater.enrich.steps_local import Redact
+from headwater.enrich.store import DecisionRow
 from headwater.enrich_records import StepTrace
 from headwater.errors import HeadwaterError, LimitError, UnreachableError
 from headwater.matching import matches
@@ -73,6 +74,12 @@ class Graph:
         """Run the steps before the first that reads records, over passages."""
         for step in self.spec.root.steps[: self._first]:
             await self._run(step, items, _Run(space, family))
+
+    async def walk(self, item: Item, space: Space | None) -> AsyncIterator[None]:
+        """Run all steps over one item, and give way behind each."""
+        for step in self.spec.root.steps:
+            await self._run(step, [item], _Run(space, lambda passage: [passage]))
+            yield
 
     async def records(self, items: Sequence[Item], space: Space | None, family: Callable[[int], Sequence[int]]) -> None:
         """Run the steps from the first that reads records on, over records."""
@@ -150,15 +157,16 @@ class Graph:
             spent_s = time.perf_counter() - began
             tally.seconds += spent_s
             tally.decided += len(block)
+            limit = next((one for one in outcomes if isinstance(one, LimitError)), None)
             usage = _share(step.used(), before, len(block))
             for (key, _), outcome in zip(block, outcomes, strict=True):
                 made[key] = Found(outcome, False, round(spent_s * 1000 / len(block), 3), usage)
-                if isinstance(outcome, LimitError):
-                    raise outcome
                 if isinstance(outcome, HeadwaterError):
                     tally.failed += 1
                 elif keeps:
                     self._decisions.keep(key, items[places[key]].topic, outcome)
+            if limit is not None:
+                raise limit  # what was decided before is kept: it was paid for
         tally.hits += len(items) - len(waiting)
         first = dict.fromkeys(made, True)
         out = []
@@ -234,6 +242,14 @@ class Graph:
             if value is not None and node.field:
                 item.fields[node.field] = value
                 item.confidence[node.field] = confidence
+
+    def fresh(self) -> list[DecisionRow]:
+        """Decisions that are not written yet."""
+        return self._decisions.fresh()
+
+    def written(self, rows: Sequence[DecisionRow]) -> None:
+        """Those are, now."""
+        self._decisions.written(rows)
 
     async def aclose(self) -> None:
         """Let go of connections."""

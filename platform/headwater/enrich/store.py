@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import orjson
 
 from headwater.log import Log, add_dead_letter, in_list, set_cursor
-from headwater.schema import SEQ_BITS
 
 if TYPE_CHECKING:
     import apsw
@@ -175,14 +174,6 @@ def store(db: apsw.Connection, log: Log, done: Done, now_ms: int) -> int:
         ),
     )  # fmt: skip
     return written
-
-
-def records_from(log: Log, topic: int, count: int) -> int:
-    """The first seq of the last `count` records of a topic."""
-    query = "SELECT min(id) FROM (SELECT id FROM record WHERE id >= ? AND id < ? ORDER BY id DESC LIMIT ?)"
-    with log.reading() as db:
-        found = db.execute(query, (topic << SEQ_BITS, (topic + 1) << SEQ_BITS, count)).get
-    return 0 if found is None else int(found) & ((1 << SEQ_BITS) - 1)
 
 
 def _json(starts: Mapping[int, int]) -> str:
