@@ -79,8 +79,9 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class Rerun:
-    """An answer given anew. `new_records` counts the records stored since the first, by topic; `found` are addresses read now
-    and not then, `lost` those read then and not now; `summary` says in a sentence what changed, `diff` shows it line by line."""
+    """An answer given anew. `new_records` counts the records stored since the first, by topic; `found` are addresses read
+    now and not then, `lost` those read then and not now; `summary` says in a sentence what changed, `diff` shows it line by
+    line."""
 
     before: Answer
     after: Answer

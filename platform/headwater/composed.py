@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal
 
 from headwater.records import Answer, Citation, Coverage, Hit
 
@@ -17,10 +17,12 @@ _PIECE = re.compile(r"\s*\S+\s*")
 
 @dataclass(frozen=True, slots=True)
 class AskEvent:
-    """A step of an answer as it is given: its coverage, a piece of text, a citation, the whole at the end."""
+    """A step of an answer as it is given: its coverage, a piece of text, a citation, the whole at the end. `place` resumes
+    behind it, once the answer is complete."""
 
     event: Literal["retrieval", "token", "citation", "done"]
     data: Coverage | str | Citation | Answer
+    place: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,28 +37,21 @@ class LiveEvent:
     topic: str | None = None
 
 
-@runtime_checkable
-class Remote(Protocol):
-    """Verbs that can have this done at the other end."""
-
-    def ask_events(self, question: str, **scope: Any) -> AsyncIterator[AskEvent]: ...
+def ask_events(verbs: Verbs, question: str, **scope: Any) -> AsyncIterator[AskEvent]:
+    """The answer to a question as events, as Verbs.ask_events."""
+    return verbs.ask_events(question, **scope)
 
 
-async def ask_events(verbs: Verbs, question: str, **scope: Any) -> AsyncIterator[AskEvent]:
-    """The answer to a question as events: `retrieval` first, then `token`s with each `citation` before the piece of text
-    that refers to it, `done` last. The tokens together are the answer's text. `scope` is that of Verbs.ask."""
-    if isinstance(verbs, Remote):
-        async for event in verbs.ask_events(question, **scope):
-            yield event
-        return
-    answer = await verbs.ask(question, **scope)
+def events_of(answer: Answer) -> Iterator[AskEvent]:
+    """The events of an answer that is there already."""
     yield AskEvent("retrieval", answer.coverage)
-    waiting = {c.n: c for c in answer.citations}
+    waiting, shown = {c.n: c for c in answer.citations}, 0
     for piece in _PIECE.findall(answer.text):
         for mark in re.findall(r"\[(\d+)\]", piece):
             if (citation := waiting.pop(int(mark), None)) is not None:
                 yield AskEvent("citation", citation)
-        yield AskEvent("token", piece)
+        shown += len(piece)
+        yield AskEvent("token", piece, f"{answer.id}.{shown}")
     for citation in waiting.values():
         yield AskEvent("citation", citation)
-    yield AskEvent("done", answer)
+    yield AskEvent("done", answer, f"{answer.id}.end")

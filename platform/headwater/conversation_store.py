@@ -43,8 +43,16 @@ class Volatile:
 
     def write(self, write: Callable[[apsw.Connection], T]) -> T:
         """Run a write as one transaction."""
-        with self._alone, self._db:
-            return write(self._db)
+        with self._alone:
+            self._db.execute("SAVEPOINT one")
+            try:
+                done = write(self._db)
+            except BaseException:
+                self._db.execute("ROLLBACK TO one")
+                raise
+            finally:
+                self._db.execute("RELEASE one")
+            return done
 
     @contextlib.contextmanager
     def reading(self) -> Iterator[apsw.Connection]:
@@ -180,7 +188,8 @@ def keep(db: apsw.Connection, row: AnswerRow, records: Iterable[int], most: int)
 def answers(shelf: Shelf, *, conversation: str | None = None, limit: int = 50) -> list[AnswerRow]:
     """The newest answers (of a conversation), newest first."""
     chosen, values = ("", ()) if conversation is None else ("WHERE conversation = ?", (conversation,))
-    query = f"SELECT id, conversation, created_ms, body, made, shown FROM answer {chosen} ORDER BY created_ms DESC, id DESC LIMIT ?"
+    columns = "id, conversation, created_ms, body, made, shown"
+    query = f"SELECT {columns} FROM answer {chosen} ORDER BY created_ms DESC, id DESC LIMIT ?"
     with shelf.reading() as db:
         return [AnswerRow._make(r) for r in db.execute(query, (*values, limit))]
 

@@ -16,7 +16,6 @@ from headwater.composed import LiveEvent
 from headwater.errors import HeadwaterError
 from headwater.index_records import Shadow, SwapStep
 from headwater.records import (
-    Answer,
     Appended,
     DeadLetter,
     Draft,
@@ -34,6 +33,7 @@ from headwater.records import (
     Topic,
 )
 from headwater.removals import Deleted, Purged
+from headwater.verbs_ask import AskVerbs
 from headwater.verbs_audit import AuditVerbs
 from headwater.verbs_enrich import EnrichVerbs
 from headwater.verbs_models import ModelVerbs
@@ -41,21 +41,6 @@ from headwater.watch_records import Watch, WatchHit, Woken
 
 When = datetime | str | float | int
 Entry = Draft | Mapping[str, Any] | str
-
-
-class AskVerbs(Protocol):
-    """Questions and their answers."""
-
-    async def ask(
-        self,
-        question: str,
-        *,
-        topics: Sequence[str] | None = None,
-        since: When | None = None,
-        until: When | None = None,
-        top_k: int = 12,
-    ) -> Answer:
-        """An answer whose every sentence cites records; abstains where support is weak."""
 
 
 class WatchVerbs(Protocol):

@@ -25,22 +25,22 @@ class AskVerbs(Protocol):
         since: When | None = None,
         until: When | None = None,
         top_k: int = 12,
-        as_of: Mapping[str, int] | None = None,
+        as_of: When | Mapping[str, int] | None = None,
         model: str | None = None,
         rerank: bool | None = None,
         recency: float | str | None = None,
     ) -> Answer:
         """An answer whose every sentence cites records; abstains where support is weak. In a `conversation` (made where there
         is none of that id) it goes on from what was said. `model` is a chat model, `extractive` for none; in a conversation
-        it answers from now on. `as_of` maps topics to sequence numbers, as `coverage.watermark` has them in `stored`: the
-        answer is made of the records before. `rerank` reads the best hits again with a cross-encoder; with `recency` (`7d`,
-        or seconds) a hit that old counts three quarters."""
+        it answers from now on. `as_of` is a time, or maps topics to sequence numbers as `coverage.watermark` has them in
+        `stored`: the answer is made of the records stored before, as far as they are still there. `rerank` reads the best
+        hits again with a cross-encoder; with `recency` (`7d`, or seconds) a hit that old counts three quarters."""
 
     def ask_events(self, question: str, *, place: str | None = None, **scope: Any) -> AsyncIterator[AskEvent]:
-        """The answer as it is made: `retrieval` first, then `token`s and `citation`s, `done` last, with the checked answer. What
-        tokens showed may differ from it: the check of a sentence comes when it is complete. Closing the iterator ends the
-        model's call. `scope` is that of `ask`; `place`, the id of the last event of an answer that was completed, gives
-        what came behind it."""
+        """The answer as it is made: `retrieval` first, then `token`s and `citation`s, `done` last, with the checked answer. Its
+        text may have other marks than the tokens had: what words leave open is settled at the end. Closing the iterator
+        ends the model's call. `scope` is that of `ask`; with the `place` of the last event seen what came behind it is
+        given of an answer that was completed, and another that was not is made anew."""
 
     async def answers(self, *, conversation: str | None = None, limit: int = 50) -> list[StoredAnswer]:
         """The answers that are kept, newest first."""

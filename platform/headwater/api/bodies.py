@@ -154,10 +154,16 @@ class AskBody(Body):
     since: When = None
     until: When = None
     top_k: int = Field(12, ge=1, le=100)
+    conversation: str | None = Field(None, max_length=100)
+    as_of: When | dict[str, int] = None
+    model: str | None = Field(None, max_length=500)
+    rerank: bool | None = None
+    recency: When = None
     stream: bool = False
 
     def scope(self) -> dict[str, Any]:
-        return {"topics": self.topics, "since": self.since, "until": self.until, "top_k": self.top_k}
+        """What Verbs.ask takes besides the question."""
+        return {name: getattr(self, name) for name in type(self).model_fields if name not in ("question", "stream")}
 
 
 class IndexBody(Body):

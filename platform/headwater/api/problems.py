@@ -21,7 +21,7 @@ from headwater.errors import EmbedError, HeadwaterError, LimitError, ModelError,
 logger = logging.getLogger(__name__)
 NOT_YET = "urn:headwater:problem:not-in-this-version"
 _LATER = re.compile(
-    r"/v1/(?:conversations(?:/[^/]+(?:/messages)?)?|answers/[^/]+(?:/rerun)?|classify|extract|summarize|enrich"
+    r"/v1/(?:classify|extract|enrich"
     r"|pipelines(?:/[^/]+(?:/(?:start|stop|backtest))?)?|anomalies|topics/[^/]+/anomaly)"
 )
 

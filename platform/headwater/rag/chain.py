@@ -61,9 +61,10 @@ async def ask(
     """The records' own best sentences as an answer, each cited; abstains where support is weak.
 
     Times and events that the question names limit what is looked at, and the answer says how they were read; those given
-    as arguments win. `look` are the verbs, `kind_of` the form of a topic's passages, `retrieval` how they are searched; `embed` and its model's `floor` judge
-    meaning (None: words alone); `clock` gives monotonic seconds, `now_ms` the time of asking. `usage` counts records,
-    sentences considered and embedded; `timings` are ms. UsageError for a blank question; errors of the verbs pass through.
+    as arguments win. `look` are the verbs, `kind_of` the form of a topic's passages, `retrieval` how they are searched;
+    `embed` and its model's `floor` judge meaning (None: words alone); `clock` gives monotonic seconds, `now_ms` the time
+    of asking. `usage` counts records, sentences considered and embedded; `timings` are ms. UsageError for a blank question;
+    errors of the verbs pass through.
     """
     if not question.strip():
         raise UsageError("the question is empty; ask about what the records say")

@@ -150,12 +150,12 @@ def check(
         record = values[address]
         quote = record.value[start:end]
         backs = all(supports(sentence, quote) for sentence in backing[n])
-        citations.append(Citation(n, address, quote, start, end, True, backs, record.timestamp, *_page(record, start)))
+        citations.append(Citation(n, address, quote, start, end, True, backs, record.timestamp, *page(record, start)))
     bare = [cleaned[a:b].strip() for i, (a, b) in enumerate(spans) if i not in cited]
     return Checked(cleaned, tuple(citations), tuple(filter(_claims_something, bare)), tuple(removed))
 
 
-def _page(record: Quotable, start: int) -> tuple[int, Literal["page", "slide", "sheet"]] | tuple[None, None]:
+def page(record: Quotable, start: int) -> tuple[int, Literal["page", "slide", "sheet"]] | tuple[None, None]:
     """The page on which a quote begins and what such a page is called; nothing where the record is no document with pages."""
     about = record.attributes
     if "pages" not in about or "format" not in about:

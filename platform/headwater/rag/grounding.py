@@ -8,8 +8,9 @@ names none. It is supported where that record says it:
     meaning  (cosine - floor) / (1 - floor) of the sentence and the sentence it is cited by
     support  share where that decides alone, else (share + meaning) / 2; a number that no record has makes it 0
 
-On 320 pairs of a written answer's sentence with its own or with another, similar passage (MTRAG) share alone has AUROC .956,
-cosine alone .933, both .959 (bench_citations.py). Words decide while the answer streams; meaning, at its end, what they leave open.
+On 320 pairs of a written answer's sentence with its own or with another, similar passage (MTRAG) share alone has AUROC
+.956, cosine alone .933, both .959 (bench_citations.py). Words decide while the answer streams; meaning, at its end, what
+they leave open.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from typing import TYPE_CHECKING
 
 from headwater.chunks import sentences
 from headwater.llm.extractive import LONGEST_SENTENCE, Embed, content_words
+from headwater.rag.citations import find, page
 from headwater.rag.packing import Entry
 from headwater.rag.speech import Sentence
 from headwater.records import Citation
@@ -137,8 +139,6 @@ class Grounding:
     # ------------------------------------------------------------------ where
 
     def _find(self, quote: str, among: Sequence[int]) -> Place | None:
-        from headwater.rag.citations import find
-
         for index in among:
             entry = self.entries[index]
             if (span := find(quote, entry.hit.value[entry.start : entry.end])) is not None:
@@ -230,7 +230,7 @@ class Bibliography:
     def citation(self, place: Place, n: int) -> Citation:
         address, start, end = place
         hit = self.entry_of(address).hit
-        return Citation(n, address, hit.value[start:end], start, end, True, self.backs[place], hit.timestamp)
+        return Citation(n, address, hit.value[start:end], start, end, True, self.backs[place], hit.timestamp, *page(hit, start))
 
     def citations(self) -> tuple[Citation, ...]:
         """All, in order of their numbers."""

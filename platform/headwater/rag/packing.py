@@ -6,10 +6,10 @@ found is shown, not the whole.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Protocol
+from typing import Any, Protocol
 
 from headwater.rag.say import how_often, stretch
 from headwater.records import Hit, PassageForm
@@ -31,6 +31,8 @@ class Shown(Protocol):
     def timestamp(self) -> datetime: ...
     @property
     def key(self) -> str | None: ...
+    @property
+    def attributes(self) -> Mapping[str, Any]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +84,7 @@ def pack(
         room = min(left, round(budget_tokens * LARGEST)) - tokens(facts) - 4
         if room < _LEAST // 2:
             break
-        end = _cut(hit.value, start, end, room)
+        end = cut(hit.value, start, end, room)
         entry = Entry(len(entries) + 1, hit, kind, facts, start, end)
         left -= tokens(entry.shown) + 1
         entries.append(entry)
@@ -98,7 +100,7 @@ def told(records: Iterable[tuple[Shown, PassageForm]], budget_tokens: int) -> tu
     left = budget_tokens
     for record, kind in records:
         facts = f"{record.address} | {stretch(record.timestamp, record.timestamp)}"
-        end = _cut(record.value, 0, len(record.value), min(left, round(budget_tokens * LARGEST)) - tokens(facts) - 4)
+        end = cut(record.value, 0, len(record.value), min(left, round(budget_tokens * LARGEST)) - tokens(facts) - 4)
         entries.append(Entry(len(entries) + 1, record, kind, facts, 0, end))
         left -= tokens(entries[-1].shown) + 1
         if left < _LEAST:
@@ -128,7 +130,7 @@ def _facts(hit: Hit, kind: PassageForm, since_ms: int | None, until_ms: int | No
 
 
 
-def _cut(value: str, start: int, end: int, room: int) -> int:
+def cut(value: str, start: int, end: int, room: int) -> int:
     """Where a text ends so that it fits, behind a sentence or a word."""
     if tokens(value[start:end]) <= room:
         return end

@@ -97,7 +97,7 @@ def shortening(said: Sequence[Turn], summary: str, most_words: int) -> list[Mess
 def summarising(entries: Sequence[Entry], *, marker: str, about: str, most_words: int) -> list[Message]:
     """The messages that ask what records say, in short."""
     rules = (
-        f"{_RULES.format(marker=marker)}\nThe task here: say in at most {most_words} words what these records tell{about}, the most"
-        " important first: what went wrong, what changed, what was decided. Every sentence ends with its record's number."
+        f"{_RULES.format(marker=marker)}\nThe task here: say in at most {most_words} words what these records tell{about}, the"
+        " most important first: what went wrong, what changed, what was decided. Every sentence ends with its record's number."
     )
     return [Message("system", rules), Message("user", f"{fenced(entries, marker)}\n\nSummarise these records.")]

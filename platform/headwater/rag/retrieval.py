@@ -1,4 +1,4 @@
-"""How a question is searched for: by several wordings at once, the best of each source first, newer records preferred on request."""
+"""How a question is searched for: by several wordings at once, no source crowding out the others, newer first on request."""
 
 from __future__ import annotations
 
@@ -19,27 +19,26 @@ Rerank = Callable[[str, Sequence[str]], Awaitable[Sequence[float]]]  # (question
 
 @dataclass(frozen=True, slots=True)
 class Retrieval:
-    """`wordings` are searched besides the words asked for. `per_source` records of one key (of one topic, for records without
-    keys) come before further ones of it; 0 for no limit. A hit that is `recency_ms` old counts three quarters. `rerank`
-    reads the best again."""
+    """`wordings`, where there are any, are searched for instead of the words asked for. `per_source` records of one key (of
+    one topic, for records without keys) come before further ones of it; 0 for no limit. A hit that is `recency_ms` old
+    counts three quarters. `rerank` reads the best again."""
 
     wordings: tuple[Wording, ...] = ()
     per_source: int = 0
     recency_ms: float | None = None
     rerank: Rerank | None = None
-    own: float = 1.0  # weight of the words themselves
 
     async def run(
         self, scope: Scope, words: str, top_k: int, now_ms: int, *, topics: Sequence[str] | None = None, alone: bool = False
     ) -> SearchReply:
-        """The best hits for `words` (with `alone` for them only), best first; the coverage is that of the search for them."""
+        """The best hits for `words` (with `alone` for them only), best first; the coverage is that of the first search."""
         more = () if alone or not words.strip() else self.wordings
         plain = not more and not self.per_source and self.recency_ms is None and self.rerank is None
         if plain:
             return await scope.search(words, top_k, topics=topics)
         wide = min(_MOST, max(top_k * _WIDER, RERANKED if self.rerank else 0))
-        asked = [Wording(words, self.own), *(replace(w, text=as_words(w.text)) for w in more)]
-        asked = [w for w in asked if w.weight > 0 and w.text.strip()] or asked[:1]
+        asked = [replace(w, text=as_words(w.text)) for w in more]
+        asked = [w for w in asked if w.weight > 0 and w.text] or [Wording(words, 1.0)]
         replies = await asyncio.gather(*(scope.search(w.text, wide, topics=topics) for w in asked))
         hits = _fused(asked, replies)
         if self.recency_ms is not None:
@@ -58,9 +57,8 @@ class Retrieval:
         assert self.rerank is not None
         best, rest = list(hits[:RERANKED]), list(hits[RERANKED:])
         read = await self.rerank(words, [_passage(h) for h in best])
-        scored = [
-            replace(h, score=(h.score + s) / 2, scores={**h.scores, "rerank": round(s, 6)}) for h, s in zip(best, read, strict=True)
-        ]
+        pairs = zip(best, read, strict=True)
+        scored = [replace(h, score=(h.score + s) / 2, scores={**h.scores, "rerank": round(s, 6)}) for h, s in pairs]
         return sorted(scored, key=_order) + rest
 
 

@@ -28,8 +28,8 @@ _MOST = 60_000  # characters of a reply that are read
 
 @dataclass(frozen=True, slots=True)
 class Sentence:
-    """A sentence that is complete: `text` as shown, the `numbers` of its marks, the record texts it `quotes`. `gap` stands before
-    it (blanks, line ends)."""
+    """A sentence that is complete: `text` as shown, the `numbers` of its marks, the record texts it `quotes`. `gap` stands
+    before it (blanks, line ends)."""
 
     gap: str
     text: str

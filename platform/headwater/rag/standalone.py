@@ -45,8 +45,8 @@ class Wording:
 
 @dataclass(frozen=True, slots=True)
 class Standalone:
-    """A question as it is read on its own: its `text`, and the `wordings` it is searched for by, the turn's own first; `leaning`
-    says how much it needs the turns before it (0 to 1)."""
+    """A question as it is read on its own: its `text`, and the `wordings` it is searched for by, the turn's own first;
+    `leaning` says how much it needs the turns before it (0 to 1)."""
 
     text: str
     wordings: tuple[Wording, ...]
@@ -85,18 +85,21 @@ _THEREFORE = re.compile(
     re.IGNORECASE,
 )
 _FRONT = re.compile(r"^\W*(?:(?:and|but|or|so|also|then|what about|how about|in that case)\b[\s,]*)+", re.IGNORECASE)
-_EMPTY_HERE = frozenset(content_words("why how come else about more tell explain really ok okay yes no thanks please so then and"))
+_EMPTY_HERE = frozenset(
+    content_words("why how come else about more tell explain really ok okay yes no thanks please so then and")
+)
 
 
 def leaning(turn: str) -> float:
     """How much a turn needs what was said before: 0 (not at all) to 2.5."""
     words = len(set(content_words(turn)))
-    return bool(_POINTING.search(turn)) + (1.0 if words <= 3 else 0.5 if words <= 5 else 0.0) + 0.5 * bool(_THEREFORE.search(turn))
+    short = 1.0 if words <= 3 else 0.5 if words <= 5 else 0.0
+    return bool(_POINTING.search(turn)) + short + 0.5 * bool(_THEREFORE.search(turn))
 
 
 def _completed(question: str, asked: str, now_ms: int) -> str:
-    """The question with what it leaves out: the one before it for "and in payments?", otherwise its subject; and its time, where
-    the question names none of its own."""
+    """The question with what it leaves out: the one before it for "and in payments?", otherwise its subject; and its time,
+    where the question names none of its own."""
     now, then = understand(question, now_ms), understand(asked, now_ms)
     timed = now.period is not None or now.event is not None
     told = then.words or asked
