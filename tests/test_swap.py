@@ -20,6 +20,7 @@ from headwater.config import Settings, load
 from headwater.engine import Engine
 from headwater.errors import ConfigError, ConflictError, NotFoundError, UsageError
 from headwater.index_records import Shadow
+from headwater.vectors.counting import Counts
 from serving import eventually, serving, settings_in
 
 TEXTS = [f"order {n} from warehouse {n % 13} was delayed by {word}" for n, word in enumerate(["snow", "fog", "ice"] * 40)]
@@ -389,6 +390,47 @@ def test_what_cannot_be_swapped_is_refused_with_what_to_do(tmp_path: Path) -> No
             await engine.create_index("t", partitions=3)
 
     run(tmp_path, main)
+
+
+def test_an_index_that_cannot_be_made_changes_no_setting(tmp_path: Path) -> None:
+    async def main(engine: Engine) -> None:
+        await fill(engine, TEXTS)
+        await engine.create_topic("own", embedding_model="external", dimension=4)
+        for topic, model, error in (("t", "nonsense", ConfigError), ("t", "external", UsageError), ("own", "hash", UsageError)):
+            for change in (engine.create_index, engine.rebuild_index):
+                with pytest.raises(error):
+                    await change(topic, model=model, index_kind="flat")
+                assert (await engine.topic(topic)).config["index_kind"] == "hnsw"
+        with pytest.raises(UsageError, match="a new topic can have hash"):
+            await engine.create_index("own", model="hash")
+
+    run(tmp_path, main)
+
+
+def test_segments_answer_exactly_under_another_metric_until_they_are_built_anew(tmp_path: Path) -> None:
+    async def main(engine: Engine) -> None:
+        await fill(engine, TEXTS)
+
+        def counts() -> Counts:
+            vectors = engine.stock.find("t").vectors
+            assert vectors is not None
+            return vectors.counts
+
+        async def found() -> list[str]:
+            return [hit.address for hit in await engine.search("warehouse 7 snow", topics=["t"], mode="semantic", top_k=20)]
+
+        await until(lambda: bool(counts().segments))
+        before, sealed = await found(), counts()
+        await engine.create_index("t", metric="dot")
+        changed = counts()
+        assert (changed.tail, changed.vectors) == (sealed.tail, 120)  # nothing went back into memory
+        assert await found() == before
+        await until(lambda: all(segment.due is None for segment in counts().segments))
+        assert {segment.name for segment in counts().segments} != {segment.name for segment in sealed.segments}
+        assert (counts().tail, counts().vectors) == (sealed.tail, 120)
+        assert await found() == before
+
+    run(tmp_path, main, index__seal_at=100)
 
 
 def test_a_model_that_is_missing_after_the_cut_over_can_be_rolled_back(tmp_path: Path) -> None:

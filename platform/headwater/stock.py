@@ -186,16 +186,10 @@ class Stock:
             row = self._log.topic(name)
             self._indexer.save_marks()
             self._indexer.rest(row.id)
-            try:
-                if "metric" in changed:  # segments are made for one: built anew, from the vectors in the log
-                    columns = {"config": given(settings), "generation": row.generation + 1}
-                    self._log.write(lambda db: _restart_vectors(db, row.id, columns))
-                else:
-                    self._log.update_topic(row.id, config=given(settings))
+            try:  # segments of another metric are searched exactly until they have been built anew
+                self._log.update_topic(row.id, config=given(settings))
             finally:
                 self.reopen(name)
-        if "metric" in changed:
-            self._remove(row)
 
     def delete(self, name: str) -> None:
         """Delete a topic: gone for every reader at once, then its rows in steps."""
@@ -347,8 +341,3 @@ def _begin_to_forget(db: apsw.Connection, topic: int) -> None:
     db.execute("DELETE FROM segment WHERE topic = ?", (topic,))
     db.execute("DELETE FROM shadow WHERE topic = ?", (topic,))
     set_cursor(db, topic, catalogue.SEMANTIC, 0)
-
-
-def _restart_vectors(db: apsw.Connection, topic: int, columns: Mapping[str, Any]) -> None:
-    db.execute("DELETE FROM segment WHERE topic = ?", (topic,))
-    set_columns(db, topic, columns)

@@ -74,13 +74,14 @@ class Swaps:
     def create(self, name: str, model: str | None, settings: Mapping[str, Any]) -> None:
         """Give a topic a vector index: of that model, or the one it has, or the default, with these settings."""
         topic = self._stock.find(name)
+        held = self._log.topic(name).model
+        self._check(topic, held, model)
         if settings:
             self._stock.change(name, _index_settings(settings))
-        held = self._log.topic(name).model
         if held is None or topic.embedder is None:
             self._stock.set_model(name, model or held or self._settings.embedding.model)
-        elif model not in (None, held):
-            self.start(name, str(model), 0.0)
+        elif model is not None and model != held:
+            self.start(name, model, 0.0)
 
     def rebuild(self, name: str, model: str | None, shadow: bool, threshold: float | None, settings: Mapping[str, Any]) -> None:
         """Build a topic's index anew; with a model, of that one, beside the live index. Without `shadow` the new model takes
@@ -90,9 +91,10 @@ class Swaps:
         if threshold is not None and not shadow:
             raise UsageError("threshold says when a shadow takes over; give shadow as well")
         topic = self._stock.find(name)
+        held = self._log.topic(name).model
+        self._check(topic, held, model)
         if settings:
             self._stock.change(name, _index_settings(settings))
-        held = self._log.topic(name).model
         if model is None or (model == held and not shadow):
             if not settings:
                 self._rebuilding.begin(topic)
@@ -100,6 +102,20 @@ class Swaps:
             self._stock.set_model(name, model)
         else:
             self.start(name, model, threshold if shadow else 0.0)
+
+    def _check(self, topic: TopicIndex, held: str | None, model: str | None) -> None:
+        """Refuse a model that cannot be had, or cannot take the place of the one that is held, before anything is changed."""
+        if model is None or model == held:
+            return
+        if held == "external":
+            raise UsageError(
+                f"vectors of {topic.row.name!r} come with the records, {model} cannot make them; a new topic can have {model}"
+            )
+        if held is not None and model == "external":
+            raise UsageError(
+                f"{topic.row.name!r} is embedded with {held}; vectors come with the records only where a topic began so"
+            )
+        self._stock.embedders.get(model, replace(topic.config, dimension=None))
 
     def step(self, name: str, step: SwapStep) -> None:
         """Cut over to the second model, roll back to the former one, drop the second, or cancel what is being built."""
@@ -127,10 +143,9 @@ class Swaps:
             topic = self._stock.find(name)
             if topic.embedder is None:
                 raise UsageError(f"{name!r} has no model that answers; `headwater index create {name} --model {model}`")
-            if "external" in (topic.row.model, model):
-                raise UsageError("vectors that come with the records cannot be made by another model, nor the reverse")
             if topic.row.model == model:
                 raise UsageError(f"{name!r} answers with {model} already")
+            self._check(topic, topic.row.model, model)
             if (shadow := topic.shadow) is not None:
                 if shadow.row.name != model or shadow.row.state == "former":
                     raise ConflictError(
@@ -141,7 +156,6 @@ class Swaps:
                 shadow.row = shadow.row._replace(threshold=threshold)
                 return
             config = {"embedding_model": model, "dimension": None}
-            self._stock.embedders.get(model, replace(topic.config, dimension=None))  # an unknown model fails now
             stands_in = topic.standby is not None and topic.standby.fallback.local.name == model
             while self._log.write(lambda db: shadows.drop_step(db, topic.row.id)):
                 pass  # what a crash left of an earlier one
