@@ -44,7 +44,7 @@ def add(app: typer.Typer) -> None:
 def doctor(json: Json = False, data: Data = None, config: Config = None) -> None:
     """Check what Headwater needs of this machine.
 
-    Data directory, disk, database, indexes, embedding model, daemon and port, clock. Ends with "ready", or with the command
+    Data directory, disk, database, indexes, embedding and chat model, daemon and port, clock. Ends with "ready", or with the command
     that mends what is amiss (exit 1).
 
     \b
@@ -77,6 +77,7 @@ def examine(settings: Settings) -> Iterator[Finding]:
         ("database", _database),
         ("keyword index", _keyword),
         ("embedding", _embedding),
+        ("chat model", _chat),
         ("daemon", _daemon),
         ("clock", _clock),
     )
@@ -94,6 +95,7 @@ _MENDS = {
     "database": _REINSTALL,
     "keyword index": _REINSTALL,
     "embedding": "export HEADWATER_EMBEDDING_MODEL=bge-small",
+    "chat model": "export HEADWATER_LLM_PROVIDER=extractive",
     "daemon": "headwater up --port 0",
 }
 
@@ -176,6 +178,29 @@ def _embedding(settings: Settings) -> tuple[str, str]:
             reason, told, mend = str(error).partition(MEND)
             return "; ".join([*seen, reason.rstrip()]), mend.strip() if told else _MENDS["embedding"]
     return "; ".join(seen), ""
+
+
+def _chat(settings: Settings) -> tuple[str, str]:
+    """The configured chat model and its fallbacks: each is looked at, and none is asked anything."""
+    import asyncio
+
+    from headwater.llm.models import Models
+    from headwater.model_records import ModelInfo
+
+    if settings.llm.provider == "extractive":
+        return "extractive: answers are made of sentences of the records; no model is needed", ""
+
+    async def look() -> list[ModelInfo]:
+        models = Models(settings.llm)
+        try:
+            return [model for model in await models.models(check=True) if model.standing in ("default", "fallback")]
+        finally:
+            await models.aclose()
+
+    found = [model for model in asyncio.run(look()) if model.name != "extractive"]
+    seen = "; ".join(f"{m.name}: {'is there' if m.reachable else m.problem or 'not reachable'}" for m in found)
+    amiss = next((m for m in found if not m.reachable), None)
+    return seen, "" if amiss is None else amiss.mend or _MENDS["chat model"]
 
 
 def _one_vector(model: str, embedder: Embedder) -> str:
