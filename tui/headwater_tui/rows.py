@@ -111,10 +111,12 @@ class PartitionRows:
 
 @dataclass(slots=True)
 class StreamRows:
-    """The newest records of a stream, in the order they came. `dropped` counts those that had to go."""
+    """The newest records of a stream, in the order they came, or `by_time` where several topics read as one. `dropped`
+    counts those that had to go."""
 
     held: deque[Record] = field(default_factory=deque)
     dropped: int = 0
+    by_time: bool = False
 
     @property
     def count(self) -> int:
@@ -126,6 +128,8 @@ class StreamRows:
     def add(self, records: Iterable[Record]) -> int:
         """Take records in; how many of the oldest went."""
         self.held.extend(records)
+        if self.by_time:
+            self.held = deque(sorted(self.held, key=lambda r: r.timestamp))  # nearly sorted as it is: one pass
         gone = 0
         if len(self.held) > KEPT + _SLACK:
             gone = len(self.held) - KEPT

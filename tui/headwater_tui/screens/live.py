@@ -91,7 +91,7 @@ class Live(RecordsView):
             self._rows = PartitionRows(self.topics[0], partition)
             self._grow(self._rows)
         else:
-            self._rows = StreamRows()
+            self._rows = StreamRows(by_time=len(self.topics) > 1)
             for topic in self.topics:
                 self._stream(topic, self.q)
         listed.show(self._rows, words=words_of(self.q))

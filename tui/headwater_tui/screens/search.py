@@ -119,11 +119,11 @@ class Search(RecordsView):
     def _state(self) -> None:
         """What was searched, in words: scope, coverage, what was left out."""
         scope, coverage = self.scope, self._coverage
-        said = [f"mode {scope.mode or 'hybrid, or as the query says'}", ", ".join(scope.topics) or "all topics"]
+        said = [f"{self._hits.count:,} hits in {coverage.searched:,} records"] if coverage is not None else []
         if scope.since:
             said.append(f"{scope.since[:19]} to {(scope.until or '')[:19]} (Esc: all times)")
+        said += [f"mode {scope.mode or 'hybrid, or as the query says'}", ", ".join(scope.topics) or "all topics"]
         if coverage is not None:
-            said.append(f"{self._hits.count:,} hits in {coverage.searched:,} records")
             said += [f"{coverage.backlog:,} records not embedded yet"] if coverage.backlog else []
             said += ["more with +"] if coverage.next_cursor or coverage.truncated else []
             said += coverage.notes

@@ -35,7 +35,7 @@ class Table(DataTable[Text]):
             for key, cells in rows:
                 for column, cell in zip(self._names, cells, strict=True):
                     if self.get_cell(key, column) != cell:
-                        self.update_cell(key, column, cell)
+                        self.update_cell(key, column, cell, update_width=True)
             return
         here, at = self.here, self.cursor_row
         self.clear()
