@@ -26,7 +26,7 @@ from headwater.errors import ConfigError, LimitError, ModelError, NotFoundError,
 from headwater.llm.chat import Chat
 from headwater.llm.models import Models
 from headwater.log import Log
-from headwater.planning import now_ms, window
+from headwater.planning import now_ms, seqs_of, window
 from headwater.rag import summary
 from headwater.rag.answering import Answerer, Dialogue, Made
 from headwater.rag.chain import ask as extractive
@@ -353,17 +353,7 @@ class Asking:
 
     def _seqs(self, as_of: When | Mapping[str, int], topics: Sequence[str] | None) -> dict[str, int]:
         """The sequence number of each topic before which its records are looked at."""
-        from headwater.watch_store import seq_since
-
-        chosen = self._stock.choose(topics)
-        if isinstance(as_of, Mapping):
-            if unknown := sorted(set(as_of) - {t.row.name for t in chosen}):
-                raise UsageError(f"as_of names {unknown[0]!r}, which is not among the topics asked")
-            if not all(isinstance(seq, int) and 0 <= seq < 1 << SEQ_BITS for seq in as_of.values()):
-                raise UsageError("as_of maps topics to sequence numbers, as coverage.watermark has them in stored")
-            return {t.row.name: as_of.get(t.row.name, t.stored) for t in chosen}
-        at_ms = window(as_of, None)[0] or 0
-        return {t.row.name: seq_since(self._log, t.row.id, t.row.first_seq, t.stored, at_ms) for t in chosen}
+        return seqs_of(self._stock, self._stock.choose(topics), as_of)
 
 
 def _plain(when: When | None) -> str | float | int | None:

@@ -148,9 +148,10 @@ class Client:
         since: When | None = None,
         until: When | None = None,
         cursor: str | None = None,
+        versions: bool = False,
     ) -> Page:
         query = {"partition": partition, "offset": offset, "limit": limit, "since": since, "until": until, "cursor": cursor}
-        return await self._get(Page, f"{_topic(topic)}/records", **query)
+        return await self._get(Page, f"{_topic(topic)}/records", **query, versions=versions or None)
 
     async def read(self, address: str, *, context: int = 0) -> RecordView:
         topic, partition, offset = parse_address(address)
@@ -258,10 +259,11 @@ class Client:
         explain: bool = False,
         include: Sequence[str] = (),
         cursor: str | None = None,
+        as_of: When | Mapping[str, int] | None = None,
     ) -> SearchReply:
         body = {
             "q": q, "topics": listed(topics), "top_k": top_k, "mode": mode, "since": since, "until": until, "filters": filters,
-            "min_score": min_score, "explain": explain, "include": list(include), "cursor": cursor,
+            "min_score": min_score, "explain": explain, "include": list(include), "cursor": cursor, "as_of": as_of,
         }  # fmt: skip
         return await self._ask(SearchReply, "/v1/search", body)
 

@@ -321,12 +321,12 @@ class Engine:
 
     async def records(
         self, topic: str, *, partition: int | None = None, offset: int | None = None, limit: int = 100,
-        since: When | None = None, until: When | None = None, cursor: str | None = None,
+        since: When | None = None, until: When | None = None, cursor: str | None = None, versions: bool = False,
     ) -> Page:  # fmt: skip
         since_ms, until_ms = window(since, until)
         return await _thread(
             browse.page, self.log, topic, partition=partition, offset=offset, limit=limit, since_ms=since_ms, until_ms=until_ms,
-            cursor=cursor,
+            cursor=cursor, versions=versions,
         )  # fmt: skip
 
     async def read(self, address: str, *, context: int = 0) -> RecordView:
@@ -354,10 +354,11 @@ class Engine:
         explain: bool = False,
         include: Sequence[str] = (),
         cursor: str | None = None,
+        as_of: When | Mapping[str, int] | None = None,
     ) -> SearchReply:
         wanted = plan(
             self.stock, q, topics=topics, top_k=top_k, mode=mode, since=since, until=until, filters=filters,
-            min_score=min_score, explain=explain, include=include, cursor=cursor,
+            min_score=min_score, explain=explain, include=include, cursor=cursor, as_of=as_of,
         )  # fmt: skip
         return await self.finding.run(wanted)
 

@@ -23,7 +23,7 @@ from headwater.stock import Stock
 from headwater.topicindex import TopicIndex
 
 MOST_QUERIES = 100
-_PARAMETERS = ("topics", "top_k", "mode", "since", "until", "filters", "min_score", "explain", "include", "cursor")
+_PARAMETERS = ("topics", "top_k", "mode", "since", "until", "filters", "min_score", "explain", "include", "cursor", "as_of")
 _AT_ONCE = 8  # searches of a batch that run beside each other
 _CONSTANT_FROM = 16  # components from which equal ones mean a failed model, as for stored vectors
 

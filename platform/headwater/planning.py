@@ -10,8 +10,10 @@ from headwater.errors import UsageError
 from headwater.keyword import Scope
 from headwater.query import as_filters, parse, parse_time
 from headwater.records import Mode
+from headwater.schema import SEQ_BITS
 from headwater.search import Plan, position_of
 from headwater.stock import Stock
+from headwater.topicindex import TopicIndex
 from headwater.verbs import When
 
 MOST_HITS = 1000
@@ -32,6 +34,18 @@ def window(since: When | None, until: When | None) -> tuple[int | None, int | No
     )
 
 
+def seqs_of(stock: Stock, topics: Sequence[TopicIndex], as_of: When | Mapping[str, int]) -> dict[str, int]:
+    """The sequence number of each topic before which its records are looked at; UsageError."""
+    if isinstance(as_of, Mapping):
+        if unknown := sorted(set(as_of) - {t.row.name for t in topics}):
+            raise UsageError(f"as_of names {unknown[0]!r}, which is not among the topics asked")
+        if not all(isinstance(seq, int) and 0 <= seq < 1 << SEQ_BITS for seq in as_of.values()):
+            raise UsageError("as_of maps topics to sequence numbers, as coverage.watermark has them in stored")
+        return {t.row.name: as_of.get(t.row.name, t.stored) for t in topics}
+    at_ms = window(as_of, None)[0] or 0
+    return {t.row.name: stock.seq_at(t, at_ms) for t in topics}
+
+
 def plan(
     stock: Stock,
     q: str,
@@ -46,6 +60,7 @@ def plan(
     explain: bool = False,
     include: Sequence[str] = (),
     cursor: str | None = None,
+    as_of: When | Mapping[str, int] | None = None,
 ) -> Plan:
     """What a search for `q` will do. An argument wins over the same thing said in the query; filters of both hold.
 
@@ -63,6 +78,7 @@ def plan(
     since_ms, until_ms = window(since, until)
     rest = tuple(f for f in query.filters if not (f.field == "topic" and f.op == "="))
     prose = len(query.text.split()) > PROSE_WORDS
+    seqs = {} if as_of is None else seqs_of(stock, chosen, as_of)
     notes: tuple[str, ...] = ()
     if prose and query.phrases:
         notes = (f"quotes in a question of more than {PROSE_WORDS} words are emphasis; in a shorter query a phrase must occur",)
@@ -73,6 +89,7 @@ def plan(
         excluded=query.excluded,
         since_ms=query.since_ms if since_ms is None else since_ms,
         until_ms=query.until_ms if until_ms is None else until_ms,
+        before_seq=None if as_of is None else {t.row.id: seqs[t.row.name] for t in chosen},
     )
     skip, pool = position_of(cursor)
     return Plan(query, chosen, scope, mode, top_k, skip, min_score, "vector" in include, explain, notes, pool)

@@ -95,6 +95,10 @@ class Stock:
                 return topic
         raise NotFoundError(f"no topic {name!r}; `headwater topics` lists them")
 
+    def seq_at(self, topic: TopicIndex, at_ms: int) -> int:
+        """The seq of a topic's first record that was appended at a time or later, else the next one."""
+        return seq_since(self._log, topic.row.id, topic.row.first_seq, topic.stored, at_ms)
+
     def choose(self, names: Sequence[str] | None) -> tuple[TopicIndex, ...]:
         """The topics of those names, or all by name; NotFoundError."""
         if names is None:

@@ -156,8 +156,10 @@ class Verbs(AskVerbs, WatchVerbs, AuditVerbs, EnrichVerbs, ModelVerbs, Protocol)
         since: When | None = None,
         until: When | None = None,
         cursor: str | None = None,
+        versions: bool = False,
     ) -> Page:
-        """Records in arrival order, from `offset` of `partition` or from the start; at most 1000 a page."""
+        """Records in arrival order, from `offset` of `partition` or from the start; at most 1000 a page. With `versions` also
+        former ones of documents, which have an attribute `replaced`."""
 
     async def read(self, address: str, *, context: int = 0) -> RecordView:
         """The record at `topic/partition/offset` and up to `context` (at most 100) records either side; NotFoundError."""
@@ -180,9 +182,11 @@ class Verbs(AskVerbs, WatchVerbs, AuditVerbs, EnrichVerbs, ModelVerbs, Protocol)
         explain: bool = False,
         include: Sequence[str] = (),
         cursor: str | None = None,
+        as_of: When | Mapping[str, int] | None = None,
     ) -> SearchReply:
         """The best passages for `q`, each with its best record. `filters` maps attribute (or key, partition, level) to a
-        value or a list of values; `include` may hold `vector`."""
+        value or a list of values; `include` may hold `vector`. `as_of` is a time, or maps topics to sequence numbers as
+        `coverage.watermark` has them in `stored`: what was stored before is searched, in the versions of then."""
 
     async def search_batch(self, queries: Sequence[Mapping[str, Any]]) -> list[SearchReply | HeadwaterError]:
         """A reply for each query (`{"q": ..., and the other parameters of search}`), or the error that it alone would have

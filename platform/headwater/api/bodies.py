@@ -121,6 +121,7 @@ class _HitsBody(Body):
 class SearchBody(_HitsBody):
     q: str = Field(max_length=4000)
     mode: Mode | None = None
+    as_of: When | dict[str, int] = None
 
 
 class BatchBody(Body):

@@ -122,9 +122,12 @@ async def list_records(
     since: Time = None,
     until: Time = None,
     cursor: Annotated[str | None, Query(max_length=100)] = None,
+    versions: Annotated[bool, Query(description="Former versions of documents too.")] = False,
 ) -> Response:
     """Records in arrival order."""
-    page = await engine.records(topic, partition=partition, offset=offset, limit=limit, since=since, until=until, cursor=cursor)
+    page = await engine.records(
+        topic, partition=partition, offset=offset, limit=limit, since=since, until=until, cursor=cursor, versions=versions
+    )
     return Reply(page)
 
 

@@ -55,6 +55,9 @@ def search(
     ] = None,
     min_score: Annotated[float | None, typer.Option(min=0, max=1, help="Leave out hits below this score.")] = None,
     cursor: Cursor = None,
+    as_of: Annotated[
+        str | None, typer.Option("--as-of", metavar="TIME", help="What was stored before this time, in the versions of then.")
+    ] = None,
     explain: Annotated[
         bool, typer.Option("--explain", help="How it was found: plan, candidates, timings, what scores mean.")
     ] = False,
@@ -79,8 +82,8 @@ def search(
     """
     form = output.chosen(json=json, jsonl=jsonl, csv=csv)
     wanted = _mode(mode)
-    if live and (since or until or explain):
-        raise typer.BadParameter("--live is about what arrives from now on; leave --since, --until and --explain out")
+    if live and (since or until or explain or as_of):
+        raise typer.BadParameter("--live is about what arrives from now on; leave --since, --until, --as-of and --explain out")
     if limit is not None and not live:
         raise typer.BadParameter("--limit goes with --live; --top-k says how many hits a search gives")
     with session(data, url) as verbs:
@@ -95,6 +98,7 @@ def search(
         reply = verbs.search(
             query, topics=names_of(topics), top_k=top_k, mode=wanted, since=since, until=until,
             filters=dict(pairs_of(filters, "--filter")) or None, min_score=min_score, explain=explain, cursor=cursor,
+            as_of=as_of,
         )  # fmt: skip
     _show_hits(reply, form, full, query=query)
 
