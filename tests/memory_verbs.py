@@ -175,6 +175,7 @@ class MemoryVerbs:
         explain: bool = False,
         include: Sequence[str] = (),
         cursor: str | None = None,
+        as_of: Any = None,
     ) -> SearchReply:
         query = parse(q, now_ms=to_ms(NOW))
         conditions = (*query.filters, *as_filters(filters or {}))

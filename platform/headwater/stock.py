@@ -30,6 +30,7 @@ from headwater.log import Log, Row, TopicRow, add_dead_letter, set_columns, set_
 from headwater.passages import Mapper
 from headwater.records import TOPIC_NAME
 from headwater.topicindex import TopicIndex
+from headwater.watch_store import seq_since
 
 logger = logging.getLogger(__name__)
 _FIXED = ("partitions", "passages", "field", "text_template", "dimension")
