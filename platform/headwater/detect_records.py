@@ -100,8 +100,7 @@ class AnomaliesReply:
 class Detecting:
     """How the detectors of one topic stand. `state` is `learning` until enough history is known to judge by, `held up` where
     `error` says why; `behind` counts records not judged yet; `signals` counts what detectors saw, by kind; `alerts_24h` of
-    `budget_per_day` are spent; `line_days` is the line now: only what chance brings less than once in so many days alerts.
-    `webhook` is where alerts are sent, without its secret."""
+    `budget_per_day` are spent; `line_days` is the line now: only what chance brings less than once in so many days alerts."""
 
     topic: str
     state: DetectState
@@ -111,7 +110,6 @@ class Detecting:
     fields: tuple[str, ...] | None
     session: str | None
     alert_topic: str | None
-    webhook: str | None
     behind: int
     history_days: float
     found: int

@@ -142,6 +142,18 @@ MIGRATIONS: tuple[str, ...] = (
     CREATE TRIGGER decision_of_topic AFTER DELETE ON topic BEGIN
         DELETE FROM decision WHERE item < 0 AND topic = OLD.id; END;
     """,
+    # Detectors: their settings, what they have learned (as of their cursor), and what they found; all go with their topic.
+    """
+    CREATE TABLE detector(topic INTEGER PRIMARY KEY, spec TEXT NOT NULL);
+    CREATE TABLE detector_state(topic INTEGER PRIMARY KEY, state BLOB NOT NULL);
+    CREATE TABLE anomaly(topic INTEGER, n INTEGER, kind TEXT NOT NULL, severity TEXT NOT NULL, start_ms INTEGER NOT NULL,
+        end_ms INTEGER NOT NULL, found_ms INTEGER NOT NULL, alerted INTEGER NOT NULL, quiet TEXT, feedback TEXT, note TEXT,
+        body BLOB NOT NULL, told INTEGER NOT NULL DEFAULT 0, PRIMARY KEY(topic, n)) WITHOUT ROWID;
+    CREATE INDEX anomaly_start ON anomaly(start_ms);
+    CREATE TRIGGER detector_of_topic AFTER DELETE ON topic BEGIN
+        DELETE FROM detector WHERE topic = OLD.id; DELETE FROM detector_state WHERE topic = OLD.id;
+        DELETE FROM anomaly WHERE topic = OLD.id; END;
+    """,
 )
 
 

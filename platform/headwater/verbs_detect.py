@@ -48,13 +48,11 @@ class DetectVerbs(Protocol):
         fields: Sequence[str] | None = None,
         session: str | None = None,
         alert_topic: str | None = None,
-        webhook: str | None = None,
-        secret: str | None = None,
     ) -> Detecting:
         """Switch the detectors of a topic on (they learn from what is stored, which alerts nobody) or off, or change their
         settings; what is None stays. `budget` is the most alerts a day (`3/day`, or a number), `fields` the numeric fields to
-        judge (by default all), `session` the attribute that names a request or an instance, `alert_topic` a topic that gets
-        each alert as a record, `webhook` a URL that gets it signed with `secret`; an empty text removes it. UsageError."""
+        judge (by default the first dozen), `session` the attribute that names a request or an instance, `alert_topic` a topic
+        that gets each alert as a record; an empty text or list takes a choice back. UsageError."""
 
     async def judge_anomaly(self, id: str, verdict: Verdict | None, *, note: str | None = None) -> Anomaly:
         """Say what an anomaly was. `not an anomaly` hides it, and keeps what is like it from alerting again; `anomaly`

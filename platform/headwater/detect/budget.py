@@ -24,12 +24,14 @@ QUIET = 30  # minutes without a signal, after which an incident is over
 LONGEST = 180  # minutes of one incident; what lasts longer becomes normal
 LEARNING = 45  # minutes of history before anything alerts
 DAY_MS = 86_400_000
-SPARE: Mapping[Sensitivity, float] = {"low": 200.0, "medium": 60.0, "high": 15.0}  # days between false alerts, times the budget
+SPARE: Mapping[Sensitivity, float] = {"low": 80.0, "medium": 20.0, "high": 5.0}  # days between false alerts, times the budget
 DEARER = 2.0  # times, for each alert of the last day
 _FADE_DAYS = 14
-_NOISE = 0.5  # decades of one family that add nothing
+_NOISE = 1.0  # decades of one family that add nothing
 _JOINS = 1.5  # decades from which a signal is shown with an incident
 _MOST_SIGNALS = 12
+_HARMLESS = 0.5  # of the weight of troubles, for what is odd and yet no trouble by its level
+_HARMLESS_FAMILIES = (".ok", "sequence", "numeric")
 MUTED = 1.5  # times as odd as what was called no anomaly, to be looked at again
 
 
@@ -111,7 +113,9 @@ class Budget:
             tail = self._tails[one.family] = _tail(self.minutes // BLOCK)
         found = math.log10(tail.blocks_between(one.score))
         muted = self.muted.get(one.subject)
-        return 0.0 if muted is not None and found < muted * MUTED else found
+        if muted is not None and found < muted * MUTED:
+            return 0.0
+        return found * _HARMLESS if one.family.endswith(_HARMLESS_FAMILIES) else found
 
     def _fuse(self) -> float:
         best: dict[str, float] = {}

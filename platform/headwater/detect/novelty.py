@@ -87,7 +87,7 @@ class Novelty:
         if times <= 1:
             return 0.0
         above, _ = held.growth.above(math.log2(times) - 1e-9)
-        prior = _PRIOR_GROWTH * times**-1.5
+        prior = _PRIOR_GROWTH * times**-2.0
         return -math.log10((above + prior) / (held.growth.total + _PRIOR_GROWTH))
 
     def young(self, minute: int) -> list[int]:

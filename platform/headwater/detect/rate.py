@@ -23,6 +23,8 @@ _FADE = 0.5 ** (1 / (14 * 1440))  # a minute, for what is learned of a passage
 _CLAMP = 3.0  # standard deviations that a count may teach
 _PRIOR_SPREAD, _PRIOR_WEIGHT = 1.5, 6.0  # of a passage's residuals
 _BUSY = 12.0  # expected in a quarter of an hour, from which fewer of a passage are looked for
+_LOCAL = 75  # newest minutes: while the season is not known, what they brought is usual as well
+_UNKNOWN = 4 * 1440.0  # minutes of history from which the season is known
 _HOURLY = 3.0  # counts that the topic's season is worth at an hour of a passage
 
 
@@ -77,7 +79,8 @@ class Rates:
 
     def __init__(self) -> None:
         self.season = Season()
-        self._recent: deque[tuple[int, int]] = deque(maxlen=max(WINDOWS))
+        self._recent: deque[tuple[int, int]] = deque(maxlen=_LOCAL)
+        self._local = 1.0
         self._spreads = {width: Spread(1.0, 30.0) for width in WINDOWS}
         self._passages: dict[int, _Passage] = {}
         self._active: dict[int, None] = {}
@@ -121,13 +124,14 @@ class Rates:
     def _topic(self, minute: int, total: int, learn: bool) -> list[Seen]:
         self._recent.append((minute, total))
         mean = self.season.rate * self.season.factor(minute)
+        self._local = self._drift(minute, mean)
         found: list[Seen] = []
         known = self.season.minutes >= 30
         for width in WINDOWS:
             if minute % width and width > 5:
                 continue
             count = sum(n for at, n in self._recent if at > minute - width)
-            residual = surprise(count, mean * width)
+            residual = min(surprise(count, mean * width), surprise(count, mean * self._local * width), key=abs)
             score = normal_tail(abs(self._spreads[width].of(residual)))
             if known and score > 1:
                 at = (minute + 1) * MINUTE_MS
@@ -138,6 +142,13 @@ class Rates:
             most = mean + _CLAMP * max(self._spreads[1].square, 1.0) ** 0.5 * max(mean, 1.0) ** 0.5 * 2
             self.season.learn(minute, min(total, most) if self.season.minutes > 60 else total)
         return sorted(found, key=lambda s: -s.score)[:1]
+
+    def _drift(self, minute: int, mean: float) -> float:
+        """How much busier than its season the topic was of late (a quarter of an hour left out); 1 once the season is known."""
+        before = [n for at, n in self._recent if at <= minute - max(WINDOWS)]
+        if self.season.minutes > _UNKNOWN or len(before) < 15:
+            return 1.0
+        return min(max((sum(before) + 5) / (mean * len(before) + 5), 0.25), 4.0)
 
     def _passage(self, id: int, minute: int, count: int, learn: bool) -> list[Seen]:
         held = self._passages.get(id)
@@ -151,10 +162,10 @@ class Rates:
         held.fade(minute)
         hour = minute // 60 % 24
         rate = (held.count + 0.5) / (held.minutes + 720)
-        factor = self.season.factor(minute)
+        factor = self.season.factor(minute) * self._local
         usual = rate * held.minutes / 24 * factor
         mean = rate * factor * (held.hours.get(hour, 0.0) + _HOURLY) / (usual + _HOURLY)
-        found = self._judge(id, held, minute, mean, factor) if (minute + 1) * MINUTE_MS - held.first_ms > YOUNG_MS else []
+        found = self._judge(id, held, minute, mean) if (minute + 1) * MINUTE_MS - held.first_ms > YOUNG_MS else []
         if mean * 15 >= _BUSY:
             self._busy[id] = None
         else:
@@ -168,7 +179,7 @@ class Rates:
                 held.spread.learn(surprise(held.window(minute, 5), mean * 5))
         return found
 
-    def _judge(self, id: int, held: _Passage, minute: int, mean: float, factor: float) -> list[Seen]:
+    def _judge(self, id: int, held: _Passage, minute: int, mean: float) -> list[Seen]:
         best: Seen | None = None
         for width in (5, 15):
             count = held.window(minute, width)
@@ -224,7 +235,7 @@ class Rates:
         spreads = [[width, s.square, s.weight] for width, s in self._spreads.items()]
         return {
             "season": self.season.state(), "recent": list(self._recent), "spreads": spreads, "passages": passages,
-            "active": list(self._active), "busy": list(self._busy),
+            "active": list(self._active), "busy": list(self._busy), "local": self._local,
         }  # fmt: skip
 
     def load(self, state: Mapping[str, Any]) -> None:
@@ -238,4 +249,5 @@ class Rates:
             held.hours = dict(hours)
             held.recent.extend((at, n) for at, n in recent)
             held.spread = Spread(square, weight)
+        self._local = state["local"]
         self._active, self._busy = dict.fromkeys(state["active"]), dict.fromkeys(state["busy"])

@@ -23,6 +23,7 @@ _MOST_OPEN = 20_000
 _MOST_STEPS = 200
 _MOST_PAIRS = 50_000
 _KNOWN = 100.0  # sessions before one is judged
+_LEAST_STEPS = 1.5  # of a session on average, else there is no order to judge
 _SEEN_BEFORE = 5.0  # times a passage must have followed or led, else it is new and tells nothing of order
 NAMES = ("trace_id", "request_id", "session_id", "correlation_id", "transaction_id", "req_id", "traceid", "requestid",
          "trace", "instance_id", "block_id")  # fmt: skip
@@ -36,7 +37,7 @@ class Sequences:
         self._open: OrderedDict[str, list[int]] = OrderedDict()  # minute, seq, passages...
         self._next: dict[int, dict[int, float]] = {}
         self._totals: dict[int, float] = {}
-        self.sessions = 0.0
+        self.sessions = self._steps = 0.0
 
     def add(self, attributes: Mapping[str, Any], passages: tuple[int, ...], minute: int, seq: int) -> None:
         """One record."""
@@ -72,7 +73,7 @@ class Sequences:
     def _score(self, path: list[int]) -> tuple[float, int]:
         """The score of the rarest transition of a session, and where it leads."""
         worst, place = 0.0, 1
-        if self.sessions < _KNOWN:
+        if self.sessions < _KNOWN or self._steps < _LEAST_STEPS * self.sessions:
             return worst, place
         for i in range(1, len(path)):
             before, after = path[i - 1], path[i]
@@ -87,6 +88,7 @@ class Sequences:
 
     def _teach(self, path: list[int]) -> None:
         self.sessions += 1
+        self._steps += len(path) - 2
         for before, after in itertools.pairwise(path):
             followers = self._next.setdefault(before, {})
             followers[after] = followers.get(after, 0.0) + 1
@@ -120,11 +122,18 @@ class Sequences:
     def state(self) -> dict[str, Any]:
         """What `load` takes: plain JSON."""
         pairs = [[before, list(followers.items())] for before, followers in self._next.items()]
-        return {"name": self.name, "open": list(self._open.items()), "next": pairs, "sessions": self.sessions}
+        return {
+            "name": self.name,
+            "open": list(self._open.items()),
+            "next": pairs,
+            "sessions": self.sessions,
+            "steps": self._steps,
+        }
 
     def load(self, state: Mapping[str, Any]) -> None:
         """Go on where `state` was taken."""
         self.name, self.sessions = self.name or state["name"], state["sessions"]
+        self._steps = state["steps"]
         self._open = OrderedDict((session, list(steps)) for session, steps in state["open"])
         self._next = {before: dict(followers) for before, followers in state["next"]}
         self._totals = {before: sum(followers.values()) for before, followers in self._next.items()}

@@ -80,7 +80,7 @@ class Histogram:
 class Tail:
     """In how many blocks chance alone brings one score as high. Fed with the highest score of each block of time."""
 
-    SCALE = 1.0  # prior mean excess, in the scores' unit
+    SCALE = 0.5  # prior mean excess; scores that are -log10 of a chance have 0.43
     PRIOR = 5.0  # blocks that the prior is worth
     SHARE = 0.05  # of the blocks make up the tail, and at least
     LEAST = 5.0
