@@ -37,7 +37,7 @@ _PAUSE_S = 0.05  # at most, between two steps
 _READ = 1 << 20
 _NOTES = (
     "backups, and copies made elsewhere, are not reached; purge them where they are",
-    "no answers or conversations are kept by this version",
+    "what people asked is kept, without the answers made of deleted records; `headwater conversations rm` removes it",
     "the words that watches look for are kept; `headwater watch rm` removes a watch",
 )
 

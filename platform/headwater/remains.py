@@ -10,7 +10,7 @@ import apsw
 import numpy as np
 import orjson
 
-from headwater import catalogue, watch_store
+from headwater import catalogue, conversation_store, watch_store
 from headwater.log import in_list
 from headwater.schema import SEQ_BITS
 from headwater.templates import pruned
@@ -75,6 +75,7 @@ def forget(db: apsw.Connection, topic: int) -> dict[str, int]:
     db.execute(f"DELETE FROM dead_letter WHERE topic = ? AND seq IS NOT NULL AND {orphan}", (topic,))
     counts["dead letters"] = db.changes()
     counts["texts of watches"] = watch_store.purge(db, topic)
+    counts["answers"] = conversation_store.purge(db, topic)
     db.execute("DELETE FROM asked")  # of every topic: most are asked of all of them
     counts["kept queries"] = db.changes()
     db.execute("UPDATE shadow SET report = json_set(report, '$.samples', json('[]')) WHERE report IS NOT NULL")

@@ -17,7 +17,7 @@ from typing import Any
 
 import apsw
 
-from headwater import catalogue, dropping, shadows
+from headwater import catalogue, conversation_store, dropping, shadows
 from headwater.config import INDEX_SETTINGS, EmbeddingSettings, Settings, TopicConfig, topic_config
 from headwater.deletion import Deletion
 from headwater.embed import Embedder, Fallback
@@ -216,6 +216,7 @@ class Stock:
         self._remove(topic.row)
         while self._log.write(dropping.sweep):
             pass
+        self._log.write(lambda db: conversation_store.purge(db, id))
 
     def set_model(self, name: str, model: str | None) -> None:
         """Embed a topic with another model, or with none. Its passages are read again; old vectors go."""

@@ -92,12 +92,12 @@ class Grounding:
         """The sentence judged by words."""
         if not _claims_something(sentence.text):
             return Grounded(sentence)
-        words = frozenset(content_words(_outside(sentence.text)))
+        words = frozenset(content_words(sentence.text)) - _GLUE
         named = [n - 1 for n in sentence.numbers if 0 < n <= len(self.entries)]
         quotes = [p for q in sentence.quotes if (p := self._find(q, named) or self._find(q, range(len(self.entries))))]
         among = list(dict.fromkeys([*named, *(self._index(p) for p in quotes)]))
-        if not words and quotes:  # it is the quote
-            return Grounded(sentence, tuple(dict.fromkeys(quotes)), 1.0, True)
+        if not words:  # it is the quote, or says nothing of its own
+            return Grounded(sentence, tuple(dict.fromkeys(quotes)), 1.0, True if quotes else None)
         if not among:
             among = self._likely(words)
             share = self._share(words, among)
@@ -108,7 +108,7 @@ class Grounding:
             if share >= _BARE_SHARE and len(words) > 2:
                 return Grounded(sentence, backed, share, True)
             return Grounded(sentence, (), share, False, True, backed)
-        more = [self._best(words, i) for i in named if i not in {self._index(p) for p in quotes}]
+        more = [self._best(words, i) for i in self._telling(words, named) if i not in {self._index(p) for p in quotes}]
         places = tuple(dict.fromkeys([*quotes, *more]))[: _MOST_CITED + len(quotes)]
         share = self._share(words, among)
         if not self._numbers_stand(sentence, among):
@@ -163,6 +163,12 @@ class Grounding:
         best = max(own, key=lambda u: (len(u.words & words), -len(u.words), -u.start))
         return entry.address, best.start, best.end
 
+    def _telling(self, words: frozenset[str], named: Sequence[int]) -> list[int]:
+        """Those of the entries a sentence names that have some of its words: small models name all they were shown."""
+        shared = {i: len(words & self._words[i]) for i in named}
+        most = max(shared.values(), default=0)
+        return [i for i in named if shared[i] and 2 * shared[i] >= most]
+
     def _likely(self, words: frozenset[str]) -> list[int]:
         """The entry that shares most words with a sentence that names none."""
         shares = [(len(own & words), -i) for i, own in enumerate(self._words)]
@@ -180,6 +186,8 @@ class Grounding:
         return all(_has(number, known) for number in _NUMBER.findall(_digits(_outside(sentence.text))))
 
 
+_GLUE = frozenset(content_words("log logs record records line lines entry entries say says said report reports reported show"
+                                " shows showed state states stated message messages according mention mentions tell tells"))  # fmt: skip
 _NUMBER = re.compile(r"\d+(?:[.:]\d+)*")
 _CODE = re.compile(r"(`+)(?!`).*?(?<!`)\1(?!`)", re.DOTALL)
 _GROUPED = re.compile(r"(?<=\d),(?=\d{3}\b)")
