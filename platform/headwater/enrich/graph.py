@@ -334,11 +334,11 @@ def _unit(leaf: Leaf, item: Item) -> Unit:
 
 def _apply(leaf: Leaf, item: Item, found: Found, step: Step) -> None:
     """Give an item what a step says of it."""
-    outcome = found.outcome
+    outcome, given = found.outcome, _given(leaf, item)
     if isinstance(outcome, HeadwaterError):
         if leaf.on_error == "dead-letter":
             item.ended, item.error, item.failed_at = "failed", str(outcome), leaf.name
-        _trace(item, leaf, found=found, error=str(outcome))
+        _trace(item, leaf, given, found=found, error=str(outcome))
         return
     if isinstance(step, Redact):
         _conceal(item, leaf, outcome, step)
@@ -355,7 +355,7 @@ def _apply(leaf: Leaf, item: Item, found: Found, step: Step) -> None:
         for topic, score in outcome.topics.items():
             item.topics[topic] = max(score, item.topics.get(topic, 0.0))
     skipped = outcome.note or (None if sure else f"less sure than {leaf.min_confidence:g}")
-    _trace(item, leaf, found=found, output=output, skipped=skipped if not output else None)
+    _trace(item, leaf, given, found=found, output=output, skipped=skipped if not output else None)
 
 
 def _conceal(item: Item, leaf: Leaf, outcome: Outcome, step: Redact) -> None:
@@ -386,19 +386,23 @@ def _note(item: Item, group: str, step: Leaf | Group, problem: str) -> None:
         item.traces.append(StepTrace(step.name or group, step.kind, {}, {}, error=problem))
 
 
+def _given(leaf: Leaf, item: Item) -> dict[str, Any] | None:
+    """What a step is given, for its trace."""
+    return None if item.traces is None else {"text": _text(leaf, item)[:_SHOWN], "fields": dict(item.fields)}
+
+
 def _trace(
-    item: Item, leaf: Leaf, *, found: Found | None = None, output: Mapping[str, Any] | None = None, skipped: str | None = None,
-    error: str | None = None,
+    item: Item, leaf: Leaf, given: Mapping[str, Any] | None = None, *, found: Found | None = None,
+    output: Mapping[str, Any] | None = None, skipped: str | None = None, error: str | None = None,
 ) -> None:  # fmt: skip
     if item.traces is None:
         return
-    given = {"text": _text(leaf, item)[:_SHOWN], "fields": dict(item.fields)}
     outcome = found.outcome if found is not None and isinstance(found.outcome, Outcome) else None
+    cached, ms, usage = (False, 0.0, Usage()) if found is None else (found.cached, found.ms, found.usage)
     item.traces.append(
         StepTrace(
-            leaf.name, leaf.kind, given, dict(output or {}), None if outcome is None else outcome.confidence,
-            found is not None and found.cached, 0.0 if found is None else found.ms, Usage() if found is None else found.usage,
-            skipped, error,
+            leaf.name, leaf.kind, given or _given(leaf, item) or {}, dict(output or {}),
+            None if outcome is None else outcome.confidence, cached, ms, usage, skipped, error,
         )
     )  # fmt: skip
 
