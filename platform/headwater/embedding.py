@@ -31,6 +31,7 @@ from headwater.vectors import Clients, Hnsw, Ivf, VectorIndex
 logger = logging.getLogger(__name__)
 _STEP = 256  # passages between two semantic commits
 _NEVER = 1 << 60
+_ASKED_S, _LEFT = 5.0, 2  # for so long after a search, a second model leaves others that many times the time it took
 
 
 class Embedding:
@@ -229,11 +230,11 @@ class Embedding:
 
     async def step_shadow(self, topic: TopicIndex) -> bool:
         """Embed the next passages that have no vector of the second model; False when there is nothing to do or that model
-        is not answering. The live index goes on whatever happens here."""
+        is not answering. The live index goes on whatever happens here; while the topic is searched, a pause follows."""
         shadow = topic.shadow
         if shadow is None or shadow.embedder is None:
             return False
-        upto = topic.mapped
+        upto, began = topic.mapped, time.monotonic()
         rows = await anyio.to_thread.run_sync(shadow.catalogue.pending, shadow.next_passage, _STEP)
         if not rows:
             moved, shadow.upto = shadow.upto < upto, upto
@@ -251,6 +252,8 @@ class Embedding:
             return False
         await anyio.to_thread.run_sync(self._store_shadow, topic, shadow, ids, vectors, rows[-1].id + 1)
         shadow.error = None
+        if (now := time.monotonic()) - topic.asked < _ASKED_S:
+            shadow.retry_at = now + _LEFT * (now - began)
         return True
 
     async def _acceptable(self, shadow: Shadow, ids: list[int], texts: Sequence[str]) -> tuple[list[int], np.ndarray]:

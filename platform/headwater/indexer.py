@@ -275,10 +275,10 @@ class Indexer:
                 if topic.embedder is embedder and topic.wants_vectors and time.monotonic() >= topic.retry_at:
                     worked |= await self._embed_step(topic, topic, self.embedding.step)
                 shadow = topic.shadow
-                if shadow is not None and shadow.embedder is embedder:
-                    if topic.shadow_wants and time.monotonic() >= shadow.retry_at:
+                if shadow is not None and shadow.embedder is embedder and topic.shadow_wants:
+                    if time.monotonic() >= shadow.retry_at:
                         worked |= await self._embed_step(topic, shadow, self.embedding.step_shadow)
-                    waits += [shadow.retry_at] if shadow.error is not None else []
+                    waits.append(shadow.retry_at)
                 waits += [topic.retry_at] if topic.error is not None and topic.embedder is embedder else []
             if worked:
                 self._report_progress()

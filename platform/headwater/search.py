@@ -108,6 +108,8 @@ class Searcher:
     def search(self, plan: Plan, vectors: Mapping[str, np.ndarray]) -> SearchReply:
         """The best passages of the plan. `vectors` has the query's `(d,)` unit vector for each embedding model in use."""
         trace = _Trace()
+        for topic in plan.topics:
+            topic.asked = time.monotonic()
         in_scope = self._keyword.count(plan.scope)
         trace.lap("scope", records=in_scope)
         if plan.words or vectors:

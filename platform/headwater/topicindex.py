@@ -89,6 +89,7 @@ class TopicIndex:
     error: str | None = None
     retry_at: float = 0.0
     waiting_since: float | None = None
+    asked: float = 0.0  # when it was last searched, by the monotonic clock
     closed: bool = False
     pace: Pace = field(default_factory=Pace)
 
