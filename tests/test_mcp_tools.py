@@ -35,11 +35,14 @@ from headwater_mcp.connect import connecting
 from memory_verbs import MemoryVerbs
 
 START = datetime(2026, 11, 21, 12, 55, tzinfo=UTC)
-READING = ["topics", "search", "read", "similar", "patterns", "timeline", "ask", "watch", "wait", "status"]
+READING = [
+    "topics", "search", "read", "similar", "patterns", "timeline", "ask", "anomalies", "classify", "watch", "wait", "status",
+]  # fmt: skip
 ARGUMENTS: dict[str, dict[str, Any]] = {
     "topics": {}, "search": {"q": "duplicate charge"}, "read": {"address": "logs/0/1", "context": 3},
     "similar": {"topic": "logs", "offset": 3}, "patterns": {"topic": "logs"}, "ask": {"question": "who was charged twice?"},
     "timeline": {"q": "duplicate charge"}, "watch": {"q": "duplicate charge"}, "wait": {"id": "w1"}, "status": {},
+    "anomalies": {"topics": "logs"}, "classify": {"labels": ["duplicate charge", "pool"], "topics": "logs,tickets"},
 }  # fmt: skip
 
 INJECTIONS = (

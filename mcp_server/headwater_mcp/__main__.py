@@ -30,18 +30,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = _options(argv)
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # the thread that waits for input would hold up a KeyboardInterrupt
     try:
-        asyncio.run(serve(_daemon(options), allow_write=options.allow_write))
+        asyncio.run(serve(_daemon(options), allow_write=options.allow_write, redact=not options.show_secrets))
     except HeadwaterError as error:
         print(error, file=sys.stderr)
         return 1
     return 0
 
 
-async def serve(verbs: Verbs, *, allow_write: bool = False) -> None:
+async def serve(verbs: Verbs, *, allow_write: bool = False, redact: bool = True) -> None:
     """Serve `verbs` on standard input and output until the client goes, then close them."""
     from headwater_mcp.server import build
 
-    server = build(verbs, allow_write=allow_write)
+    server = build(verbs, allow_write=allow_write, redact=redact)
     waking = asyncio.create_task(_wake(verbs))
     watching = asyncio.create_task(_end_with_parent(os.getppid()))
     try:
@@ -109,6 +109,7 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--data-dir", help="data directory whose daemon is found or started")
     parser.add_argument("--url", help="a running daemon; none is started then")
     parser.add_argument("--allow-write", action="store_true", help="also serve the tools that store records")
+    parser.add_argument("--show-secrets", action="store_true", help="do not take secrets out of what records say")
     return parser.parse_args(argv)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from mcp.server.context import ServerRequestContext
@@ -13,6 +13,7 @@ from headwater.levels import LEVELS
 from headwater.query import KNOWN_FIELDS
 from headwater.verbs import Verbs
 from headwater.visible import visible
+from headwater_mcp.render import as_is
 
 _MOST = 100  # by the protocol
 _SAMPLE = 100  # records whose attributes are looked at
@@ -23,8 +24,8 @@ _AGES = ("15m", "1h", "2h", "6h", "24h", "7d")
 class Completions:
     """Completions over one set of verbs."""
 
-    def __init__(self, verbs: Verbs) -> None:
-        self._verbs = verbs
+    def __init__(self, verbs: Verbs, redact: Callable[[str], str] = as_is) -> None:
+        self._verbs, self._redact = verbs, redact
 
     async def complete(self, _: ServerRequestContext[Any, Any], params: CompleteRequestParams) -> CompleteResult:
         """What the argument may go on as; nothing where the daemon cannot be asked."""
@@ -73,7 +74,7 @@ class Completions:
             names = dict.fromkeys([*KNOWN_FIELDS, *(name for hit in reply.hits for name in hit.attributes)])
             return [f"{lead}{_shown(name)}:" for name in _starting(names, word)]
         values = dict.fromkeys(
-            str(hit.key if field == "key" else hit.attributes[field])
+            self._redact(str(hit.key if field == "key" else hit.attributes[field]))
             for hit in reply.hits
             if (field == "key" and hit.key) or field in hit.attributes
         )

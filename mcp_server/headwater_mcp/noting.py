@@ -33,7 +33,7 @@ class Noting:
         self, context: Context[Any, Any] | None, tool: str, arguments: Mapping[str, Any], begun: float, size: int, failed: bool
     ) -> None:
         """Keep a call that began at `begun` (monotonic)."""
-        who = " ".join(part for part in (self._who, _client(context)) if part) or "unknown"
+        who = " ".join(part for part in (self._who, client_of(context)) if part) or "unknown"
         call = {"arguments": digest(arguments), "size": size, "seconds": round(time.monotonic() - begun, 4), "failed": failed}
         task = asyncio.create_task(self._keep(who, visible(tool[:_NAME], newlines="mark"), call))
         self._under_way.add(task)
@@ -65,7 +65,7 @@ def size_of(result: object) -> int:
     return sum(len(part.text.encode("utf-8", "replace")) for part in result.content if part.type == "text")
 
 
-def _client(context: Context[Any, Any] | None) -> str:
+def client_of(context: Context[Any, Any] | None) -> str:
     """What the client calls itself, which nobody has checked."""
     if context is None or (params := context.session.client_params) is None:
         return ""

@@ -38,7 +38,7 @@ def made(watch: Watch) -> str:
 
 def watches(found: Sequence[Watch], page: Page) -> str:
     """A line for each watch; what it looks for is somebody's words."""
-    fence = Fence()
+    fence = page.fence()
     items = [Item(partial(_watch_line, fence, watch), 60) for watch in found[page.skip :]]
     hint = "" if found else "No watches yet: give q, or like and an address."
     return framed(fence, f"{len(found)} watch{'' if len(found) == 1 else 'es'}", items, page, len(found), None, hint)
@@ -49,7 +49,7 @@ def woken(told: Woken, page: Page) -> str:
     if not told.hits:
         why = "it has expired" if told.state == "expired" else "nothing yet; call wait again with this cursor"
         return f"{visible(told.watch)}: {why}\nnext_cursor={told.cursor}"
-    fence = Fence()
+    fence = page.fence()
     head = f"{visible(told.watch)}: {counted(len(told.hits), 'hit')}\n{fence.legend}"
     if told.missed:
         head += f"\n{counted(told.missed, 'older hit')} no longer kept"

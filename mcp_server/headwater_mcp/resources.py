@@ -13,7 +13,7 @@ from headwater.errors import HeadwaterError, NotFoundError, UsageError
 from headwater.records import parse_address
 from headwater.verbs import Verbs
 from headwater_mcp import render, render_watch
-from headwater_mcp.render import Page
+from headwater_mcp.render import Page, as_is
 from headwater_mcp.wording import explained
 
 TOPICS = "headwater://topics"
@@ -35,8 +35,8 @@ def watch_uri(id: int | str) -> str:
 class Resources:
     """The resources over one set of verbs."""
 
-    def __init__(self, verbs: Verbs) -> None:
-        self._verbs = verbs
+    def __init__(self, verbs: Verbs, redact: Callable[[str], str] = as_is) -> None:
+        self._verbs, self._redact = verbs, redact
 
     def install(self, server: MCPServer[None]) -> None:
         """Serve them. Their list is `listed`: it changes while the server runs."""
@@ -82,24 +82,25 @@ class Resources:
         return await self._told(partial(self._watch, id))
 
     async def _topics(self) -> str:
-        return render.topics(await self._verbs.topics(), Page(_TOKENS, "detailed"))
+        return render.topics(await self._verbs.topics(), Page(_TOKENS, "detailed", redact=self._redact))
 
     async def _topic(self, name: str) -> str:
         topic = await self._verbs.topic(name)
         frequent = await self._verbs.patterns(name, limit=_PATTERNS)
-        head = render.topics([topic], Page(_TOKENS, "detailed"))
-        return f"{head}\n{render.patterns(frequent, Page(_TOKENS), f'most frequent patterns of {name}')}"
+        head = render.topics([topic], Page(_TOKENS, "detailed", redact=self._redact))
+        return f"{head}\n{render.patterns(frequent, Page(_TOKENS, redact=self._redact), f'most frequent patterns of {name}')}"
 
     async def _record(self, address: str) -> str:
         name, partition, offset = parse_address(address)
-        return render.read(await self._verbs.read(f"{name}/{partition}/{offset}"), Page(_RECORD_TOKENS, "detailed"), 0)
+        view = await self._verbs.read(f"{name}/{partition}/{offset}")
+        return render.read(view, Page(_RECORD_TOKENS, "detailed", redact=self._redact), 0)
 
     async def _watch(self, id: str) -> str:
         watch = await self._verbs.watch(id)
-        head = render_watch.watches([watch], Page(_TOKENS))
+        head = render_watch.watches([watch], Page(_TOKENS, redact=self._redact))
         after = max(0, watch.fired - 20)
         told = await self._verbs.wait(watch.id, cursor=str(after), timeout=0)
-        return f"{head}\n{render_watch.woken(told, Page(_TOKENS))}"
+        return f"{head}\n{render_watch.woken(told, Page(_TOKENS, redact=self._redact))}"
 
     async def _told(self, read: Callable[[], Awaitable[str]]) -> str:
         try:

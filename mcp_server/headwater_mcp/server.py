@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import difflib
 import time
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
 from importlib.metadata import version
 from typing import Any
 
@@ -14,7 +14,6 @@ from mcp.server import MCPServer
 from mcp.server.lowlevel.helper_types import ReadResourceContents
 from mcp.server.mcpserver import Context
 from mcp.server.mcpserver.exceptions import ToolError, UnexpectedToolError
-from mcp.server.mcpserver.tools import Tool
 from mcp.server.transport_security import TransportSecuritySettings
 from mcp.types import (
     CallToolResult,
@@ -29,6 +28,7 @@ from pydantic import AnyUrl, ValidationError
 from starlette.applications import Starlette
 
 from headwater import errors
+from headwater.redaction import Redacted, Redactor
 from headwater.verbs import Verbs
 from headwater.visible import visible
 from headwater_mcp import prompts, wording
@@ -51,16 +51,30 @@ _PROGRESS_S = 2.0
 _IDLE_S = 1800.0  # after which a session that nobody uses is forgotten
 
 
-def build(verbs: Verbs, *, allow_write: bool = False, who: str = "", updates: Updates | None = None) -> HeadwaterServer:
-    """The server over `verbs`, to be run on any transport. Read-only unless `allow_write`. `verbs` stays the caller's to
-    close; `who` it is for stands in the log of calls, `updates` is how changes are followed, by default every second."""
-    return HeadwaterServer(verbs, tools(verbs, allow_write=allow_write), updates or Updates(verbs), Noting(verbs, who))
+def build(
+    verbs: Verbs, *, allow_write: bool = False, who: str = "", redact: bool = True, updates: Updates | None = None
+) -> HeadwaterServer:
+    """The server over `verbs`, to be run on any transport. Read-only unless `allow_write`; secrets are taken out of what
+    records say unless `redact` is off. `verbs` stays the caller's to close. `who` it is for stands in the log of calls;
+    `updates` is how changes are followed, by default every second."""
+    return HeadwaterServer(
+        verbs, allow_write=allow_write, who=who, redact=Redactor(("secrets",)).redact if redact else None,
+        updates=updates or Updates(verbs),
+    )  # fmt: skip
 
 
 class HeadwaterServer(MCPServer[None]):
     """An MCPServer over verbs; `build` makes it."""
 
-    def __init__(self, verbs: Verbs, served: list[Tool], updates: Updates, noting: Noting) -> None:
+    def __init__(
+        self, verbs: Verbs, *, allow_write: bool, who: str, redact: Callable[[str], Redacted] | None, updates: Updates
+    ) -> None:
+        def hidden(text: str) -> str:
+            return text if redact is None else redact(text).text
+
+        notes = who.replace("token:", "notes.") or "notes"
+        served, noting = tools(verbs, allow_write=allow_write, redact=hidden, notes=notes), Noting(verbs, who)
+
         @contextlib.asynccontextmanager
         async def lifespan(_: MCPServer[None]) -> AsyncIterator[None]:
             async with updates.following():
@@ -75,11 +89,11 @@ class HeadwaterServer(MCPServer[None]):
         )  # fmt: skip
         self._verbs, self._noting = verbs, noting
         self._parameters = {tool.name: list(tool.parameters["properties"]) for tool in served}
-        self._resources = Resources(verbs)
+        self._resources = Resources(verbs, hidden)
         self._resources.install(self)
         prompts.install(self)
         handle = self._lowlevel_server.add_request_handler  # the package offers no other way to serve these
-        handle("completion/complete", CompleteRequestParams, Completions(verbs).complete)
+        handle("completion/complete", CompleteRequestParams, Completions(verbs, hidden).complete)
         handle("resources/subscribe", SubscribeRequestParams, updates.subscribe)
         handle("resources/unsubscribe", UnsubscribeRequestParams, updates.unsubscribe)
         handle("subscriptions/listen", SubscriptionsListenRequestParams, updates.listen)

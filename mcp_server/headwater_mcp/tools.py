@@ -9,21 +9,26 @@ import re
 import secrets
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, cast
 
+from mcp.server.mcpserver import Context as Call
 from mcp.server.mcpserver.tools import Tool
 from mcp.types import ToolAnnotations
 from pydantic import BeforeValidator, Field
 
+from headwater.detect_records import Severity
 from headwater.errors import UsageError
 from headwater.records import Mode, parse_address
 from headwater.verbs import Verbs
-from headwater_mcp import render, render_watch
+from headwater.verbs_detect import DetectVerbs
+from headwater_mcp import noting, render, render_found, render_watch
 from headwater_mcp.render import Page
 
 MIN_TOKENS, MAX_TOKENS = 300, 100_000
 _UNSAID = ("title", "maxLength", "minLength", "maxItems", "minItems", "maximum", "minimum")
 _EVERYWHERE = ("response_format", "max_tokens")  # parameters of every tool: the server's instructions tell of them once
+_TOLD_ONCE = ("q", "since", "until", "topics")  # parameters that mean everywhere what `search` says they mean
+_MOST_CLASSIFIED = 5000  # patterns judged in one call
 _CURSOR = re.compile(r"(\d{1,12})~(.*)", re.DOTALL)
 
 
@@ -55,14 +60,15 @@ Score = Annotated[float | None, Field(ge=0, le=1, description="0..1")]
 class Tools:
     """The tool functions over one set of verbs. HeadwaterError passes through; the server words it for the model."""
 
-    def __init__(self, verbs: Verbs) -> None:
-        self._verbs = verbs
+    def __init__(self, verbs: Verbs, redact: Callable[[str], str] = render.as_is, notes: str = "notes") -> None:
+        """`redact` takes secrets out of what goes out; `notes` is the topic of records that name none."""
+        self._verbs, self._redact, self._notes = verbs, redact, notes
         self._owner = f"mcp-{secrets.token_hex(4)}"  # whose watches are counted
 
     async def topics(self, cursor: Cursor = None, response_format: Format = "concise", max_tokens: MaxTokens = 6000) -> str:
-        """List the topics (streams) with record and pattern counts, time range and indexing lag. Call this first to learn
-        what data there is. Next: search, ask or patterns."""
-        return render.topics(await self._verbs.topics(), _page(cursor, response_format, max_tokens))
+        """List the topics (streams) with record and pattern counts, time range and indexing lag. Call this first. Next:
+        search, ask or patterns."""
+        return render.topics(await self._verbs.topics(), self._page(cursor, response_format, max_tokens))
 
     async def search(
         self,
@@ -79,9 +85,8 @@ class Tools:
     ) -> str:
         """Find records by meaning and keywords over all topics: logs, tickets, chat, documents. Describe what you look for
         in plain words ("customers billed twice"); mode=keyword for exact ids or names. Similar records are one result
-        [n] address time level score(0-1) xCOUNT (records of that pattern). Next: read an address with context, similar, or
-        patterns for what is new."""
-        page = _page(cursor, response_format, max_tokens)
+        [n] address time level score(0-1) xCOUNT. Next: read an address with context, similar, or patterns."""
+        page = self._page(cursor, response_format, max_tokens)
         reply = await self._verbs.search(
             q, topics=topics, top_k=top_k, mode=mode, since=since, until=until, min_score=min_score, cursor=page.inner or None
         )
@@ -95,15 +100,15 @@ class Tools:
         response_format: Format = "concise",
         max_tokens: MaxTokens = 6000,
     ) -> str:
-        """Read one record in full, with its attributes and, with context=N, the N records stored before and after it (what
-        led to it, what followed). Addresses come from the other tools. A long record goes on with cursor."""
-        page = _page(cursor, response_format, max_tokens)
+        """Read one record in full, with its attributes and, with context=N, the N records stored before
+        and after it. A long record goes on with cursor."""
+        page = self._page(cursor, response_format, max_tokens)
         return render.read(await self._verbs.read(address, context=context), page, page.skip)
 
     async def similar(
         self,
-        address: Annotated[str | None, Field(max_length=200, description="of the record, such as logs/0/42")] = None,
-        topic: Annotated[str | None, Field(max_length=100, description="with offset: instead of address")] = None,
+        address: Annotated[str | None, Field(max_length=200, description="such as logs/0/42")] = None,
+        topic: Annotated[str | None, Field(max_length=100, description="or topic and offset")] = None,
         offset: Annotated[int | None, Field(ge=0)] = None,
         partition: Whole = 0,
         top_k: TopK = 10,
@@ -112,9 +117,9 @@ class Tools:
         response_format: Format = "concise",
         max_tokens: MaxTokens = 6000,
     ) -> str:
-        """Find records whose meaning is nearest to a record you have (its address as other tools give it): has this happened
-        before, who else reports it? topics chooses where to look, such as old tickets for a new log line."""
-        page = _page(cursor, response_format, max_tokens)
+        """Find records whose meaning is nearest to a record you have: has this happened before, who else reports it?
+        topics chooses where to look."""
+        page = self._page(cursor, response_format, max_tokens)
         topic, partition, offset = _place(address, topic, partition, offset)
         reply = await self._verbs.similar(topic, offset=offset, partition=partition, top_k=top_k, topics=topics)
         whole = replace(reply, coverage=replace(reply.coverage, next_cursor=None))  # the verb itself has no pages
@@ -132,10 +137,10 @@ class Tools:
         response_format: Format = "concise",
         max_tokens: MaxTokens = 6000,
     ) -> str:
-        """Summarise a topic as its distinct message patterns with counts, instead of reading its records: the cheapest look
-        at a log. With new_since only patterns never seen before that time: call it with the time of a deploy or the start
-        of an incident to see what changed. Next: read the example address."""
-        page = _page(cursor, response_format, max_tokens)
+        """Summarise a topic as its distinct message patterns with counts: the cheapest look at a log. With new_since (the
+        time of a deploy, the start of an incident) only patterns never seen before it: what changed? Next: read the
+        example address."""
+        page = self._page(cursor, response_format, max_tokens)
         reply = await self._verbs.patterns(
             topic, q=q, since=since, until=until, new_since=new_since, limit=limit, cursor=page.inner or None
         )
@@ -152,19 +157,19 @@ class Tools:
         response_format: Format = "concise",
         max_tokens: MaxTokens = 6000,
     ) -> str:
-        """Count matching records over time (words and filters, not meaning): when did it start, is it rising, when was it
-        over? Next: search or patterns within one bucket."""
-        page = _page(cursor, response_format, max_tokens)
+        """Count matching records over time (words and filters, not meaning): when did it start, is it over? Next: search or
+        patterns within one bucket."""
+        page = self._page(cursor, response_format, max_tokens)
         reply = await self._verbs.timeline(q, topics=topics, since=since, until=until, buckets=buckets)
         return render_watch.timeline(reply, page)
 
     async def watch(
         self,
         q: Q = "",
-        like: Annotated[str | None, Field(max_length=200, description="address of a record: wake me if it recurs")] = None,
+        like: Annotated[str | None, Field(max_length=200, description="address of a record")] = None,
         topics: Topics = None,
         min_score: Score = None,
-        more_than: Annotated[int | None, Field(ge=1, description="fire only when more than so many within")] = None,
+        more_than: Annotated[int | None, Field(ge=1, description="records, within")] = None,
         within: Annotated[str | None, BeforeValidator(_as_text), Field(max_length=40, description="such as 10m")] = None,
         ttl: Annotated[str, BeforeValidator(_as_text), Field(max_length=40)] = "24h",
         cursor: Cursor = None,
@@ -172,8 +177,8 @@ class Tools:
         max_tokens: MaxTokens = 6000,
     ) -> str:
         """Be told when something happens from now on: give q (words, meaning, filters), or like to catch a record's recurrence.
-        Returns a watch id for `wait`. It ends after ttl. Without q and like: lists the watches."""
-        page = _page(cursor, response_format, max_tokens)
+        Returns an id for `wait`. Ends after ttl. Without q and like: lists the watches."""
+        page = self._page(cursor, response_format, max_tokens)
         if not q.strip() and like is None:
             return render_watch.watches(await self._verbs.watches(), page)
         made = await self._verbs.add_watch(
@@ -191,7 +196,7 @@ class Tools:
     ) -> str:
         """Sleep until a watch fires, then show what and why; on timeout call again. Always pass the last reply's next_cursor:
         nothing is missed between calls."""
-        page = _page(None, response_format, max_tokens)
+        page = self._page(None, response_format, max_tokens)
         return render_watch.woken(await self._verbs.wait(id, cursor=cursor, timeout=timeout), page)
 
     async def ask(
@@ -205,37 +210,89 @@ class Tools:
         response_format: Format = "concise",
         max_tokens: MaxTokens = 6000,
     ) -> str:
-        """Answer a question from the records, each sentence with citations [n] checked against the records' text. Says so
-        when support is too weak. For a first answer with evidence; use search to look further yourself. Next: read a cited
-        address."""
-        page = _page(cursor, response_format, max_tokens)
+        """Answer a question from the records, each sentence with citations [n] checked against the records' text, or say that
+        support is too weak. Next: read a cited address."""
+        page = self._page(cursor, response_format, max_tokens)
         answer = await self._verbs.ask(question, topics=topics, since=since, until=until, top_k=top_k)
         return render.ask(answer, page)
 
     async def status(self, cursor: Cursor = None, response_format: Format = "concise", max_tokens: MaxTokens = 6000) -> str:
-        """Whether Headwater is ready, its sources and any problems. Call it when results look incomplete or a tool fails."""
-        return render.status(await self._verbs.status(), _page(cursor, response_format, max_tokens))
+        """Readiness, sources, problems. Call it when results look incomplete or a tool fails."""
+        return render.status(await self._verbs.status(), self._page(cursor, response_format, max_tokens))
+
+    async def anomalies(
+        self,
+        topics: Topics = None,
+        since: Since = None,
+        until: Until = None,
+        severity: Annotated[Severity | None, Field(description="at least")] = None,
+        quiet: Annotated[bool, Field(description="also those that did not alert")] = False,
+        limit: Limit = 20,
+        cursor: Cursor = None,
+        response_format: Format = "concise",
+        max_tokens: MaxTokens = 6000,
+    ) -> str:
+        """What detectors found odd: bursts, silences, new messages, drift, odd numbers; newest first, with the records that
+        show it. Call it early in an incident. Next: read an address, or patterns."""
+        page = self._page(cursor, response_format, max_tokens)
+        reply = await cast(DetectVerbs, self._verbs).anomalies(
+            topics, since=since, until=until, severity=severity, quiet=quiet, limit=limit, cursor=page.inner or None
+        )
+        return render_found.anomalies(reply, page)
+
+    async def classify(
+        self,
+        labels: Annotated[list[str] | dict[str, str], Field(description="names, or {name: meaning}")],
+        texts: Annotated[list[str] | None, Field(max_length=200, description="these; else records of topics")] = None,
+        topics: Topics = None,
+        q: Q = "",
+        since: Since = None,
+        until: Until = None,
+        cursor: Cursor = None,
+        response_format: Format = "concise",
+        max_tokens: MaxTokens = 6000,
+    ) -> str:
+        """Sort texts, or all records of topics, into labels you name: how many complaints are about billing? Gives each
+        text's label and confidence, or for topics counts."""
+        page = self._page(cursor, response_format, max_tokens)
+        reply = await self._verbs.classify(
+            texts, labels=labels, topics=topics, q=q, since=since, until=until, limit=_MOST_CLASSIFIED
+        )
+        return render_found.classified(reply, texts or (), page)
 
     async def append(
         self,
-        topic: TopicName,
+        ctx: Call[Any, Any],
         records: Annotated[
             list[str | dict[str, Any]],
             Field(min_length=1, max_length=1000, description="texts, or {value, key, timestamp, attributes}"),
         ],
+        topic: Annotated[str | None, Field(max_length=100, description="default: your notes")] = None,
         idempotency_key: Annotated[str | None, Field(max_length=200, description="for retries")] = None,
         wait: Literal["stored", "searchable"] = "stored",
     ) -> str:
-        """Store records in a topic (created if new), such as notes of findings. wait=searchable finds them at once. Returns
-        addresses."""
-        return render.appended(await self._verbs.append(topic, records, idempotency_key=idempotency_key, wait=wait))
+        """Remember: store records in a topic (created if new), such as findings with the addresses they rest on,
+        signed with the attribute agent. search finds them, with wait=searchable at once. Returns addresses."""
+        agent = noting.client_of(ctx) or "unknown"
+        signed = [_signed(record, agent) for record in records]
+        made = await self._verbs.append(topic or self._notes, signed, idempotency_key=idempotency_key, wait=wait)
+        return render.appended(made)
+
+    def _page(self, cursor: str | None, response_format: render.Format, max_tokens: int) -> Page:
+        """How to reply. Raises UsageError for a cursor that no tool gave."""
+        if not cursor:
+            return Page(max_tokens, response_format, redact=self._redact)
+        if (parts := _CURSOR.fullmatch(cursor)) is None:
+            raise UsageError("cursor is not one a reply gave; pass next_cursor as it stands, or leave cursor out to start anew")
+        return Page(max_tokens, response_format, int(parts[1]), parts[2], self._redact)
 
 
-def tools(verbs: Verbs, *, allow_write: bool) -> list[Tool]:
+def tools(verbs: Verbs, *, allow_write: bool, redact: Callable[[str], str] = render.as_is, notes: str = "notes") -> list[Tool]:
     """The tools to serve, `append` only where writing is allowed."""
-    made = Tools(verbs)
+    made = Tools(verbs, redact, notes)
     reading: Sequence[Callable[..., Awaitable[str]]] = (
-        made.topics, made.search, made.read, made.similar, made.patterns, made.timeline, made.ask, made.wait, made.status,
+        made.topics, made.search, made.read, made.similar, made.patterns, made.timeline, made.ask, made.anomalies,
+        made.classify, made.wait, made.status,
     )  # fmt: skip
     read_only = ToolAnnotations(read_only_hint=True, open_world_hint=False)
     adding = ToolAnnotations(read_only_hint=False, destructive_hint=False, open_world_hint=False)
@@ -249,23 +306,33 @@ def tools(verbs: Verbs, *, allow_write: bool) -> list[Tool]:
 def _tool(function: Callable[..., Awaitable[str]], annotations: ToolAnnotations) -> Tool:
     description = " ".join((function.__doc__ or "").split())
     tool = Tool.from_function(function, description=description, annotations=annotations, structured_output=False)
-    tool.parameters = _slim(tool.parameters)
+    tool.parameters = _slim(tool.parameters, _TOLD_ONCE if tool.name != "search" else ())
     return tool
 
 
-def _slim(schema: dict[str, Any]) -> dict[str, Any]:
-    """The schema without what costs tokens and tells a model little: titles, bounds no one meets, null as an alternative."""
+def _slim(schema: dict[str, Any], told: Sequence[str]) -> dict[str, Any]:
+    """The schema without what costs tokens and tells a model little: titles, bounds no one meets, numbers as defaults, null
+    as an alternative, and what another tool has `told` of a parameter."""
     properties = {}
     for name, entry in schema.get("properties", {}).items():
         options = [option for option in entry.get("anyOf", ()) if option.get("type") != "null"]
         if len(options) == 1:
             entry = {**options[0], **{key: value for key, value in entry.items() if key != "anyOf"}}
-        unsaid = (*_UNSAID, *(("default",) if name in _EVERYWHERE else ()), *(("type",) if "enum" in entry else ()))
-        properties[name] = {
-            key: value for key, value in entry.items() if key not in unsaid and not (key == "default" and value in (None, ""))
-        }
+        if name == "response_format" and told:
+            entry = {"type": "string"}
+        unsaid = {*_UNSAID, *(("type",) if "enum" in entry else ()), *(("description",) if name in told else ())}
+        if name in _EVERYWHERE or not isinstance(entry.get("default"), str) or not entry["default"]:
+            unsaid.add("default")
+        properties[name] = {key: value for key, value in entry.items() if key not in unsaid}
     slim = {key: value for key, value in schema.items() if key not in ("title", "properties")}
-    return {**slim, "properties": properties, "additionalProperties": False}
+    return {**slim, "properties": properties}
+
+
+def _signed(record: str | dict[str, Any], agent: str) -> dict[str, Any]:
+    """A record that says which agent wrote it; it cannot say that another did."""
+    whole = {"value": record} if isinstance(record, str) else dict(record)
+    attributes = whole.get("attributes")
+    return {**whole, "attributes": {**(attributes if isinstance(attributes, dict) else {}), "agent": agent}}
 
 
 def _place(address: str | None, topic: str | None, partition: int, offset: int | None) -> tuple[str, int, int]:
@@ -279,12 +346,3 @@ def _place(address: str | None, topic: str | None, partition: int, offset: int |
     if given not in (None, found) or (given is None and (topic not in (None, found[0]) or offset not in (None, found[2]))):
         raise UsageError("address and topic, partition, offset name different records; give the address alone")
     return found
-
-
-def _page(cursor: str | None, response_format: render.Format, max_tokens: int) -> Page:
-    """How to reply. Raises UsageError for a cursor that no tool gave."""
-    if not cursor:
-        return Page(max_tokens, response_format)
-    if (parts := _CURSOR.fullmatch(cursor)) is None:
-        raise UsageError("cursor is not one a reply gave; pass next_cursor as it stands, or leave cursor out to start anew")
-    return Page(max_tokens, response_format, int(parts[1]), parts[2])

@@ -44,8 +44,8 @@ class Token:
     max_body_bytes: int | None = None
 
     def sees(self, topic: str) -> bool:
-        """Whether a topic of that name is in scope."""
-        return any(fnmatchcase(topic, pattern) for pattern in self.topics)
+        """Whether a topic of that name is in scope: its own notes are, always."""
+        return topic == f"notes.{self.name}" or any(fnmatchcase(topic, pattern) for pattern in self.topics)
 
 
 class Tokens:
