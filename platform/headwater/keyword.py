@@ -432,7 +432,8 @@ class KeywordIndex:
     # ------------------------------------------------------------------ parts
 
     def _read(self, words: str, view: View) -> Words:
-        return self._words.read(words, lambda stem: view.searcher.doc_freq("text", stem))
+        most = view.searcher.num_docs  # deleted documents count in frequencies until their files go, and not in this
+        return self._words.read(words, lambda stem: min(view.searcher.doc_freq("text", stem), most))
 
     def _clauses(
         self, scope: Scope, view: View, passages: Sequence[int] | None = None, exclude_passages: Sequence[int] = ()

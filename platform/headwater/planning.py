@@ -35,7 +35,8 @@ def window(since: When | None, until: When | None) -> tuple[int | None, int | No
 
 
 def seqs_of(stock: Stock, topics: Sequence[TopicIndex], as_of: When | Mapping[str, int]) -> dict[str, int]:
-    """The sequence number of each topic before which its records are looked at; UsageError."""
+    """The sequence number of each topic before which its records are looked at; none for a topic that had no append since the
+    time. UsageError."""
     if isinstance(as_of, Mapping):
         if unknown := sorted(set(as_of) - {t.row.name for t in topics}):
             raise UsageError(f"as_of names {unknown[0]!r}, which is not among the topics asked")
@@ -43,7 +44,8 @@ def seqs_of(stock: Stock, topics: Sequence[TopicIndex], as_of: When | Mapping[st
             raise UsageError("as_of maps topics to sequence numbers, as coverage.watermark has them in stored")
         return {t.row.name: as_of.get(t.row.name, t.stored) for t in topics}
     at_ms = window(as_of, None)[0] or 0
-    return {t.row.name: stock.seq_at(t, at_ms) for t in topics}
+    found = {t.row.name: (stock.seq_at(t, at_ms), t.stored) for t in topics}
+    return {name: seq for name, (seq, stored) in found.items() if seq < stored}
 
 
 def plan(
@@ -89,7 +91,7 @@ def plan(
         excluded=query.excluded,
         since_ms=query.since_ms if since_ms is None else since_ms,
         until_ms=query.until_ms if until_ms is None else until_ms,
-        before_seq=None if as_of is None else {t.row.id: seqs[t.row.name] for t in chosen},
+        before_seq={t.row.id: seqs[t.row.name] for t in chosen if t.row.name in seqs} or None,
     )
     skip, pool = position_of(cursor)
     return Plan(query, chosen, scope, mode, top_k, skip, min_score, "vector" in include, explain, notes, pool)
