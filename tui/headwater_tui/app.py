@@ -23,10 +23,12 @@ from headwater.records import Status
 from headwater.verbs import Verbs
 from headwater_tui.kept import Kept
 from headwater_tui.messages import Looked
+from headwater_tui.screens.anomalies import Anomalies
 from headwater_tui.screens.ask import Ask
 from headwater_tui.screens.asking_for import Choose, Keys, Prompt
 from headwater_tui.screens.live import Live
 from headwater_tui.screens.patterns import Patterns
+from headwater_tui.screens.pipelines import Pipelines
 from headwater_tui.screens.record import Record
 from headwater_tui.screens.search import Scope, Search
 from headwater_tui.screens.status import StatusView
@@ -40,7 +42,7 @@ from headwater_tui.widgets.table import Table
 
 _LOOK_S = 1.0
 _MOST_OSC52 = 74_000  # characters that terminals take into their clipboard in one go
-VIEWS: tuple[type[View], ...] = (Topics, Live, Search, Patterns, Ask, Watches, StatusView)
+VIEWS: tuple[type[View], ...] = (Topics, Live, Search, Patterns, Ask, Anomalies, Watches, Pipelines, StatusView)
 
 
 class Actions(Provider):

@@ -7,6 +7,9 @@ from typing import Any, Literal
 
 from textual.message import Message
 
+from headwater.answer_records import Message as Turn
+from headwater.detect_records import AnomaliesReply, Detecting
+from headwater.enrich_records import Pipeline
 from headwater.records import Answer, Citation, PatternsReply, RecordView, SearchReply, Status, Timeline
 from headwater.watch_records import Watch, Woken
 from headwater_tui.rows import Row
@@ -93,6 +96,30 @@ class Said(Message):
 
     event: Literal["retrieval", "token", "citation", "done"]
     data: str | Citation | Answer | Any
+
+
+@dataclass
+class Detected(Message):
+    """What was found odd, and how detectors stand."""
+
+    reply: AnomaliesReply
+    detecting: list[Detecting]
+
+
+@dataclass
+class Piped(Message):
+    """Every pipeline."""
+
+    pipelines: list[Pipeline]
+
+
+@dataclass
+class Resumed(Message):
+    """A conversation to go on with, and what was said in it."""
+
+    id: str
+    title: str
+    said: list[Turn]
 
 
 @dataclass

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import uuid
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 from typing import Any, ClassVar, cast
@@ -16,11 +17,12 @@ from textual.widgets import Markdown, OptionList, Static
 from textual.widgets.markdown import MarkdownStream
 from textual.widgets.option_list import Option
 
-from headwater.composed import AskEvent, ask_events
+from headwater.composed import AskEvent
 from headwater.errors import HeadwaterError
 from headwater.records import Answer, Citation, Coverage
+from headwater.visible import visible
 from headwater_tui.lines import clock, flat
-from headwater_tui.messages import Asked, Failed, Opened, Said
+from headwater_tui.messages import Asked, Failed, Opened, Resumed, Said
 from headwater_tui.screens.asking_for import Choose
 from headwater_tui.screens.view import View
 from headwater_tui.widgets.query_bar import QueryBar
@@ -42,6 +44,9 @@ class Ask(View):
         Binding("r", "again", "Again", id="ask.again"),
         Binding("o", "topics", "Topics", id="ask.topics"),
         Binding("y", "copy", "Copy answer", id="ask.copy"),
+        Binding("n", "new", "New conversation", show=False, id="ask.new"),
+        Binding("c", "conversations", "Conversations", id="ask.conversations"),
+        Binding("M", "model", "Model", show=False, id="ask.model"),
         Binding("escape", "citations", "Citations", show=False, id="ask.citations"),
         Binding("j", "scroll(3)", "Down", show=False, id="ask.down"),
         Binding("k", "scroll(-3)", "Up", show=False, id="ask.up"),
@@ -50,6 +55,7 @@ class Ask(View):
     def __init__(self) -> None:
         super().__init__()
         self.topics: list[str] = []
+        self.conversation, self.title, self.model = "", "", ""
         self.question = ""
         self.answer: Answer | None = None
         self._cited: list[Citation] = []
@@ -75,6 +81,7 @@ class Ask(View):
         """Ask this, above all what is being answered."""
         if question:
             self.question = question
+            self.conversation = self.conversation or f"tui-{uuid.uuid4().hex[:12]}"
             self._begin(question)
 
     def propose(self, question: str) -> None:
@@ -108,7 +115,8 @@ class Ask(View):
                 await stream.stop()
 
     def _events(self, question: str) -> AsyncIterator[AskEvent]:
-        return ask_events(self.verbs, question, topics=self.topics or None)
+        topics, model = self.topics or None, self.model or None
+        return self.verbs.ask_events(question, topics=topics, conversation=self.conversation, model=model)
 
     async def on_said(self, message: Said) -> None:
         data = message.data
@@ -145,7 +153,7 @@ class Ask(View):
         self.query_one("#citations", OptionList).add_option(Option(text))
 
     def _state(self, doing: str) -> None:
-        where = ", ".join(self.topics) or "all topics"
+        where = ", ".join(filter(None, (self.title, ", ".join(self.topics) or "all topics", self.model)))
         self.query_one("#state", Static).update("  ·  ".join(filter(None, (where, doing))))
 
     def on_asked(self, message: Asked) -> None:
@@ -182,6 +190,58 @@ class Ask(View):
 
     def action_scroll(self, by: int) -> None:
         self.query_one("#answers", VerticalScroll).scroll_relative(y=by, animate=False)
+
+    async def action_new(self) -> None:
+        """Begin a conversation that knows nothing of what was said before."""
+        self.workers.cancel_group(self, "answer")
+        self.conversation, self.title, self.question, self.answer = "", "", "", None
+        await self.query_one("#answers", VerticalScroll).remove_children()
+        self.query_one("#citations", OptionList).clear_options()
+        self._state("a new conversation")
+        self.action_question()
+
+    @work(group="dialog")
+    async def action_conversations(self) -> None:
+        """Go on with an earlier conversation."""
+        try:
+            held = await self.verbs.conversations()
+            if not held:
+                self.notify("there are no conversations yet", timeout=2)
+                return
+            names = {f"{clock(c.updated)} {flat(c.title)[:60] or c.id}": c for c in held}
+            chosen = await self.app.push_screen_wait(Choose("Conversations", list(names)))
+            if chosen:
+                conversation = names[chosen[0]]
+                said = await self.verbs.messages(conversation.id)
+                self.post_message(Resumed(conversation.id, conversation.title, said))
+        except HeadwaterError as error:
+            self.post_message(Failed(str(error)))
+
+    async def on_resumed(self, message: Resumed) -> None:
+        await self.action_new()
+        self.conversation, self.title = message.id, flat(message.title)[:60]
+        answers = self.query_one("#answers", VerticalScroll)
+        for turn in message.said:
+            if turn.role == "user":
+                await answers.mount(Static(Text(visible(turn.text), "bold"), classes="question"))
+                self.question = turn.text
+            else:
+                await answers.mount(Markdown(inert(turn.text), open_links=False))
+        answers.anchor()
+        self._state(f"{len(message.said):,} messages")
+
+    @work(group="dialog")
+    async def action_model(self) -> None:
+        """Choose the model that answers from now on; `extractive` is none."""
+        try:
+            models = await self.verbs.models()
+        except HeadwaterError as error:
+            self.post_message(Failed(str(error)))
+            return
+        names = ["extractive", *(m.name for m in models if m.model and m.name != "extractive")]
+        if chosen := await self.app.push_screen_wait(Choose("Model", names, [self.model] if self.model else ())):
+            self.model = chosen[0]
+            self._state("")
 
     @work(group="dialog")
     async def action_topics(self) -> None:

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 _FAILURE_S = 8.0
+_ROOMY = 110  # columns from which the bar has blanks
 
 
 class Views(Static):
@@ -35,8 +36,9 @@ class Views(Static):
 
     def show(self, names: list[str], here: str, told: str, trouble: bool) -> None:
         text = Text(no_wrap=True, overflow="ellipsis")
+        roomy = self.size.width >= _ROOMY
         for n, name in enumerate(names, 1):
-            text.append(f" {n} ", "dim")
+            text.append(f" {n}{' ' if roomy else ''}", "dim")
             text.append(name, "bold reverse" if name == here else "").apply_meta(
                 {"@click": f"app.view('{name}')"}, len(text) - len(name)
             )

@@ -1,0 +1,191 @@
+"""Anomalies: what was found odd, how odd, why, and what a person says of it."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from rich.text import Text
+from textual import work
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.containers import VerticalScroll
+from textual.widgets import DataTable, Static
+
+from headwater.detect_records import Anomaly, Detecting, Verdict
+from headwater.errors import HeadwaterError
+from headwater_tui.lines import clock, flat, number
+from headwater_tui.messages import Detected, Failed, Looked, Opened
+from headwater_tui.screens.asking_for import Choose, Prompt
+from headwater_tui.screens.view import View
+from headwater_tui.widgets.table import Table
+
+_COLUMNS = ("severity", "when", "topic", "kind", "said", "what")
+_STYLES = {"low": "dim", "medium": "yellow", "high": "bold red", "critical": "bold white on red"}
+_LIMIT = 200
+_LOOK_EVERY = 5  # looks at the daemon between two looks at its anomalies
+
+
+class Anomalies(View):
+    NAME = "Anomalies"
+    AUTO_FOCUS = "Table"
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("a", "judge('anomaly')", "It is one", id="anomalies.confirm"),
+        Binding("d", "judge('not an anomaly')", "Not an anomaly", id="anomalies.dismiss"),
+        Binding("u", "judge('')", "Take back", show=False, id="anomalies.take-back"),
+        Binding("i", "quiet", "Quiet ones", id="anomalies.quiet"),
+        Binding("o", "enable", "Detectors of a topic", id="anomalies.enable"),
+        Binding("b", "budget", "Budget", show=False, id="anomalies.budget"),
+        Binding("r", "refresh", "Refresh", show=False, id="anomalies.refresh"),
+    ]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.quiet = False
+        self._anomalies: tuple[Anomaly, ...] = ()
+        self._looks = 0
+
+    def body(self) -> ComposeResult:
+        yield Table(_COLUMNS)
+        with VerticalScroll(id="why"):
+            yield Static(id="explained")
+        yield Static(id="state", markup=False)
+
+    def on_screen_resume(self) -> None:
+        super().on_screen_resume()
+        self.look()
+
+    def on_looked(self, message: Looked) -> None:
+        super().on_looked(message)
+        self._looks += 1
+        if self._looks % _LOOK_EVERY == 0:
+            self.look()
+
+    @work(group="anomalies", exclusive=True)
+    async def look(self) -> None:
+        try:
+            detecting = await self.verbs.detecting()
+            reply = await self.verbs.anomalies(quiet=self.quiet, dismissed=self.quiet, limit=_LIMIT)
+        except HeadwaterError as error:
+            self.post_message(Failed(str(error)))
+        else:
+            self.post_message(Detected(reply, detecting))
+
+    def on_detected(self, message: Detected) -> None:
+        self._anomalies = message.reply.anomalies
+        self.query_one(Table).fill([(a.id, _cells(a)) for a in self._anomalies])
+        said = [_standing(d) for d in message.detecting] or ["no detectors are on; o switches those of a topic on"]
+        said += message.reply.coverage.notes
+        self.query_one("#state", Static).update("  ·  ".join(said))
+        self._explain()
+
+    def on_data_table_row_highlighted(self, event: DataTable.RowHighlighted) -> None:
+        event.stop()
+        self._explain()
+
+    def on_data_table_row_selected(self, event: DataTable.RowSelected) -> None:
+        event.stop()
+        if (anomaly := self.here) is not None and anomaly.addresses:
+            self.post_message(Opened(anomaly.addresses[0]))
+
+    @property
+    def here(self) -> Anomaly | None:
+        """The anomaly under the cursor."""
+        key = self.query_one(Table).here
+        return next((a for a in self._anomalies if a.id == key), None)
+
+    def _explain(self) -> None:
+        shown = explanation(self.here) if self.here else Text("nothing odd was found", "dim")
+        self.query_one("#explained", Static).update(shown)
+
+    # ------------------------------------------------------------------ what can be done
+
+    @work(group="judge")
+    async def action_judge(self, verdict: str) -> None:
+        """Say what the anomaly under the cursor was."""
+        verdicts: dict[str, Verdict] = {"anomaly": "anomaly", "not an anomaly": "not an anomaly"}
+        if (anomaly := self.here) is None:
+            return
+        try:
+            await self.verbs.judge_anomaly(anomaly.id, verdicts.get(verdict))
+        except HeadwaterError as error:
+            self.post_message(Failed(str(error)))
+            return
+        self.notify(f"{anomaly.id}: {verdict or 'no verdict'}", timeout=2, markup=False)
+        self.look()
+
+    def action_quiet(self) -> None:
+        """Show those that did not alert and those that were dismissed, too."""
+        self.quiet = not self.quiet
+        self.look()
+
+    def action_refresh(self) -> None:
+        self.look()
+
+    @work(group="dialog")
+    async def action_enable(self) -> None:
+        """Switch the detectors of topics on or off."""
+        names = [t.name for t in self.hw.seen.topics] if self.hw.seen else []
+        try:
+            on = {d.topic for d in await self.verbs.detecting() if d.state != "off"}
+            chosen = await self.app.push_screen_wait(Choose("Detectors on for", names, sorted(on)))
+            if chosen is None:
+                return
+            for topic in sorted(on ^ set(chosen)):
+                await self.verbs.set_detecting(topic, enabled=topic in chosen)
+        except HeadwaterError as error:
+            self.post_message(Failed(str(error)))
+        self.look()
+
+    @work(group="dialog")
+    async def action_budget(self) -> None:
+        """Change how many alerts a day the topic of the anomaly under the cursor may cost."""
+        if (anomaly := self.here) is None:
+            return
+        said = await self.app.push_screen_wait(Prompt(f"Alerts a day at most for {anomaly.topic}", example="3/day"))
+        if not said:
+            return
+        try:
+            await self.verbs.set_detecting(anomaly.topic, budget=said)
+        except HeadwaterError as error:
+            self.post_message(Failed(str(error)))
+        self.look()
+
+
+def explanation(anomaly: Anomaly) -> Text:
+    """Why an anomaly is one: what was seen, how unlikely it is, what is normal, and its records."""
+    text = Text()
+    text.append(f"{flat(anomaly.what)}\n", "bold")
+    text.append(f"{clock(anomaly.start).strip()} to {clock(anomaly.end).strip()} UTC; ")
+    text.append(f"by chance once in {number(anomaly.by_chance_days)} days\n")
+    for signal in anomaly.signals[:5]:
+        measured = ""
+        if signal.observed is not None and signal.expected is not None:
+            measured = f" ({number(signal.observed)} {signal.unit}, expected {number(signal.expected)})"
+        text.append(f"  {signal.kind}: ", "cyan").append(f"{flat(signal.what)}{measured}\n")
+    for normal in anomaly.normal[:3]:
+        near = "" if normal.similarity is None else f", {normal.similarity:.2f} alike"
+        text.append("  normal: ", "green").append(f"{flat(normal.text)[:200]} (×{number(normal.count)}{near})\n")
+    if anomaly.addresses:
+        text.append(f"  records: {', '.join(anomaly.addresses[:8])} (Enter opens the first)\n", "dim")
+    if not anomaly.alerted and anomaly.why_quiet:
+        text.append(f"  did not alert: {flat(anomaly.why_quiet)}\n", "dim")
+    if anomaly.feedback:
+        text.append(f"  said to be {anomaly.feedback}{': ' + flat(anomaly.note) if anomaly.note else ''}\n", "magenta")
+    return text
+
+
+def _standing(detecting: Detecting) -> str:
+    spent = f"{detecting.alerts_24h} of {detecting.budget_per_day:g} alerts today"
+    return f"{detecting.topic}: {detecting.state}, {spent}" + (f", {detecting.error}" if detecting.error else "")
+
+
+def _cells(anomaly: Anomaly) -> list[Text]:
+    said = {"anomaly": "yes", "not an anomaly": "no"}.get(anomaly.feedback or "", "")
+    return [
+        Text(anomaly.severity, _STYLES[anomaly.severity] if anomaly.alerted else "dim"),
+        Text(clock(anomaly.start)),
+        Text(anomaly.topic),
+        Text(anomaly.kind),
+        Text(said, "magenta"),
+        Text(flat(anomaly.what)[:300], no_wrap=True),
+    ]
