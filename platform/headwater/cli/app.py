@@ -75,6 +75,7 @@ for subject in (
     removing,
     search,
     ask,
+    chat,
     topics,
     documents,
     sources,

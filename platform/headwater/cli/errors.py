@@ -28,7 +28,7 @@ def forget_stdout() -> None:
         return
 
 
-_LATER = {"chat", "anomaly", "tui", "backup", "restore"}
+_LATER = {"anomaly", "tui", "backup", "restore"}
 
 
 class Commands(TyperGroup):

@@ -6,12 +6,10 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-import typer
 from typer.core import TyperCommand
 
 _SHORT = re.compile(r"-[A-Za-z]\d+")  # such as -k5
 _TERM = re.compile(r"\w[\w.-]*\w|\w")
-_LATER = {"--conversation": "conversations are", "--rerank": "reranking is"}
 
 
 class QueryCommand(TyperCommand):
@@ -50,8 +48,6 @@ def parted(args: Sequence[str], options: Mapping[str, bool]) -> tuple[list[str],
         elif _SHORT.fullmatch(arg) and options.get(arg[:2]):
             given.append(arg)
         elif arg.startswith("--") and len(arg) > 2 and " " not in arg:
-            if name in _LATER:
-                raise typer.BadParameter(f"{name}: {_LATER[name]} not in this version")
             given.append(arg)  # the error names the nearest option there is
         else:
             words.append(arg)
