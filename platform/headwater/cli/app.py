@@ -8,6 +8,7 @@ import typer
 
 from headwater.cli import (
     ask,
+    chat,
     config,
     doctor,
     documents,
