@@ -125,16 +125,11 @@ class Graph:
             _apply(leaf, item, found, self.steps[leaf.name])
 
     def _end(self, leaf: Leaf, items: Sequence[Item]) -> None:
-        from headwater.query import parse
-
-        query = parse(leaf.config["when"], now_ms=0)
+        """No further steps for these."""
         for item in items:
-            if matches(query, item.seen()):
-                item.ended = "stopped" if leaf.kind == "stop" else "dropped"
-                self.tallies[leaf.name].decided += 1
-                _trace(item, leaf, output={leaf.kind: True})
-            else:
-                _trace(item, leaf, skipped="it does not match")
+            item.ended = "stopped" if leaf.kind == "stop" else "dropped"
+            self.tallies[leaf.name].decided += 1
+            _trace(item, leaf, output={leaf.kind: True})
 
     async def _decide(self, leaf: Leaf, items: Sequence[Item], run: _Run) -> list[Found]:
         """What a step says of each item: known decisions, and new ones for what is distinct among the others."""

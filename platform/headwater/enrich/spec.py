@@ -326,9 +326,14 @@ class _Reader:
                 self._source.fail((*path, kind), f"{kind} needs {name!r}")
         if (field := value.get("field", FIELDS.get(kind))) is not None and not _FIELD.fullmatch(field):
             self._source.fail((*path, "field"), f"{field[:40]!r} is no name of a field: letters, digits, _ and . only")
+        when = self._query(path, value.get("when"), "when")
+        if kind in ("stop", "drop"):
+            when = self._query((*path, kind), config["when"], "when")
+        for n, way in enumerate(config["to"] if kind == "route" else ()):
+            self._query((*path, kind, "to", n), way.get("when"), "when")
         reads = value.get("reads") or ("record" if kind == "extract" and config.get("by") == "regex" else "passage")
         return Leaf(
-            kind, self._named(str(value.get("name") or kind)), config, field, self._query(path, value.get("when"), "when"),
+            kind, self._named(str(value.get("name") or kind)), config, field, when,
             float(value.get("min_confidence") or 0.0), self._seconds(path, value.get("timeout", 60.0)),
             bool(value.get("cache", True)), reads, value.get("on_error") or "dead-letter", path,
         )  # fmt: skip
