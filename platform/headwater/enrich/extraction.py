@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from headwater.enrich.labelling import beside, is_outage
-from headwater.enrich.patterns import Patterns
+from headwater.enrich.patterns import Patterns, checked
 from headwater.enrich.purse import Purse, most_tokens
 from headwater.enrich_records import By, Extracted
 from headwater.errors import HeadwaterError, LimitError, ModelError, UsageError
@@ -62,7 +62,7 @@ class Extractor:
             raise UsageError("the schema must be of an object with `properties`")
         if form.by not in ("regex", "llm", "both"):
             raise UsageError(f"by is regex, llm or both, not {form.by!r}")
-        self._validator, self.form, self.purse = kind(schema), form, purse or Purse()
+        self._validator, self.form, self.purse = kind(_without_patterns(schema)), form, purse or Purse()
         self._patterns = Patterns(schema, form.patterns) if form.by != "llm" else None
         self._chat = chat if form.by != "regex" else None
         if form.by == "llm" and chat is None:
@@ -114,6 +114,18 @@ class Extractor:
         by = {name: "regex" if name in known else "llm" for name in value}
         wrong = next(iter(self._validator.iter_errors(value)), None)
         return Extracted(value, by, None if wrong is None else f"{wrong.json_path}: {wrong.message[:200]}")
+
+
+def _without_patterns(schema: Mapping[str, Any]) -> dict[str, Any]:
+    """The schema that values are checked against: a pattern with a group says where a value stands, not what it looks like."""
+
+    def bare(member: Any) -> Any:
+        if not isinstance(member, Mapping):
+            return member
+        kept = {n: value for n, value in member.items() if n != "pattern" or not checked("schema", str(value)).groups}
+        return {**kept, "items": bare(kept["items"])} if "items" in kept else kept
+
+    return {**schema, "properties": {name: bare(member) for name, member in schema["properties"].items()}}
 
 
 def _fenced(text: str) -> str:
