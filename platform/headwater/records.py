@@ -15,6 +15,7 @@ from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
 
 from headwater.index_records import Progress, Shadow
+from headwater.tabular import Tabular
 
 Scalar = str | int | float | bool
 Mode = Literal["hybrid", "keyword", "semantic"]
@@ -184,7 +185,7 @@ class Coverage:
 
 
 @dataclass(frozen=True, slots=True)
-class SearchReply:
+class SearchReply(Tabular):
     """Hits, best first, and what was searched: a sequence of hits. `explain` is filled on request: plan, candidates,
     timings in ms."""
 
@@ -201,59 +202,13 @@ class SearchReply:
     def __getitem__(self, index: int) -> Hit:
         return self.hits[index]
 
-    def to_pandas(self) -> Any:
-        """A pandas.DataFrame: one row for each hit; UsageError where pandas is not installed."""
-        from headwater import frames
-
-        return frames.to_pandas(self)
-
-    def to_polars(self) -> Any:
-        """A polars.DataFrame: one row for each hit; UsageError where polars is not installed."""
-        from headwater import frames
-
-        return frames.to_polars(self)
-
-    def to_arrow(self) -> Any:
-        """A pyarrow.Table: one row for each hit; UsageError where pyarrow is not installed."""
-        from headwater import frames
-
-        return frames.to_arrow(self)
-
-    def _repr_html_(self) -> str:
-        from headwater import frames
-
-        return frames.to_html(self)
-
 
 @dataclass(frozen=True, slots=True)
-class Page:
+class Page(Tabular):
     """Records in seq order and the cursor of the next page, None at the end."""
 
     records: tuple[Record, ...]
     next_cursor: str | None = None
-
-    def to_pandas(self) -> Any:
-        """A pandas.DataFrame: one row for each record; UsageError where pandas is not installed."""
-        from headwater import frames
-
-        return frames.to_pandas(self)
-
-    def to_polars(self) -> Any:
-        """A polars.DataFrame: one row for each record; UsageError where polars is not installed."""
-        from headwater import frames
-
-        return frames.to_polars(self)
-
-    def to_arrow(self) -> Any:
-        """A pyarrow.Table: one row for each record; UsageError where pyarrow is not installed."""
-        from headwater import frames
-
-        return frames.to_arrow(self)
-
-    def _repr_html_(self) -> str:
-        from headwater import frames
-
-        return frames.to_html(self)
 
 
 @dataclass(frozen=True, slots=True)
@@ -269,34 +224,11 @@ class Pattern:
 
 
 @dataclass(frozen=True, slots=True)
-class PatternsReply:
+class PatternsReply(Tabular):
     """Patterns, most frequent first (new ones first when a mark was given)."""
 
     patterns: tuple[Pattern, ...]
     coverage: Coverage
-
-    def to_pandas(self) -> Any:
-        """A pandas.DataFrame: one row for each pattern; UsageError where pandas is not installed."""
-        from headwater import frames
-
-        return frames.to_pandas(self)
-
-    def to_polars(self) -> Any:
-        """A polars.DataFrame: one row for each pattern; UsageError where polars is not installed."""
-        from headwater import frames
-
-        return frames.to_polars(self)
-
-    def to_arrow(self) -> Any:
-        """A pyarrow.Table: one row for each pattern; UsageError where pyarrow is not installed."""
-        from headwater import frames
-
-        return frames.to_arrow(self)
-
-    def _repr_html_(self) -> str:
-        from headwater import frames
-
-        return frames.to_html(self)
 
 
 @dataclass(frozen=True, slots=True)
@@ -309,35 +241,12 @@ class Bucket:
 
 
 @dataclass(frozen=True, slots=True)
-class Timeline:
+class Timeline(Tabular):
     """Records that match, by time: equal buckets of `interval_s` seconds, oldest first."""
 
     buckets: tuple[Bucket, ...]
     interval_s: float
     coverage: Coverage
-
-    def to_pandas(self) -> Any:
-        """A pandas.DataFrame: one row for each bucket; UsageError where pandas is not installed."""
-        from headwater import frames
-
-        return frames.to_pandas(self)
-
-    def to_polars(self) -> Any:
-        """A polars.DataFrame: one row for each bucket; UsageError where polars is not installed."""
-        from headwater import frames
-
-        return frames.to_polars(self)
-
-    def to_arrow(self) -> Any:
-        """A pyarrow.Table: one row for each bucket; UsageError where pyarrow is not installed."""
-        from headwater import frames
-
-        return frames.to_arrow(self)
-
-    def _repr_html_(self) -> str:
-        from headwater import frames
-
-        return frames.to_html(self)
 
 
 @dataclass(frozen=True, slots=True)
