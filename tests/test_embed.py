@@ -23,7 +23,7 @@ from embedders import Scripted, run, spelled, unit
 from headwater.config import EmbeddingSettings
 from headwater.embed import Embedder, ExternalEmbedder, Kind, load, lookup, unit_rows
 from headwater.embed.hash import HashEmbedder
-from headwater.embed.onnx import BGE_QUERY_PREFIX, OnnxEmbedder, read_directory
+from headwater.embed.onnx import BGE_QUERY_PREFIX, BULK_TEXTS, OnnxEmbedder, read_directory
 from headwater.errors import ConfigError, EmbedError, UsageError
 
 # a graph of one Gather: token id -> row of TINY, as last_hidden_state
@@ -67,13 +67,23 @@ def test_bge_small_finds_the_passage_that_means_the_same_in_other_words(bge: Emb
     assert (queries @ rows.T).argmax(axis=1).tolist() == list(wanted.values())
 
 
-def test_a_text_has_the_same_vector_whatever_it_is_embedded_with(bge: Embedder) -> None:
+def test_a_text_has_the_same_vector_whatever_few_it_is_embedded_with(bge: Embedder) -> None:
     texts = [f"worker {i} lost its lease after {i * 37} ms " + "and tried again " * (i % 5) for i in range(24)]
     together = run(bge.embed(texts))
     assert np.array_equal(together, run(bge.embed(texts)))
     assert np.array_equal(together[::-1], run(bge.embed(texts[::-1])))
     for i in (0, 7, 23):
         assert np.array_equal(together[i], run(bge.embed([texts[i]]))[0])
+
+
+def test_many_passages_at_once_share_calls_and_differ_by_next_to_nothing_from_each_alone(bge: Embedder) -> None:
+    texts = [f"worker {i} lost its lease after {i * 37} ms " + "and tried again " * (i % 5) for i in range(BULK_TEXTS)]
+    together = run(bge.embed(texts))
+    alone = np.concatenate([run(bge.embed(texts[i : i + 8])) for i in range(0, len(texts), 8)])
+    assert ((together * alone).sum(axis=1) > 0.98).all()
+    assert not np.array_equal(together, alone)
+    queries = run(bge.embed(texts, "query"))
+    assert np.array_equal(queries[5], run(bge.embed([texts[5]], "query"))[0])
 
 
 def test_a_query_gets_the_prefix_the_model_was_trained_with(bge: Embedder) -> None:

@@ -28,7 +28,7 @@ _WAL_PAGES = 4000  # of 4 KiB, before the checkpointer moves them into the datab
 _WAL_MOST_PAGES = 32_000  # where the writer itself does so: it never rests long enough for the WAL to start anew
 _COMPACT_S = 30.0  # readers may keep the WAL for so long
 _VARIABLES = 32_000  # SQLite's limit on those of one statement is 32,766
-_ROWS_A_STATEMENT = 250
+_ROWS_A_STATEMENT = 500  # the text of more is too long for apsw to keep it prepared
 _MOST_AT_ONCE = 20_000  # rows in one commit
 
 

@@ -450,15 +450,19 @@ class Indexer:
 
 
 def _docs(topic: TopicIndex, rows: Sequence[Row], pieces: Sequence[Piece], passages: Sequence[int]) -> list[Doc]:
-    """Keyword documents of mapped records; a record without passages has one that names none (0)."""
-    by_id = {row.id: row for row in rows}
+    """Keyword documents of mapped records, whose pieces come in the records' order; a record without passages has one that
+    names none (0)."""
     id = topic.row.id
     seen: dict[bytes | None, Mapping[str, Any]] = {None: _NONE}
     docs: list[Doc] = []
+    waiting, row = iter(rows), None
     for (record, n, _, _, _, start, stop, _, _), passage in zip(pieces, passages, strict=True):
-        docs.append(_doc(id, by_id[record], n, passage, start, stop, seen))
-    if bare := by_id.keys() - {p.record for p in pieces}:
-        docs.extend(_doc(id, by_id[record], 0, 0, None, None, seen) for record in sorted(bare))
+        while row is None or row[0] != record:
+            row = next(waiting)
+            if row[0] != record:
+                docs.append(_doc(id, row, 0, 0, None, None, seen))
+        docs.append(_doc(id, row, n, passage, start, stop, seen))
+    docs.extend(_doc(id, row, 0, 0, None, None, seen) for row in waiting)
     return docs
 
 

@@ -128,8 +128,10 @@ class Encoder:
             numbers[UNTIL] = doc.until
         body = {
             "topic": doc.topic, "seq": doc.seq, "n": doc.n, "passage": doc.passage, "partition": doc.partition,
-            "offset": doc.offset, "time": doc.time_ms, "text": text, "field": fields, "number": numbers,
+            "offset": doc.offset, "time": doc.time_ms, "text": text, "field": fields,
         }  # fmt: skip
+        if numbers:
+            body["number"] = numbers
         try:
             return orjson.dumps(body).decode()
         except TypeError:  # a lone surrogate in a field

@@ -426,7 +426,11 @@ def _block(db: apsw.Connection, first: int, end: int, limit: int) -> list[Row]:
         text = db.execute(f"SELECT json_group_array(json_array({columns})) FROM ({chosen})", (first, end, limit)).get
     except (apsw.TooBigError, apsw.NoMemError):
         return [Row._make(r) for r in db.execute(chosen, (first, end, 1))]
-    return [Row._make((*r[:7], None if r[7] is None else r[7].encode(), r[8])) for r in orjson.loads(text)]
+    rows = orjson.loads(text)
+    for row in rows:
+        if row[7] is not None:
+            row[7] = row[7].encode()
+    return list(map(Row._make, rows))
 
 
 def in_list(values: Collection[int]) -> str:
