@@ -40,6 +40,7 @@ class FakeChat(FakeOpenAI):
     answer: Callable[[Request], str] = lambda _: ANSWER
     delay_s: float = 0.0  # before the first token
     token_s: float = 0.0  # between two
+    together: int = 0  # answers are held back until so many are asked for at once
     models: tuple[str, ...] = ("tiny:latest", "tiny")
     usage: bool = True  # whether it says how many tokens there were
     spent: int = 0
@@ -85,6 +86,8 @@ class FakeChat(FakeOpenAI):
             await reader.read()  # until the client gives up
             return False
         await asyncio.sleep(self.delay_s)
+        while self.most_running < self.together:
+            await asyncio.sleep(0.005)
         streamed = bool(request.body.get("stream"))
         if streamed:
             return await self._stream(step, request, words, reader, writer)
@@ -212,7 +215,14 @@ class FakeChat(FakeOpenAI):
     async def _events(self, request: Request, words: list[str]) -> AsyncIterator[tuple[str, str]]:
         finish, model, prompt = self._finish(request, len(words)), request.body.get("model", "m"), self._prompt_tokens(request)
         if self.format == "anthropic":
-            message = {"id": "msg_1", "type": "message", "role": "assistant", "model": model, "content": [], "stop_reason": None}
+            message = {
+                "id": "msg_1",
+                "type": "message",
+                "role": "assistant",
+                "model": model,
+                "content": [],
+                "stop_reason": None,
+            }
             start = {**message, "stop_sequence": None, "usage": {"input_tokens": prompt, "output_tokens": 1}}
             yield "start", _named("message_start", {"message": start})
             yield "start", _named("content_block_start", {"index": 0, "content_block": {"type": "text", "text": ""}})

@@ -24,7 +24,7 @@ class Metrics:
         self._seconds = Histogram(
             "headwater_request_seconds", "Time to answer, by verb.", ["verb"], buckets=_BUCKETS, registry=self._registry
         )
-        self._of = {verb: self._seconds.labels(verb) for verb in ("append", "search", "ask")}
+        self._of = {verb: self._seconds.labels(verb) for verb in ("append", "search", "ask", "complete")}
 
     @contextmanager
     def timed(self, verb: str) -> Iterator[None]:

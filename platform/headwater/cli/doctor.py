@@ -44,8 +44,8 @@ def add(app: typer.Typer) -> None:
 def doctor(json: Json = False, data: Data = None, config: Config = None) -> None:
     """Check what Headwater needs of this machine.
 
-    Data directory, disk, database, indexes, embedding and chat model, daemon and port, clock. Ends with "ready", or with the command
-    that mends what is amiss (exit 1).
+    Data directory, disk, database, indexes, embedding and chat model, daemon and port, clock. Ends with "ready", or with
+    the command that mends what is amiss (exit 1).
 
     \b
     headwater doctor

@@ -117,4 +117,4 @@ def complete(
             output.out()
             cut = "; cut at the most tokens, --max-tokens allows more" if part.finish == "length" else ""
             kept = ", kept from before" if part.cached else ""
-            output.note(f"{part.model}: {output.plural(part.usage.tokens, 'token')}{kept}{cut}")
+            output.say(f"{part.model}: {output.plural(part.usage.tokens, 'token')}{kept}{cut}")

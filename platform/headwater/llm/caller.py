@@ -116,8 +116,11 @@ class Caller:
             if (close := getattr(parts, "aclose", None)) is not None:
                 opened.push_async_callback(close)
             while True:
-                async with _in_time(timeout_s):
-                    part = await anext(parts, None)
+                try:
+                    async with asyncio.timeout(timeout_s):
+                        part = await anext(parts, None)
+                except TimeoutError as error:
+                    raise _late(timeout_s) from error
                 if part is None:
                     raise Fault("the stream ended before its end", passes=True)
                 if isinstance(part, Reply):
@@ -248,4 +251,8 @@ async def _in_time(timeout_s: float) -> AsyncIterator[None]:
         async with asyncio.timeout(timeout_s):
             yield
     except TimeoutError as error:
-        raise Fault(f"no answer within {timeout_s:g} s", passes=True) from error
+        raise _late(timeout_s) from error
+
+
+def _late(timeout_s: float) -> Fault:
+    return Fault(f"no answer within {timeout_s:g} s", passes=True)

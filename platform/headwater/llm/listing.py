@@ -25,7 +25,9 @@ def extractive(standing: Standing) -> ModelInfo:
     )  # fmt: skip
 
 
-async def told(name: str, standing: Standing, find: Callable[[str], Caller], taken: Taken, check: bool) -> ModelInfo:
+async def told(
+    name: str, standing: Standing, find: Callable[[str], Caller], taken: Mapping[str, Taken], check: bool
+) -> ModelInfo:
     """A model that has a name."""
     kind, _, model = name.partition(":")
     try:
@@ -37,11 +39,12 @@ async def told(name: str, standing: Standing, find: Callable[[str], Caller], tak
             reachable=None, streaming=True, schema=True, embeddings=False, problem=problem.rstrip(), mend=mend or None,
         )  # fmt: skip
     provider, fault = caller.provider, await looked(caller.provider) if check else None
+    took = taken.get(provider.name, Taken())
     return ModelInfo(
-        name=name, provider=kind, model=provider.model, standing=standing, url=provider.url, key=provider.key,
+        name=provider.name, provider=kind, model=provider.model, standing=standing, url=provider.url, key=provider.key,
         reachable=fault is None if check else None, streaming=True, schema=provider.schema, embeddings=provider.embeds,
         problem=(None if fault is None else str(fault)) if check else caller.trouble,
-        mend=(provider.remedy(fault) or None) if fault is not None else None, calls=taken.calls, used=taken.usage,
+        mend=(provider.remedy(fault) or None) if fault is not None else None, calls=took.calls, used=took.usage,
     )  # fmt: skip
 
 

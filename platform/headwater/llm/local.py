@@ -164,7 +164,9 @@ def serve(wanted: Mapping[str, object], report: IO[bytes]) -> object:
     params.hostnames, params.port = ["127.0.0.1"], 0
     params.api_keys = [str(wanted["key"])]
     params.n_ctx, params.n_parallel = context * parallel, parallel
-    params.cpuparams.n_threads = min(os.cpu_count() or 1, _MOST_THREADS)
+    for threads in (params.cpuparams, params.cpuparams_batch):
+        # its threads wait for each other at every layer: one to a core, beside a daemon at work, is ten times slower than half
+        threads.n_threads, threads.poll = max(1, min((os.cpu_count() or 1) // 2, _MOST_THREADS)), 0
     params.ui = params.warmup = False
     params.endpoint_slots = False
     params.verbosity = 1

@@ -13,7 +13,7 @@ from headwater.embed.fault import Fault
 from headwater.errors import ConfigError, HeadwaterError, UsageError
 from headwater.llm.caller import Caller
 from headwater.llm.chat import Chat
-from headwater.llm.ledger import Ledger, Taken
+from headwater.llm.ledger import Ledger
 from headwater.llm.listing import extractive, known, told
 from headwater.llm.lookup import NONE, PROVIDERS, SERVED, load
 from headwater.model_records import Completion, Message, ModelInfo, Piece, Standing
@@ -62,10 +62,11 @@ class Models:
         if whole is None or whole == NONE:
             return None
         if whole not in self._chats:
-            names = (
-                [whole, *(n for n in self._settings.fallback if n not in (whole, NONE))] if whole == self.default else [whole]
-            )
-            self._chats[whole] = Chat([self._caller(n) for n in names], self._settings)
+            callers = [self._caller(whole)]
+            for other in self._settings.fallback if whole == self.default else ():
+                with contextlib.suppress(ConfigError):  # `status` and `headwater models` tell of it
+                    callers += [self._caller(other)] if other not in (whole, NONE) else []
+            self._chats[whole] = Chat(callers, self._settings)
         return self._chats[whole]
 
     def _whole(self, name: str) -> str:
@@ -168,7 +169,7 @@ class Models:
         for name in self._callers:
             standings.setdefault(name, "asked for")
         taken = self._ledger.today()
-        found = [told(name, standing, self._caller, taken.get(name, Taken()), check) for name, standing in standings.items()]
+        found = [told(name, standing, self._caller, taken, check) for name, standing in standings.items()]
         found += [known(kind, self._env, check) for kind in SERVED if kind not in named]
         plain: Standing = "default" if self.default is None else "fallback" if self.or_extractive else "known"
         return [extractive(plain), *await asyncio.gather(*found)]

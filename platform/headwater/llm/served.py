@@ -252,11 +252,11 @@ class Served(Provider):
         try:
             yield
         except AgentRunError as error:
-            raise self._fault(error) from error
+            raise self._fault(error) from self._presentable(error)
         except UserError as error:
-            raise Fault(self._masked(error), passes=False) from error
+            raise Fault(self._masked(error), passes=False) from self._presentable(error)
         except (httpx2.HTTPError, httpx2.StreamError) as error:
-            raise Fault(f"cannot talk to {self.url}: {self._masked(error)}", passes=True) from error
+            raise Fault(f"cannot talk to {self.url}: {self._masked(error)}", passes=True) from self._presentable(error)
         except _TooMuch as error:
             raise Fault(f"{self.url} answered with more than {ANSWER_MAX_BYTES >> 20} MiB", passes=False) from error
         except (
@@ -266,7 +266,9 @@ class Served(Provider):
             AttributeError,
             AssertionError,
         ) as error:  # of libraries, over an answer without its parts
-            raise Fault(f"unusable answer from {self.url}: {self._masked(error)[:160]}", passes=True) from error
+            raise Fault(f"unusable answer from {self.url}: {self._masked(error)[:160]}", passes=True) from self._presentable(
+                error
+            )
 
     def _fault(self, error: Exception) -> Fault:
         from pydantic_ai import exceptions as of
@@ -301,6 +303,15 @@ class Served(Provider):
             return Fault(told, passes=False, status=status)
         passes = status in (408, 409, 425, 429) or (status >= 500 and status != 501)
         return Fault(f"{self.url} answered {status}{said}", passes=passes, retry_after_s=retry_after_s, status=status)
+
+    def _presentable(self, error: BaseException) -> BaseException | None:
+        """The error as a cause; None where its words, or those of its own causes, show the key: servers quote what they got."""
+        step: BaseException | None = error
+        while step is not None and self._secret is not None:
+            if self._secret.get_secret_value() in f"{step} {step!r}":
+                return None
+            step = step.__cause__ or step.__context__
+        return error
 
     def _masked(self, what: object) -> str:
         """At most 300 printable characters of what was said, without the key."""
