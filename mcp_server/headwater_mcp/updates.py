@@ -52,13 +52,13 @@ class _Client:
 
 class Updates:
     """Follows what changes behind `verbs` while somebody listens. `every_s` between two looks for subscribers, `idle_s` where
-    sessions only wait to hear of the list."""
+    sessions only wait to hear of the list; `scheme` is that of the resources served."""
 
     def __init__(
-        self, verbs: Verbs, *, every_s: float = 1.0, idle_s: float = 5.0,
+        self, verbs: Verbs, *, every_s: float = 1.0, idle_s: float = 5.0, scheme: str = "headwater://",
         pause: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:  # fmt: skip
-        self._verbs, self._every_s, self._idle_s, self._pause = verbs, every_s, idle_s, pause
+        self._verbs, self._every_s, self._idle_s, self._scheme, self._pause = verbs, every_s, idle_s, scheme, pause
         self.bus = InMemorySubscriptionBus()
         self._listen = ListenHandler(self.bus, max_subscriptions=MOST_SUBSCRIPTIONS)
         self._listeners = 0
@@ -95,7 +95,7 @@ class Updates:
     async def subscribe(self, ctx: ServerRequestContext[Any, Any], params: SubscribeRequestParams) -> EmptyResult:
         """`resources/subscribe` (2025-11-25)."""
         uris, uri = self._client(ctx.session).uris, str(params.uri)
-        if len(uri) > _MOST_URI or not uri.startswith("headwater://"):
+        if len(uri) > _MOST_URI or not uri.startswith(self._scheme):
             raise MCPError(INVALID_PARAMS, "uri is not a resource of this server; resources/list has them")
         if len(uris) >= MOST_SUBSCRIPTIONS:
             raise MCPError(INVALID_PARAMS, f"this session has {MOST_SUBSCRIPTIONS} subscriptions, the most it may have")

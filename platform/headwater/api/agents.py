@@ -67,7 +67,8 @@ class Agents:
         if served is None:
             await problems.of(NotFoundError("no MCP server is installed here"))(scope, receive, send)
         else:
-            await served.app(scope, receive, send)
+            trimmed = [(name, value.strip(b" \t")) for name, value in scope["headers"]]  # as RFC 9110 has it; servers differ
+            await served.app({**scope, "headers": trimmed}, receive, send)
 
     async def _of(self, caller: Token | None) -> _Served | None:
         async with self._lock:
