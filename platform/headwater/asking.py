@@ -35,7 +35,6 @@ from headwater.rag.place import Look, Scope
 from headwater.rag.retrieval import Rerank, Retrieval
 from headwater.rag.standalone import Standalone, alone, contextualise
 from headwater.records import Answer, from_ms, parse_address
-from headwater.schema import SEQ_BITS
 from headwater.stock import Stock
 from headwater.verbs_ask import When
 

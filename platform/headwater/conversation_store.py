@@ -154,9 +154,7 @@ def say(db: apsw.Connection, id: str, said: Sequence[MessageRow], now_ms: int) -
 
 def summarized(db: apsw.Connection, id: str, summary: str, upto: int) -> None:
     """Keep a summary of a conversation's messages up to one."""
-    db.execute(
-        "UPDATE conversation SET summary = ?, summarized = ? WHERE id = ? AND summarized < ?", (summary, upto, id, upto)
-    )
+    db.execute("UPDATE conversation SET summary = ?, summarized = ? WHERE id = ? AND summarized < ?", (summary, upto, id, upto))
 
 
 def drop(db: apsw.Connection, ids: Sequence[str]) -> int:

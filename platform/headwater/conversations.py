@@ -247,8 +247,8 @@ async def _summary(old: Sequence[Turn], before: str, most_tokens: int, chat: Cha
     for turn in old:
         first = " ".join(turn.text.split())
         lines.append(f"Q: {first[:160]}" if turn.role == "user" else f"A: {first[:240]}")
-    while len(lines) > 1 and tokens("\n".join(lines)) > most_tokens:
-        lines.pop(0)
+    while len(lines) > 1 and tokens("\n".join(lines)) > most_tokens:  # what was asked stays longest
+        lines.pop(next((i for i, line in enumerate(lines) if line.startswith("A: ")), 0))
     return _cut("\n".join(lines), most_tokens)
 
 

@@ -37,9 +37,7 @@ class SummarizeBody(Body):
 
 
 @router.post("/ask", response_model=Answer, responses={200: {"content": {"text/event-stream": {}}}})
-async def ask(
-    shared: Shared, body: AskBody, last_event_id: Annotated[str | None, Header(max_length=200)] = None
-) -> Response:
+async def ask(shared: Shared, body: AskBody, last_event_id: Annotated[str | None, Header(max_length=200)] = None) -> Response:
     """An answer whose every sentence cites records. With `stream` true: server-sent events retrieval, token, citation, done;
     `Last-Event-ID` gives what came behind that event of an answer that was completed. A client that leaves ends the model's
     call."""

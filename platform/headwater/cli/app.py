@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from headwater.cli import (
+    anomaly,
     ask,
     chat,
     config,
@@ -90,6 +91,7 @@ for subject in (
     models,
     tui,
     watch,
+    anomaly,
     enrich,
 ):
     subject.add(app)

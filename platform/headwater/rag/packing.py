@@ -128,8 +128,6 @@ def _facts(hit: Hit, kind: PassageForm, since_ms: int | None, until_ms: int | No
     return " | ".join([*said, how_often(hit.passage, hit.timestamp, since_ms, until_ms)])
 
 
-
-
 def cut(value: str, start: int, end: int, room: int) -> int:
     """Where a text ends so that it fits, behind a sentence or a word."""
     if tokens(value[start:end]) <= room:

@@ -82,7 +82,7 @@ class Speech:
         if not self._begun and not self._begins(final=final):
             return out
         while self._buffer and not self.refused:
-            before = len(self._buffer)
+            before = len(self._buffer), self._passed
             first = self._buffer[0]
             if self._passed or (first not in _SPECIAL and not first.isspace()):
                 out += self._word(final=final)
@@ -92,7 +92,7 @@ class Speech:
                 out += self._mark(final=final)
             else:
                 out += self._quote(final=final)
-            if len(self._buffer) == before:
+            if (len(self._buffer), self._passed) == before:
                 break
         return out
 
@@ -179,13 +179,16 @@ class Speech:
         """Text at the end of the sentence, which is ended before it where a new one begins with it."""
         out: list[Said] = []
         if self._space and self._text:
-            gap = "" if self._marked and text[0] in ".,;:!?)" else self._space
+            gap = "" if self._marked and text[0] in ".,;:!?)" else _plain_gap(self._space)
             if gap and _ends(self._plain, gap, plain[0]):
                 out += self._close()
+                self._space = gap
             else:
                 self._space, text, plain = "", gap + text, gap + plain
+        elif self._text.endswith("!") and text[0] == "[":  # of an image
+            text, plain = f" {text}", f" {plain}"
         if not self._text:
-            self._gap += self._space
+            self._gap += _plain_gap(self._space) if self._space else ""
             self._space = ""
             if self._gap:
                 out.append(self._gap)
@@ -211,12 +214,19 @@ def _ends(plain: str, gap: str, following: str) -> bool:
     return len(found) > 1 and found[-1][0] == len(plain) + len(gap)
 
 
+def _plain_gap(space: str) -> str:
+    """Blanks as one, line ends as one or two, with the indentation of what follows."""
+    if "\n" not in space:
+        return " "
+    return ("\n\n" if space.count("\n") > 1 else "\n") + " " * min(len(space.rpartition("\n")[2]), 8)
+
+
 def _bare(said: str) -> str:
     """Text that is no quote: without what would open another one."""
     return _QUOTATION.sub("", said)
 
 
-_SPECIAL = "[\"“”«»„`"
+_SPECIAL = '["“”«»„`'
 _QUOTATION = re.compile('["“”«»„`]')
 _OPENING = re.compile('`+|["“”«»„]')
 _CLOSING = {"“": "”", "«": "»", "„": "“"}

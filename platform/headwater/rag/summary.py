@@ -231,8 +231,7 @@ async def _said(
     """What the model says of some records, judged."""
     room = min(answerer.context_tokens, answerer.chat.context_tokens // 2) // 4
     entries = [
-        Entry(n, t.record, t.kind, t.facts, 0, cut(t.record.value, 0, len(t.record.value), room))
-        for n, t in enumerate(part, 1)
+        Entry(n, t.record, t.kind, t.facts, 0, cut(t.record.value, 0, len(t.record.value), room)) for n, t in enumerate(part, 1)
     ]
     grounding = Grounding(entries)
     speech = Speech(grounding.quoted, frozenset(e.address for e in entries))
@@ -265,4 +264,3 @@ def _answer(
         id, f"summary{gathered.about}", text, citations, unsupported, abstained, round(confidence, 4), coverage, model,
         {"records": len(gathered.tellings), **usage}, {},
     )  # fmt: skip
-
