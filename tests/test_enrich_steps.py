@@ -183,6 +183,12 @@ def test_an_answer_of_no_use_makes_one_dead_letter_for_a_passage(tmp_path: Path)
         assert (letter.stage, letter.address) == ("pipeline", "t/0/0")
         assert "1 more records of the same passage" in letter.reason
         assert [r.value for r in hw.records("o").records] == ["good text"]
+        with pytest.raises(UsageError, match="fails again"):
+            hw.replay_dead_letter(letter.id)
+        hw.create_pipeline("p", {"topics": ["t"], "output": "o", "steps": [{"classify": {"labels": ["a", "b"]}}]})
+        hw.replay_dead_letter(letter.id)
+        assert [r.attributes["source"] for r in hw.records("o").records] == ["t/0/1", "t/0/0", "t/0/2"]
+        assert hw.dead_letters() == []
 
 
 def test_summaries_and_scores_come_from_a_model(tmp_path: Path) -> None:

@@ -30,6 +30,7 @@ from headwater.composed import LiveEvent
 from headwater.config import Settings, TopicConfig
 from headwater.conversations import Conversations
 from headwater.deletion import delete
+from headwater.detect.detectors import Detectors
 from headwater.doors import Doors
 from headwater.embed.cache import VectorCache
 from headwater.embed.rerank import CrossEncoder
@@ -83,9 +84,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 _COLLECT = 50_000  # allocations between two looks for cycles: records come by the thousand and have none (a fifth of the time)
 _FEW = 32  # records of an append that is prepared on the loop itself
-_MOST_TEXTS = 1000
-_MOST_PATTERNS = 1000
-_MOST_BUCKETS = 1000
+_MOST_TEXTS = _MOST_PATTERNS = _MOST_BUCKETS = 1000
 
 
 async def _thread(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
@@ -125,6 +124,7 @@ class Engine:
             self.rebuilding.run(),
             self._watching.run(),
             self._pipelines.run(),
+            self._detectors.run(),
             self.stock.embedders.warm(self.settings.embedding.model),
             self._models.warm(),
         )
@@ -163,9 +163,8 @@ class Engine:
             asked = self._asked = Asked(self.log, self.settings.search.record_queries)
             self.finding = Finding(self.log, self.stock, self.searcher, asked)
             self.rebuilding = Rebuilding(self.log, self.keyword, self.indexer, self.settings.ingest.batch_records)
-            self.swaps = Swaps(
-                self.log, self.indexer, self.stock, self.rebuilding, asked, self.settings, vectors, clock_ms=now_ms
-            )
+            given = (self.log, self.indexer, self.stock, self.rebuilding, asked, self.settings, vectors)
+            self.swaps = Swaps(*given, clock_ms=now_ms)
             self.stock.open_all()
             self.rebuilding.resume()
             self._watching = Watching(self.log, self.indexer, clock_ms=now_ms)
@@ -195,6 +194,9 @@ class Engine:
                 price=max(self.settings.llm.price_input or 0.0, self.settings.llm.price_output or 0.0) / 1e6,
             )  # fmt: skip
             pipes.load()
+            odd = self._detectors = Detectors(self.log, self.stock, self.indexer, self.append, clock_ms=now_ms)
+            self.anomalies, self.anomaly, self.anomaly_events = odd.anomalies, odd.one, odd.events
+            self.detecting, self.set_detecting, self.judge_anomaly = odd.detecting, odd.set, odd.judge
             self.create_pipeline, self.pipelines, self.pipeline = pipes.create, pipes.all, pipes.one
             self.start_pipeline, self.stop_pipeline, self.delete_pipeline = pipes.start, pipes.stop, pipes.delete
             self.backtest_pipeline, self.run_pipeline, self.trace_pipeline = pipes.backtest, pipes.run_on, pipes.trace
@@ -444,15 +446,15 @@ class Engine:
         return await _thread(self.log.dead_letters, id, limit=min(max(limit, 1), 10_000))
 
     async def replay_dead_letter(self, id: int) -> None:
-        await _thread(self.stock.replay, id)
+        if not await self._pipelines.replay(id):
+            await _thread(self.stock.replay, id)
 
     async def drop_dead_letter(self, id: int) -> None:
         await _thread(self.log.drop_dead_letter, id)
 
     async def status(self) -> Status:
-        problems = views.problems(
-            (*self.stock.problems.values(), *self._watching.troubles(), *self._models.problems()), self.indexer
-        )
+        own = (*self._watching.troubles(), *self._models.problems(), *self._detectors.troubles())
+        problems = views.problems((*self.stock.problems.values(), *own), self.indexer)
         uptime_s, model = round(time.monotonic() - self._started, 1), self.settings.embedding.model
         return Status(
             self._version, True, str(self.directory), self.url, os.getpid(), uptime_s, model, tuple(await self.topics()),
@@ -479,6 +481,7 @@ class Engine:
             return
         self._closed = True
         self._watching.close()
+        self._detectors.close()
         for task in self._tasks:
             task.cancel()
         for outcome in await asyncio.gather(*self._tasks, return_exceptions=True):
@@ -487,6 +490,7 @@ class Engine:
         self._wake_readers()
         with contextlib.suppress(StorageError):  # what cannot be written now is done again at the next start
             await _thread(self._watching.settle)
+            await _thread(self._detectors.settle)
             await _thread(self.indexer.settle)
         await self._models.aclose()
         await self._reranker.aclose()

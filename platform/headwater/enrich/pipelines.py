@@ -296,6 +296,18 @@ class Pipelines:
         finally:
             await running.graph.aclose()
 
+    async def replay(self, id: int) -> bool:
+        """Do the records of a dead letter once more, where a pipeline has left it: whether one has."""
+        letter = await anyio.to_thread.run_sync(store.letter, self._log, id)
+        if letter is None:
+            return False
+        name, _, end = letter.source.rpartition(" until ")
+        topic = self._indexer.topics.get(letter.topic)
+        if name not in self._held or topic is None:
+            raise UsageError(f"there is no pipeline {name!r} now that could do it again; `headwater dlq drop {id}` forgets it")
+        await self._held[name].again(topic, id, letter.seq, int(end))
+        return True
+
     async def trace(self, name: str, place: str) -> Ran:
         """As Verbs.trace_pipeline."""
         self._row(name)

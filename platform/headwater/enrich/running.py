@@ -21,12 +21,14 @@ from headwater.enrich.graph import Graph
 from headwater.enrich.items import Item, Space, flat
 from headwater.enrich.spec import Spec
 from headwater.enrich.texts import texts_of
-from headwater.errors import ConflictError, HeadwaterError, LimitError, NotFoundError
+from headwater.errors import ConflictError, HeadwaterError, LimitError, NotFoundError, UsageError
 from headwater.records import Draft, address
 from headwater.topicindex import Pace
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    import apsw
 
     from headwater.catalogue import Place
     from headwater.enrich.building import Builder
@@ -127,7 +129,7 @@ class Running:
         cost = None if now.cost is None or spent.cost is None else now.cost - spent.cost
         done = store.Done(
             self.row.id, topic.row.id, end, self._drafts(topic, rows, items, written), self.graph.fresh(),
-            self._letters(topic, rows, items), len(rows), len({p.passage for r in places.values() for p in r}),
+            self._letters(topic, rows, items, end), len(rows), len({p.passage for r in places.values() for p in r}),
             now.input_tokens - spent.input_tokens, now.output_tokens - spent.output_tokens, cost,
         )  # fmt: skip
         await self._write(done)
@@ -136,13 +138,37 @@ class Running:
         self.pace.step(len(rows))
         return end < self.upto(topic)
 
-    async def _write(self, done: store.Done) -> None:
+    async def again(self, topic: TopicIndex, letter: int, seq: int, end: int) -> None:
+        """Do the records of a dead letter once more: those from `seq` to `end` of the passages of the first. They are written,
+        and the letter goes, in one transaction; UsageError where one fails again, and then nothing is."""
+        rows = await anyio.to_thread.run_sync(lambda: self._log.rows(topic.row.id, seq, end - seq, before=end))
+        places = await anyio.to_thread.run_sync(topic.catalogue.places, [row.id for row in rows])
+        of = {row.id: _distinct(topic, places.get(row.id, ())) for row in rows}
+        alike = [row for row in rows if row.seq == seq or (of[row.id] and of[row.id] == of[rows[0].id])]
+        items = await self.decide(topic, alike, places)
+        if failed := next((item for item in items if item.ended == "failed"), None):
+            raise UsageError(f"it fails again: step {failed.failed_at}: {failed.error}")
+        ids = await anyio.to_thread.run_sync(self._targets, items)
+        done = store.Done(
+            self.row.id, topic.row.id, None, self._drafts(topic, alike, items, ids), self.graph.fresh(), (), 0, 0, 0, 0, 0.0
+        )
+        await self._write(done, letter)
+        self.graph.written(done.decisions)
+
+    async def _write(self, done: store.Done, letter: int | None = None) -> None:
+        """Commit a block, or the records of a dead letter, which goes with it."""
         drafts = sum(map(len, done.drafts.values()))
 
         def write() -> None:
             announce = next(iter(done.drafts), None)
             now = self._clock_ms()
-            self._log.submit(lambda db: store.store(db, self._log, done, now), rows=drafts + 1, announce=announce).result()
+
+            def work(db: apsw.Connection) -> None:
+                store.store(db, self._log, done, now)
+                if letter is not None:
+                    store.drop_letter(db, letter)
+
+            self._log.submit(work, rows=drafts + 1, announce=announce).result()
 
         await anyio.to_thread.run_sync(write)
 
@@ -182,6 +208,8 @@ class Running:
 
     def _hold(self, items: Iterable[tuple[int, Item]]) -> None:
         for passage, item in items:
+            if item.ended == "failed":
+                continue  # it may succeed the next time
             if not self.graph.by_record:
                 item.vector = None
             self._finals[passage] = item
@@ -269,7 +297,7 @@ class Running:
         attributes |= outputs(item) | {"source": place, "pipeline": self.row.name, "pipeline_version": self.row.version}
         return Draft(value, key, row.time_ms, attributes, body=row.body if value is row.value else None)
 
-    def _letters(self, topic: TopicIndex, rows: Sequence[Row], items: Sequence[Item]) -> list[store.LetterRow]:
+    def _letters(self, topic: TopicIndex, rows: Sequence[Row], items: Sequence[Item], end: int) -> list[store.LetterRow]:
         """One dead letter for each distinct failure of the block: what many records share is said once."""
         first: dict[tuple[int | None, str | None], tuple[Row, Item, int]] = {}
         for row, item in zip(rows, items, strict=True):
@@ -282,7 +310,7 @@ class Running:
                 topic.row.id, row.seq,
                 f"pipeline {self.row.name}, step {item.failed_at}: {item.error}"
                 + (f" (and {count - 1:,} more records of the same passage)" if count > 1 else ""),
-                row.value[:4096],
+                row.value[:4096], f"{self.row.name} until {end}",
             )
             for row, item, count in first.values()
         ]  # fmt: skip

@@ -64,6 +64,7 @@ class LetterRow(NamedTuple):
     seq: int
     reason: str
     payload: str
+    source: str  # `PIPELINE until SEQ`: further records of its passage, below that seq, failed with it
 
 
 class Done(NamedTuple):
@@ -71,7 +72,7 @@ class Done(NamedTuple):
 
     pipeline: int
     topic: int
-    upto: int
+    upto: int | None  # None: its place stays
     drafts: Mapping[int, Sequence[Draft]]  # by topic they are written to
     decisions: Sequence[DecisionRow]
     letters: Sequence[LetterRow]
@@ -162,8 +163,10 @@ def store(db: apsw.Connection, log: Log, done: Done, now_ms: int) -> int:
         written += len(log.append_within(db, topic, drafts))
     keep_decisions(db, done.decisions)
     for letter in done.letters:
-        add_dead_letter(db, letter.topic, "pipeline", letter.reason, letter.payload, now_ms, seq=letter.seq)
-    if db.execute("SELECT 1 FROM topic WHERE id = ?", (done.topic,)).get is not None:
+        add_dead_letter(
+            db, letter.topic, "pipeline", letter.reason, letter.payload, now_ms, seq=letter.seq, source=letter.source
+        )
+    if done.upto is not None and db.execute("SELECT 1 FROM topic WHERE id = ?", (done.topic,)).get is not None:
         set_cursor(db, done.topic, group_of(done.pipeline), done.upto)
     db.execute(
         "UPDATE pipeline SET records = records + ?, written = written + ?, passages = passages + ?, failed = failed + ?,"
@@ -174,6 +177,18 @@ def store(db: apsw.Connection, log: Log, done: Done, now_ms: int) -> int:
         ),
     )  # fmt: skip
     return written
+
+
+def letter(log: Log, id: int) -> LetterRow | None:
+    """A dead letter that a pipeline has left; None where there is none of that id."""
+    query = "SELECT topic, seq, reason, payload, source FROM dead_letter WHERE id = ? AND stage = 'pipeline'"
+    with log.reading() as db:
+        found = db.execute(query, (id,)).get
+    return None if found is None else LetterRow._make(found)
+
+
+def drop_letter(db: apsw.Connection, id: int) -> None:
+    db.execute("DELETE FROM dead_letter WHERE id = ?", (id,))
 
 
 def _json(starts: Mapping[int, int]) -> str:
