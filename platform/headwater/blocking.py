@@ -17,6 +17,7 @@ from typing import Any, Concatenate, Generic, Literal, ParamSpec, Self, TypeVar,
 
 from headwater.answer_records import Conversation
 from headwater.composed import AskEvent, LiveEvent
+from headwater.detect_records import Anomaly
 from headwater.enrich_records import RunEvent
 from headwater.errors import UsageError
 from headwater.model_records import Completion, Message, Piece
@@ -68,6 +69,11 @@ class Headwater:
     watch = _blocking(Verbs.watch)
     remove_watch = _blocking(Verbs.remove_watch)
     wait = _blocking(Verbs.wait)
+    anomalies = _blocking(Verbs.anomalies)
+    anomaly = _blocking(Verbs.anomaly)
+    detecting = _blocking(Verbs.detecting)
+    set_detecting = _blocking(Verbs.set_detecting)
+    judge_anomaly = _blocking(Verbs.judge_anomaly)
     classify = _blocking(Verbs.classify)
     extract = _blocking(Verbs.extract)
     create_pipeline = _blocking(Verbs.create_pipeline)
@@ -158,6 +164,10 @@ class Headwater:
         """The hits of a watch behind `cursor` as they are fired, until it expires or goes."""
         yield from self._loop.iterate(lambda verbs: verbs.watch_events(id, cursor=cursor))
 
+    def anomaly_events(self, topics: Sequence[str] | None = None, *, cursor: str | None = None) -> Iterator[Anomaly]:
+        """Alerts as they are raised, endlessly; with `cursor`, an anomaly's id, those raised behind it first."""
+        yield from self._loop.iterate(lambda verbs: verbs.anomaly_events(topics, cursor=cursor))
+
     def complete_stream(
         self, prompt: str | Sequence[Message], *, system: str | None = None, model: str | None = None,
         temperature: float | None = None, max_tokens: int | None = None, cache: bool = True,
@@ -190,6 +200,15 @@ class Headwater:
     def ask_events(self, question: str, *, place: str | None = None, **scope: Any) -> Iterator[AskEvent]:
         """The answer as it is made, as Verbs.ask_events; leaving the loop ends the model's call."""
         yield from self._loop.iterate(lambda verbs: verbs.ask_events(question, place=place, **scope))
+
+    def map(self, topic: str, *, limit: int = 300, since: When | None = None) -> Any:
+        """An altair.Chart of a topic's most frequent patterns as points, near each other where they mean alike; it can be
+        zoomed, and a point says its pattern. UsageError where altair is not installed, or there are fewer than three."""
+        from headwater import plots
+
+        patterns = self.patterns(topic, since=since, limit=limit).patterns
+        vectors = self.embed([p.passage.text for p in patterns]).vectors if patterns else ()
+        return plots.embedding_map(patterns, vectors)
 
     def close(self) -> None:
         """Let go of everything; safe to call twice."""

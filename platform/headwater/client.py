@@ -22,6 +22,7 @@ from headwater import wire
 from headwater.batches import Delivered, Fault
 from headwater.client_ask import AskCalls
 from headwater.client_audit import AuditCalls
+from headwater.client_detect import DetectCalls
 from headwater.client_enrich import EnrichCalls
 from headwater.client_models import ModelCalls
 from headwater.client_watches import WatchCalls
@@ -80,6 +81,9 @@ class Client:
         self.remove_conversation = asking.remove_conversation
         self.add_watch, self.watches, self.watch, self.remove_watch = watching.add, watching.all, watching.one, watching.remove
         self.wait, self.watch_events = watching.wait, watching.events
+        odd = DetectCalls(self._sending)
+        self.anomalies, self.anomaly, self.anomaly_events = odd.anomalies, odd.one, odd.events
+        self.detecting, self.set_detecting, self.judge_anomaly = odd.detecting, odd.set, odd.judge
         enriching = EnrichCalls(self._sending)
         self.classify, self.extract = enriching.classify, enriching.extract
         self.create_pipeline, self.pipelines, self.pipeline = enriching.create, enriching.all, enriching.one

@@ -10,9 +10,11 @@ from dataclasses import replace
 from typing import Any, cast
 
 from headwater.batches import Delivered
+from headwater.detect_records import AnomaliesReply, Anomaly, Detecting, Verdict
 from headwater.errors import AuthError, HeadwaterError, NotFoundError
 from headwater.records import (
     Answer,
+    Coverage,
     DeadLetter,
     IndexInfo,
     RecordView,
@@ -28,7 +30,7 @@ from headwater.watch_records import Watch, WatchHit, Woken
 
 _OF_A_TOPIC = frozenset({"topic", "records", "patterns", "index"})  # read the one topic that their first argument names
 _STREAM_OF_A_TOPIC = frozenset({"tail"})
-_WRITING = frozenset({"append", "create_topic"})  # write to the topic that their first argument names
+_WRITING = frozenset({"append", "create_topic", "set_detecting"})  # write to the topic that their first argument names
 _OF_TOPICS = frozenset({"search_vector", "timeline"})  # read those that `topics` names, all in scope without it
 _OF_NO_TOPIC = frozenset({"embed", "complete", "complete_stream"})
 _ASKING = frozenset({"since", "until", "top_k", "model", "place"})  # of a question: nothing that reads what others asked
@@ -202,6 +204,30 @@ class _Scoped:
             yield hit
 
     # ------------------------------------------------------------------ the daemon
+
+    async def anomalies(self, topics: Sequence[str] | None = None, **scope: Any) -> AnomaliesReply:
+        if topics is None and not (topics := [d.topic for d in await self.detecting()]):
+            return AnomaliesReply((), Coverage())
+        return await self._verbs.anomalies(await self._chosen(topics), **scope)
+
+    async def anomaly(self, id: str) -> Anomaly:
+        self._check(id.rpartition("-")[0])
+        return await self._verbs.anomaly(id)
+
+    async def judge_anomaly(self, id: str, verdict: Verdict | None, *, note: str | None = None) -> Anomaly:
+        self._check(id.rpartition("-")[0], writing=True)
+        return await self._verbs.judge_anomaly(id, verdict, note=note)
+
+    async def detecting(self, topic: str | None = None) -> list[Detecting]:
+        if topic is not None:
+            self._check(topic)
+        return [d for d in await self._verbs.detecting(topic) if self._token.sees(d.topic)]
+
+    async def anomaly_events(
+        self, topics: Sequence[str] | None = None, *, cursor: str | None = None
+    ) -> AsyncIterator[Anomaly]:
+        async for anomaly in self._verbs.anomaly_events(await self._chosen(topics), cursor=cursor):
+            yield anomaly
 
     async def note_call(self, who: str, tool: str, **call: Any) -> None:
         """Under the token's own name."""

@@ -35,6 +35,7 @@ from headwater.records import (
 from headwater.removals import Deleted, Purged
 from headwater.verbs_ask import AskVerbs
 from headwater.verbs_audit import AuditVerbs
+from headwater.verbs_detect import DetectVerbs
 from headwater.verbs_enrich import EnrichVerbs
 from headwater.verbs_models import ModelVerbs
 from headwater.watch_records import Watch, WatchHit, Woken
@@ -83,7 +84,7 @@ class WatchVerbs(Protocol):
         """The hits of a watch behind `cursor` as they are fired, until it expires or goes. A hit's id is `WATCH-CURSOR`."""
 
 
-class Verbs(AskVerbs, WatchVerbs, AuditVerbs, EnrichVerbs, ModelVerbs, Protocol):
+class Verbs(AskVerbs, WatchVerbs, AuditVerbs, EnrichVerbs, ModelVerbs, DetectVerbs, Protocol):
     """Everything, in one."""
 
     async def append(

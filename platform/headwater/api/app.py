@@ -13,6 +13,7 @@ from headwater.api import (
     routes_audit,
     routes_conversations,
     routes_deliveries,
+    routes_detect,
     routes_enrich,
     routes_live,
     routes_models,
@@ -47,7 +48,7 @@ def routes(
     app.state.headwater = State(verbs, metrics or Metrics(), closing or asyncio.Event(), version, doors)
     busiest_first = (
         routes_records, routes_push, routes_search, routes_topics, routes_deliveries, routes_live, routes_watches, routes_ask,
-        routes_conversations, routes_models, routes_enrich, routes_sources, routes_audit, routes_system,
+        routes_conversations, routes_models, routes_enrich, routes_detect, routes_sources, routes_audit, routes_system,
     )  # fmt: skip
     for part in busiest_first:
         app.include_router(part.router)

@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 NOT_YET = "urn:headwater:problem:not-in-this-version"
 _LATER = re.compile(
     r"/v1/(?:classify|extract|enrich"
-    r"|pipelines(?:/[^/]+(?:/(?:start|stop|backtest))?)?|anomalies|topics/[^/]+/anomaly)"
+    r"|pipelines(?:/[^/]+(?:/(?:start|stop|backtest))?)?)"
 )
 
 _STATUS: tuple[tuple[type[HeadwaterError], int], ...] = (

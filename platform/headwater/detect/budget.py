@@ -30,8 +30,10 @@ _FADE_DAYS = 14
 _NOISE = 1.0  # decades of one family that add nothing
 _JOINS = 1.5  # decades from which a signal is shown with an incident
 _MOST_SIGNALS = 12
-_HARMLESS = 0.5  # of the weight of troubles, for what is odd and yet no trouble by its level
-_HARMLESS_FAMILIES = (".ok", "sequence", "numeric")
+_WEIGHTS: Mapping[str, float] = {  # of a family's decades: troubles that were never seen before count most
+    "new.bad": 1.5, "rare.bad": 1.2, "rate.topic": 0.7, "rate.ok": 0.5, "new.ok": 0.5, "rare.ok": 0.5, "drift.ok": 0.5,
+    "sequence": 0.5, "numeric": 0.6,
+}  # fmt: skip
 MUTED = 1.5  # times as odd as what was called no anomaly, to be looked at again
 
 
@@ -115,7 +117,7 @@ class Budget:
         muted = self.muted.get(one.subject)
         if muted is not None and found < muted * MUTED:
             return 0.0
-        return found * _HARMLESS if one.family.endswith(_HARMLESS_FAMILIES) else found
+        return found * _WEIGHTS.get(one.family, 1.0)
 
     def _fuse(self) -> float:
         best: dict[str, float] = {}
@@ -162,7 +164,7 @@ class Budget:
         held = {one.subject: (one, decades) for one, decades in incident.signals}
         news = False
         for one, decades in pairs:
-            if decades < 0.5:
+            if decades < 1.0:
                 continue
             before = held.get(one.subject)
             if before is None or decades > before[1] + 0.5:

@@ -100,14 +100,17 @@ def read(log: Log, topics: Sequence[int], *, since_ms: int, until_ms: int, befor
          kinds: Sequence[str], severities: Sequence[str], quiet: bool, dismissed: bool) -> list[AnomalyRow]:  # fmt: skip
     """Anomalies by their start, newest first, behind the place `before` (start, topic, n)."""
     place = before or (1 << 62, 1 << 62, 1 << 62)
-    chosen = "topic IN (SELECT value FROM json_each(?1)) AND start_ms >= ?2 AND start_ms < ?3 AND (start_ms, topic, n) < (?4, ?5, ?6)"
+    chosen = "topic IN (SELECT value FROM json_each(?1)) AND start_ms >= ?2 AND start_ms < ?3"
+    chosen += " AND (start_ms, topic, n) < (?4, ?5, ?6)"
     chosen += " AND kind IN (SELECT value FROM json_each(?7)) AND severity IN (SELECT value FROM json_each(?8))"
     chosen += "" if quiet else " AND alerted"
     chosen += "" if dismissed else " AND feedback IS NOT 'not an anomaly'"
     lists = [orjson.dumps(list(values)).decode() for values in (topics, kinds, severities)]
     values = (lists[0], since_ms, until_ms, *place, lists[1], lists[2], limit)
     with log.reading() as db:
-        found = db.execute(f"SELECT {_COLUMNS} FROM anomaly WHERE {chosen} ORDER BY start_ms DESC, topic DESC, n DESC LIMIT ?9", values)
+        found = db.execute(
+            f"SELECT {_COLUMNS} FROM anomaly WHERE {chosen} ORDER BY start_ms DESC, topic DESC, n DESC LIMIT ?9", values
+        )
         return [_row(r) for r in found]
 
 
@@ -145,12 +148,13 @@ def judge(db: apsw.Connection, topic: int, n: int, verdict: Verdict | None, note
 
 def counts(log: Log, topic: int) -> tuple[int, int, int]:
     """How many were found, how many alerted, how many dismissed."""
-    query = "SELECT count(*), coalesce(sum(alerted), 0), coalesce(sum(feedback IS 'not an anomaly'), 0) FROM anomaly WHERE topic = ?"
+    summed = "coalesce(sum(alerted), 0), coalesce(sum(feedback IS 'not an anomaly'), 0)"
+    query = f"SELECT count(*), {summed} FROM anomaly WHERE topic = ?"
     with log.reading() as db:
-        found, alerted, dismissed = db.execute(query, (topic,)).fetchone()  # type: ignore[misc]
-    return found, alerted, dismissed
+        ((found, alerted, dismissed),) = db.execute(query, (topic,))
+    return int(found), int(alerted), int(dismissed)
 
 
 def _row(values: Any) -> AnomalyRow:
-    *head, alerted, quiet, feedback, note, body, told = values
-    return AnomalyRow(*head, bool(alerted), quiet, feedback, note, orjson.loads(body), bool(told))
+    row = AnomalyRow._make(values)
+    return row._replace(alerted=bool(row.alerted), body=orjson.loads(values[11]), told=bool(row.told))
