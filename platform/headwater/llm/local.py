@@ -77,7 +77,7 @@ class LocalChat(OpenAIChat):
 
     async def ready(self) -> None:
         if not self.running:
-            await super().aclose()  # the connections were to one that has ended
+            await self.aclose()  # what is left of one that has ended
         await super().ready()
 
     async def warm(self) -> None:
