@@ -162,10 +162,8 @@ def store(db: apsw.Connection, log: Log, done: Done, now_ms: int) -> int:
     for topic, drafts in done.drafts.items():
         written += len(log.append_within(db, topic, drafts))
     keep_decisions(db, done.decisions)
-    for letter in done.letters:
-        add_dead_letter(
-            db, letter.topic, "pipeline", letter.reason, letter.payload, now_ms, seq=letter.seq, source=letter.source
-        )
+    for topic, seq, reason, text, source in done.letters:
+        add_dead_letter(db, topic, "pipeline", reason, text, now_ms, seq=seq, source=source)
     if done.upto is not None and db.execute("SELECT 1 FROM topic WHERE id = ?", (done.topic,)).get is not None:
         set_cursor(db, done.topic, group_of(done.pipeline), done.upto)
     db.execute(
