@@ -214,6 +214,31 @@ def test_searches_adds_and_removals_go_on_while_a_segment_is_built(
     assert index.search(vectors[11], 1).ids.tolist() == [11]
 
 
+def test_what_is_removed_while_a_segment_is_built_is_in_no_file_after_it_was_cleansed(
+    tmp_path: Path, catalogue: SqliteCatalogue, opened: Open
+) -> None:
+    index, results = opened(), list[int]()
+    fill(index, catalogue, 0, N)
+    sealing = threading.Thread(target=index.maintain)
+    sealing.start()
+    wait_for(lambda: any((tmp_path / "index").glob("building-*/plan.json")))  # its vectors are written down
+    catalogue.forget([7, 8])
+    index.remove([7, 8])
+    cleansing = threading.Thread(target=lambda: results.append(index.cleanse()))
+    cleansing.start()
+    while cleansing.is_alive():
+        assert len(index.search(random_vectors(N)[11], N).ids) == N - 2
+        cleansing.join(0.02)
+    sealing.join()
+    assert results == [2]
+    counts = index.counts
+    assert (counts.tail, counts.dead, [one.living for one in counts.segments]) == (0, 0, [N - 2])
+    (home,) = (tmp_path / "index").glob("seg-*")
+    assert np.load(home / "ids.npy").tolist() == [i for i in range(N) if i not in (7, 8)]
+    assert index.cleanse() == 0
+    assert [one.name for one in index.counts.segments] == [home.name]
+
+
 def test_a_process_killed_while_sealing_loses_nothing(
     tmp_path: Path, catalogue: SqliteCatalogue, opened: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:

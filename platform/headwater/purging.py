@@ -66,7 +66,7 @@ class Purge:
             with self._indexer.embedding.storing:
                 counts |= self._log.write(lambda db: remains.forget(db, topic.row.id))
             self._indexer.relearn(topic)
-        counts["vectors in segments"] = self._rewrite_segments(name)
+        counts["vectors in segments"] = sum(index.cleanse() for index in self._stock.find(name).indexes())
         if self._cache is not None:
             self._cache.forget(markers)
             self._cache.compact()
@@ -109,18 +109,6 @@ class Purge:
                 self._log.write(partial(remains.forget_vectors, topic=id, vectors=strays))
                 number += len(strays)
         return number
-
-    def _rewrite_segments(self, name: str) -> int:
-        """Build segments with dead members anew from the log, which has forgotten them; how many members those were. Each
-        answers until its successor does."""
-        dead = 0
-        for index in self._stock.find(name).indexes():
-            if number := sum(segment.dead for segment in index.counts.segments):
-                dead += number
-                index.renew()
-                while any(segment.due is not None for segment in index.counts.segments) and index.maintain():
-                    continue
-        return dead
 
     def _feed_anew(self) -> int:
         """Feed the keyword index anew what shares a file with deleted documents, so that the file goes: how many deleted ones
