@@ -53,13 +53,14 @@ def drafts(
             out.append(_draft_of((entry, None, found.time_ms, attributes, None, None, None, None, body)))
             continue
         try:
-            out.append(_complete(_draft(entry, now_ms), config, reader, limits))
+            out.append(_complete(drafted(entry, now_ms), config, reader, limits))
         except UsageError as error:
             raise UsageError(f"record {len(out)}: {error}") from error
     return out
 
 
-def _draft(entry: Entry, now_ms: int) -> Draft:
+def drafted(entry: Entry, now_ms: int) -> Draft:
+    """The draft that an entry stands for, before it is checked further; UsageError."""
     if isinstance(entry, Draft):
         return entry
     if isinstance(entry, str):
@@ -88,6 +89,9 @@ def _draft(entry: Entry, now_ms: int) -> Draft:
     )
 
 
+REPLACED = "\ufffd"  # what stands for bytes, or half characters, that are no text; the bytes are kept beside it
+
+
 def _complete(draft: Draft, config: TopicConfig, reader: LineReader, limits: IngestSettings) -> Draft:
     """The draft with clean text, flat attributes, and what its text says of time, level and fields."""
     value, raw, time_ms = draft.value, draft.raw, draft.time_ms
@@ -112,6 +116,8 @@ def _complete(draft: Draft, config: TopicConfig, reader: LineReader, limits: Ing
     elif vector is not None:
         raise UsageError("this topic makes its own vectors; create it with embedding_model=external to send yours")
     key = None if draft.key is None else _clean(draft.key)
+    if raw is not None and REPLACED in value:
+        attributes = {**attributes, "invalid_utf8": True}
     return Draft(value, key, time_ms, attributes, draft.partition, draft.position, raw, vector, body)
 
 

@@ -14,7 +14,7 @@ import hmac
 import math
 import re
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from urllib.parse import urlsplit
 
 from fastapi import Response
@@ -22,7 +22,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from headwater.api import problems
 from headwater.config import LOOPBACK, ServerSettings
-from headwater.errors import AuthError, LimitError, StorageError
+from headwater.errors import AuthError, LimitError, StorageError, UsageError
 from headwater.tokens import Token, Tokens
 
 CALLER = "headwater.caller"  # in a scope: the Token that was shown, None for the API key or where no key is needed
@@ -93,7 +93,7 @@ class Guard:
         if isinstance(caller, Response):
             return caller
         scope[CALLER] = caller
-        return self._too_fast(scope, caller) or self._too_large(headers, caller)
+        return self._too_fast(scope, caller) or self._too_large(headers, caller) or _packed(scope, headers)
 
     def _caller(self, headers: dict[bytes, bytes]) -> Token | Response | None:
         """The token that was shown; None for a key, and where none is needed; else the refusal."""
@@ -208,6 +208,15 @@ class Guard:
             if not (ended or await _drained(receive, deadline, _DRAIN * self._settings.max_body_bytes)):
                 refusal.headers["connection"] = "close"
             await refusal(scope, receive, send)
+
+
+def _packed(scope: Scope, headers: Mapping[bytes, bytes]) -> Response | None:
+    """The refusal of a body that is compressed, which only logs over OTLP may be."""
+    encoding = headers.get(b"content-encoding", b"").strip().lower()
+    if encoding in (b"", b"identity") or scope["path"] == "/v1/logs":
+        return None
+    named = encoding.decode("latin-1")[:40]
+    return problems.of(UsageError(f"bodies are taken as they are, not as {named!r}; send it without Content-Encoding"), 415)
 
 
 async def _drained(receive: Receive, deadline: float, most_bytes: int) -> bool:

@@ -12,9 +12,11 @@ from headwater import wire
 from headwater.api import problems, sse
 from headwater.api.bodies import MOST_OFFSET, Engine, Offset, Partition, Reply, Shared, Time, TopicName, Words
 from headwater.errors import ConflictError, UsageError
+from headwater.intake import drafted
 from headwater.query import parse
 from headwater.records import Page, Record, RecordView
 from headwater.removals import Deleted
+from headwater.sources.lines import decode
 from headwater.verbs import Entry, Verbs
 
 router = APIRouter(prefix="/v1/topics/{topic}", responses=problems.RESPONSES, tags=["records"])
@@ -88,7 +90,8 @@ async def _listed(request: Request, kind: str) -> list[Entry]:
 
 
 async def _lines(request: Request) -> list[Entry]:
-    """The records of an NDJSON body, each line read as it arrives. A bad line refuses all, and is named."""
+    """The records of an NDJSON body, each line read as it arrives. A bad line refuses all, and is named; bytes in it that are
+    no UTF-8 are replaced, and the line is kept beside the record."""
     entries: list[Entry] = []
     rest, number = b"", 0
     async for chunk in request.stream():
@@ -103,13 +106,14 @@ async def _lines(request: Request) -> list[Entry]:
 def _take(line: bytes, number: int, entries: list[Entry]) -> None:
     if not line or line.isspace():
         return
+    text, raw = decode(line, "utf-8")
     try:
-        entry: Any = wire.parse_json(line)
+        entry: Any = wire.parse_json(line if raw is None else text.encode())
     except UsageError as error:
         raise UsageError(f"line {number}: {error}") from error
     if not isinstance(entry, dict):
         raise UsageError(f"line {number}: each line must be an object with 'value'")
-    entries.append(entry)
+    entries.append(entry if raw is None else draft_of(entry)._replace(raw=raw))
 
 
 @router.get("/records", response_model=Page)
