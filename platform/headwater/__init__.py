@@ -171,6 +171,13 @@ def __getattr__(name: str) -> Any:
     return value
 
 
+def load_ipython_extension(shell: Any) -> None:
+    """`%load_ext headwater`: see headwater.notebook."""
+    from headwater.notebook import Cells
+
+    Cells(shell).register()
+
+
 def __dir__() -> list[str]:
     return sorted(__all__)
 

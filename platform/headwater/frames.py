@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import html
 import importlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from headwater.errors import UsageError
-from headwater.records import Hit, Page, Pattern, PatternsReply, Record, SearchReply, Timeline
+from headwater.records import Citation, Hit, Page, Pattern, PatternsReply, Record, SearchReply, Timeline
 from headwater.visible import visible
 
 Table = SearchReply | PatternsReply | Page | Timeline
@@ -52,6 +52,18 @@ def to_html(reply: Table) -> str:
     body = "".join("<tr>" + "".join(_cell(r.get(c)) for c in columns) + "</tr>" for r in found[:_SHOWN_ROWS])
     more = f"<p>and {len(found) - _SHOWN_ROWS} more</p>" if len(found) > _SHOWN_ROWS else ""
     return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>{more}"
+
+
+def answer_html(text: str, citations: Sequence[Citation] = (), note: str = "") -> str:
+    """An answer for a notebook: its text as text, then each citation with its address and quote. All of it escaped."""
+    shown = "".join(f"<p>{_shown(part)}</p>" for part in text.split("\n") if part.strip())
+    cited = "".join(f"<li value='{c.n}'><code>{_shown(c.address)}</code>: {_shown(c.quote)}</li>" for c in citations)
+    listed = f"<ol>{cited}</ol>" if cited else ""
+    return shown + listed + (f"<p><small>{_shown(note)}</small></p>" if note else "")
+
+
+def _shown(text: str) -> str:
+    return html.escape(visible(text))
 
 
 _COLUMNS = ("address", "timestamp", "key", "value", "score", "text", "count", "new", "level", "example", "start")

@@ -202,6 +202,12 @@ class SearchReply(Tabular):
     def __getitem__(self, index: int) -> Hit:
         return self.hits[index]
 
+    def timeline(self) -> Any:
+        """An altair.Chart of when the hits were; UsageError where altair is not installed."""
+        from headwater import plots
+
+        return plots.timeline(self)
+
 
 @dataclass(frozen=True, slots=True)
 class Page(Tabular):
@@ -248,6 +254,12 @@ class Timeline(Tabular):
     interval_s: float
     coverage: Coverage
 
+    def plot(self) -> Any:
+        """An altair.Chart of the counts, coloured by topic; UsageError where altair is not installed."""
+        from headwater import plots
+
+        return plots.timeline(self)
+
 
 @dataclass(frozen=True, slots=True)
 class Embedded:
@@ -292,6 +304,12 @@ class Answer:
     model: str
     usage: Mapping[str, int]
     timings: Mapping[str, float]
+
+    def _repr_html_(self) -> str:
+        from headwater import frames
+
+        unsupported = f"; {len(self.unsupported)} sentences without support" if self.unsupported else ""
+        return frames.answer_html(self.text, self.citations, f"{self.model}, confidence {self.confidence:.2f}{unsupported}")
 
 
 @dataclass(frozen=True, slots=True)
