@@ -113,7 +113,7 @@ def _take(line: bytes, number: int, entries: list[Entry]) -> None:
         raise UsageError(f"line {number}: {error}") from error
     if not isinstance(entry, dict):
         raise UsageError(f"line {number}: each line must be an object with 'value'")
-    entries.append(entry if raw is None else draft_of(entry)._replace(raw=raw))
+    entries.append(entry if raw is None else drafted(entry, time.time_ns() // 1_000_000)._replace(raw=raw))
 
 
 @router.get("/records", response_model=Page)

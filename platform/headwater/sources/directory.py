@@ -97,6 +97,7 @@ class DirectoryFollow:
         self.poll_s, self.batch_records = poll_s, batch_records
         self._wake, self._now_ns, self._converter = wake, now_ns, converter or Converter()
         self._condition = Condition()
+        self._tables: set[str] = set()  # which are read by `headwater ingest`, and not followed
         self._seen: dict[str, tuple[int, int, int]] = {}  # what need not be read again: inode, size, mtime
 
     @property
@@ -115,7 +116,8 @@ class DirectoryFollow:
             if state and (state.get("latest") or state.get("gone")):
                 yield Batch([], state, scan.stream)  # the process ended before what they ask for was done for sure
             while True:
-                self._condition = Condition("following" if self.path.is_dir() else "waiting for the folder")
+                left_out = {"tables_left_out": len(self._tables)} if self._tables else {}
+                self._condition = Condition("following" if self.path.is_dir() else "waiting for the folder", counts=left_out)
                 present: set[str] = set()
                 unread: list[OSError] = []
                 for path in walk(self.path, failed=unread.append):
@@ -128,6 +130,7 @@ class DirectoryFollow:
                         yield scan.batch(None)
                 if self.path.is_dir() and not unread:
                     scan.forget(present)
+                    self._tables &= present
                 if scan.pending:
                     yield scan.batch(0)
                 self._converter.close()
@@ -151,7 +154,9 @@ class DirectoryFollow:
     def _read(self, path: Path, key: str, scan: _Scan) -> Draft | str | None:
         """The document where its bytes are new, why it cannot be taken (once for each version), or None."""
         try:
-            if classify(path) != "document":
+            kind = classify(path)
+            (self._tables.add if kind == "table" else self._tables.discard)(key)
+            if kind != "document":
                 return None
             with open_regular(path, root=self.path) as file:
                 data = file.read(SOURCE_BYTES + 1)

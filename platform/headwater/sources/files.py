@@ -1,7 +1,8 @@
 """Read a file once, for `ingest`: jsonl, csv/tsv, log, txt, md and gzip of these, as batches that can be resumed.
 
 Positions count the bytes of the (unpacked) file. The stream is the path and a hash of the file's bytes: reading the
-same file again delivers the same (stream, position) pairs, and a changed file is another stream.
+same file again delivers the same (stream, position) pairs, and a changed file is another stream. One that only grew goes on in
+its stream, behind what was read.
 
 What a file is read as (`kind`), by its name unless it is given:
 
@@ -116,7 +117,8 @@ class Reading(Iterator[Batch]):
         self._file = open_regular(path, root=root)
         try:
             self.total_bytes = os.fstat(self._file.fileno()).st_size
-            self.stream = f"{self.source}#{_digest(self._file)}"
+            self._digest = _digest(self._file)
+            self.stream = f"{self.source}#{self._digest}"
             self._file.seek(0)
             self._text = _Bytes(self._file, self.total_bytes, max_ratio, max_bytes)
             self._format = format_of(path.name.removesuffix(".gz"), self._text.first) if kind in (None, "document") else None
@@ -133,12 +135,25 @@ class Reading(Iterator[Batch]):
         self._batches: Iterator[Batch] = self._read()
 
     def resume(self, state: State) -> bool:
-        """Go on behind the batch whose state that is; False, and nothing changed, where it is of another file. To be called
-        before the first batch is taken."""
-        if state.get("stream") != self.stream:
+        """Go on behind the batch whose state that is; False, and nothing changed, where it is of another file, or of one that
+        was changed and not only added to. To be called before the first batch is taken."""
+        if state.get("stream") != self.stream and not self._has_grown(state):
             return False
+        self.stream = str(state["stream"])
         self._start = max(int(state["offset"]), self._mark_bytes)
         return True
+
+    def _has_grown(self, state: State) -> bool:
+        """Whether the file is the one that the state tells of, with more behind it: then it goes on in the same stream. Documents
+        and what is packed are read as a whole."""
+        size, before = state.get("size"), state.get("digest")
+        if self.kind == "document" or self._text.packed or not (isinstance(size, int) and 0 < size < self.total_bytes):
+            return False
+        self._file.seek(0)
+        try:
+            return _digest(self._file, size) == before
+        finally:
+            self._text.rewind()
 
     @property
     def done_bytes(self) -> int:
@@ -188,7 +203,8 @@ class Reading(Iterator[Batch]):
             yield self._batch(drafts, faults, end)
 
     def _batch(self, drafts: list[Draft], faults: list[Fault], end: int) -> Batch:
-        return Batch(drafts, {"stream": self.stream, "offset": end}, self.stream, self.total_bytes - self.done_bytes, faults)
+        state = {"stream": self.stream, "offset": end, "size": self.total_bytes, "digest": self._digest}
+        return Batch(drafts, state, self.stream, self.total_bytes - self.done_bytes, faults)
 
     def _lines(self, start: int) -> Iterator[Line]:
         """The lines from `start` on. The last, incomplete line of a gzip file that is cut off is left out."""
@@ -295,10 +311,12 @@ class _Bytes:
                 unpack = zlib.decompressobj(31)
 
 
-def _digest(file: BinaryIO) -> str:
+def _digest(file: BinaryIO, size: int = 1 << 62) -> str:
+    """Of the next `size` bytes."""
     found = hashlib.sha256()
-    while data := file.read(1 << 20):
+    while size > 0 and (data := file.read(min(size, 1 << 20))):
         found.update(data)
+        size -= len(data)
     return found.hexdigest()[:16]
 
 
