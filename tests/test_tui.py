@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import re
+import shutil
+import subprocess
+import sys
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -30,7 +34,7 @@ from headwater_tui.screens.watches import Watches
 from headwater_tui.widgets.query_bar import QueryBar
 from headwater_tui.widgets.record_list import RecordList
 from headwater_tui.widgets.table import Table
-from serving import serving, settings_in
+from serving import eventually, serving, settings_in
 
 Body = Callable[[HeadwaterApp, "Pilot[None]"], Awaitable[None]]
 
@@ -380,3 +384,23 @@ def test_links_and_images_of_an_answer_are_text() -> None:
     assert inert("see [here](http://evil.example/x) ![p](http://evil.example/p.png) <b>") == (
         "see here (http://evil.example/x) p (http://evil.example/p.png) \\<b>"
     )
+
+
+@pytest.mark.skipif(shutil.which("tmux") is None, reason="needs tmux")
+def test_in_a_real_terminal_it_draws_takes_keys_and_leaves_the_terminal_as_it_was(url: str, tmp_path: Path) -> None:
+    def tmux(*arguments: str) -> str:
+        done = subprocess.run(["tmux", "-L", name, *arguments], capture_output=True, text=True, timeout=20, check=False)
+        return done.stdout
+
+    name = f"headwater-{os.getpid()}"
+    command = f"env HOME={tmp_path} TERM=screen-256color {sys.executable} -m headwater_tui --url {url}; echo ended; sleep 60"
+    try:
+        tmux("-f", "/dev/null", "new-session", "-d", "-x", "100", "-y", "30", command)
+        eventually(lambda: "1.2k" in tmux("capture-pane", "-p"), timeout_s=30)
+        tmux("send-keys", "j", "Enter")
+        eventually(lambda: "1,201 of 1,201" in tmux("capture-pane", "-p"), timeout_s=20)
+        tmux("send-keys", "C-q")
+        eventually(lambda: "ended" in tmux("capture-pane", "-p"), timeout_s=20)
+        assert "Topics" not in tmux("capture-pane", "-p")
+    finally:
+        tmux("kill-server")
