@@ -8,7 +8,7 @@ BIN := .venv/bin
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch .venv/ready
 
-.PHONY: setup demo test check lint explore bench clean lock
+.PHONY: setup demo test test-live check lint explore bench clean lock
 
 setup: .venv/ready ## make the environment
 
@@ -17,6 +17,9 @@ demo: .venv/ready ## the main job on a self-made incident and this machine's own
 
 test: .venv/ready ## all tests
 	$(BIN)/python -m pytest
+
+test-live: .venv/ready ## real providers of chat models, where their keys are set; a few cents at most
+	$(BIN)/python -m pytest -m live -rs tests/test_llm_live.py
 
 lint: .venv/ready
 	$(BIN)/ruff check .
@@ -32,7 +35,7 @@ explore: .venv/ready ## the property tests on new random examples, many of them
 	HYPOTHESIS_PROFILE=explore $(BIN)/python -m pytest -m "not slow" -k "$(or $(K),test)" $$(grep -ls hypothesis tests/test_*.py)
 
 bench: .venv/ready ## every benchmark, small; DATA=PATH adds the quality ones
-	for b in ingest search startup sources index; do $(BIN)/python benchmarks/bench_$$b.py --small || exit 1; done
+	for b in ingest search startup sources index models; do $(BIN)/python benchmarks/bench_$$b.py --small || exit 1; done
 	$(if $(DATA),$(BIN)/python benchmarks/bench_quality.py --data $(DATA) && $(BIN)/python benchmarks/bench_templates.py --data $(DATA))
 
 lock: ## resolve requirements.lock anew (needs uv)

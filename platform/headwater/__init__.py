@@ -38,6 +38,7 @@ if TYPE_CHECKING:
         UsageError,
         WaitTimeout,
     )
+    from headwater.model_records import Completion, Message, ModelInfo, Piece, Usage
     from headwater.records import (
         Answer,
         Appended,
@@ -77,9 +78,11 @@ _HOMES = {
     "composed": ("AskEvent", "LiveEvent"),
     "config": ("Settings", "TopicConfig"),
     "engine": ("Engine",),
+    "model_records": ("Completion", "Message", "ModelInfo", "Piece", "Usage"),
     "errors": (
         "AuthError", "ConfigError", "ConflictError", "DamageError", "EmbedError", "HeadwaterError", "LimitError",
-        "ModelError", "NotFoundError", "OwnedError", "QueryError", "StorageError", "UnreachableError", "UsageError", "WaitTimeout",
+        "ModelError", "NotFoundError", "OwnedError", "QueryError", "StorageError", "UnreachableError", "UsageError",
+        "WaitTimeout",
     ),
     "records": (
         "Answer", "Appended", "Bucket", "Citation", "Coverage", "DeadLetter", "Draft", "Embedded", "Hit", "IndexInfo", "Page",
@@ -191,6 +194,7 @@ __all__ = [
     "Bucket",
     "Citation",
     "Client",
+    "Completion",
     "ConfigError",
     "ConflictError",
     "Coverage",
@@ -207,13 +211,16 @@ __all__ = [
     "IndexInfo",
     "LimitError",
     "LiveEvent",
+    "Message",
     "ModelError",
+    "ModelInfo",
     "NotFoundError",
     "OwnedError",
     "Page",
     "Passage",
     "Pattern",
     "PatternsReply",
+    "Piece",
     "Purged",
     "QueryError",
     "Receipt",
@@ -229,6 +236,7 @@ __all__ = [
     "Topic",
     "TopicConfig",
     "UnreachableError",
+    "Usage",
     "UsageError",
     "Verbs",
     "WaitTimeout",
