@@ -98,7 +98,7 @@ class Budget:
         calibrated = [(one, self._decades(one)) for one in seen]
         self._recent = [pair for pair in self._recent if pair[0].at_ms > at_ms - TOGETHER * MINUTE_MS] + calibrated
         fused = self._fuse()
-        self._note(seen, fused)
+        self._note(calibrated, fused)
         days = self._fused.blocks_between(fused) * BLOCK / 1440
         incident = self._end(at_ms)
         if incident is None and not self.learning and days >= self.line_days(at_ms):
@@ -125,8 +125,10 @@ class Budget:
             best[one.family] = max(best.get(one.family, 0.0), decades)
         return sum(max(decades - _NOISE, 0.0) for decades in best.values())
 
-    def _note(self, seen: Sequence[Seen], fused: float) -> None:
-        for one in seen:
+    def _note(self, calibrated: Sequence[tuple[Seen, float]], fused: float) -> None:
+        for one, decades in calibrated:
+            if not decades and one.subject in self.muted:
+                continue  # it is usual of this subject alone
             self._highest[one.family] = max(self._highest.get(one.family, 0.0), one.score)
         self._highest_fused = max(self._highest_fused, fused)
 
@@ -188,6 +190,9 @@ class Budget:
     def dismiss(self, incident: int, decades: Mapping[str, float]) -> None:
         """People say that an incident was none: what it showed is muted, and it is not open any more."""
         self.muted.update(decades)
+        self._recent = [pair for pair in self._recent if pair[0].subject not in decades]
+        self._highest.clear()
+        self._highest_fused = 0.0
         if self.incident is not None and self.incident.n == incident:
             self.incident = None
 

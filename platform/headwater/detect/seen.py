@@ -43,9 +43,9 @@ class Seen(NamedTuple):
 
 def normal_tail(z: float) -> float:
     """-log10 of the chance that a standard normal value is z or more; 0.3 at 0."""
-    if z < 5:
-        return -math.log10(max(math.erfc(z / math.sqrt(2)) / 2, 1e-300))
-    return min((z * z / 2 + math.log(z * math.sqrt(2 * math.pi))) / math.log(10), MOST_SCORE)
+    if z < 15:
+        return -math.log10(max(math.erfc(z / math.sqrt(2)) / 2, 10**-MOST_SCORE))
+    return min((z * z / 2 + math.log(z * math.sqrt(2 * math.pi))) / math.log(10), MOST_SCORE)  # its asymptote
 
 
 def counts_tail(count: int, mean: float, size: float) -> float:

@@ -69,12 +69,12 @@ class Histogram:
 
     def state(self) -> dict[str, Any]:
         """What `load` takes: plain JSON."""
-        return {"bins": sorted(self._bins.items()), "weight": self._weight}
+        return {"bins": list(self._bins.items()), "weight": self._weight, "sum": self._sum}
 
     def load(self, state: Mapping[str, Any]) -> None:
         """Go on where `state` was taken."""
         self._bins = {int(at): float(weight) for at, weight in state["bins"]}
-        self._weight, self._sum = float(state["weight"]), sum(self._bins.values())
+        self._weight, self._sum = float(state["weight"]), float(state["sum"])
 
 
 class Tail:
