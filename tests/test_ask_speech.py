@@ -75,8 +75,8 @@ def test_plain_words_pass_at_once() -> None:
 
 
 ALPHABET = st.sampled_from(
-    [*"ab .,!?\n[]()`\"“”<>:/1-", "[1]", "[2, 3]", "cannot borrow", '"cannot borrow"', "http://", "www.", "![", "](", "logs/0/42",
-     "logs/0/7", "NO ANSWER", "U.S. ", "Next. ", "```\n"]
+    [*"ab .,!?\n[]()`\"“”<>:/1-", "[1]", "[2, 3]", "cannot borrow", '"cannot borrow"', "http://", "www.", "![", "](",
+     "logs/0/42", "logs/0/7", "NO ANSWER", "U.S. ", "Next. ", "```\n"]
 )  # fmt: skip
 
 

@@ -186,8 +186,12 @@ class Grounding:
         return all(_has(number, known) for number in _NUMBER.findall(_digits(_outside(sentence.text))))
 
 
-_GLUE = frozenset(content_words("log logs record records line lines entry entries say says said report reports reported show"
-                                " shows showed state states stated message messages according mention mentions tell tells"))  # fmt: skip
+_GLUE = frozenset(
+    content_words(
+        "log logs record records line lines entry entries say says said report reports reported show shows showed state states"
+        " stated message messages according mention mentions tell tells"
+    )
+)
 _NUMBER = re.compile(r"\d+(?:[.:]\d+)*")
 _CODE = re.compile(r"(`+)(?!`).*?(?<!`)\1(?!`)", re.DOTALL)
 _GROUPED = re.compile(r"(?<=\d),(?=\d{3}\b)")

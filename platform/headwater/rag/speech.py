@@ -169,7 +169,7 @@ class Speech:
     def _harmless(self, word: str) -> str:
         """A word that no viewer follows or loads; of the address of a record that was not retrieved the topic stays."""
         word = _ADDRESS.sub(lambda m: m.group() if m[1] in self.known else m[1].split("/")[0], word)
-        word = _SCHEME.sub(r"\1[:]//", word)
+        word = _SCHEME.sub("[:]//", word)
         word = _WWW.sub("www[.]", word)
         return visible(_MARKDOWN.sub(r"\1 \2", _TAG.sub("< ", word)))
 
@@ -186,6 +186,8 @@ class Speech:
             else:
                 self._space, text, plain = "", gap + text, gap + plain
         elif self._text.endswith("!") and text[0] == "[":  # of an image
+            text, plain = f" {text}", f" {plain}"
+        elif self._text.endswith("`") and text[0] == "`":  # two quotes side by side, which would be one
             text, plain = f" {text}", f" {plain}"
         if not self._text:
             self._gap += _plain_gap(self._space) if self._space else ""
@@ -235,8 +237,8 @@ _MARK = re.compile(r"\[\s*\d{1,4}(?:\s*[,;]\s*\d{1,4}){0,9}\s*\]")
 _MAY_BE_MARK = re.compile(r"\[[\s\d,;]{0,60}")
 _WORD = re.compile(r"\[?[^\s\[\"“”«»„`]*")
 _SAFE = re.compile(r"[^\W_]+(?:['’-][^\W_]+)*")
-_ADDRESS = re.compile(r"(?<![\w./-])((?=[\d._-]*[A-Za-z])[A-Za-z0-9][A-Za-z0-9._-]{0,99}/\d{1,18}/\d{1,18})(?![\w/])")
-_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]{0,20}):/{2,}")
+_ADDRESS = re.compile(r"(?<![\w./-])((?=[\d._-]*[A-Za-z])[A-Za-z0-9][A-Za-z0-9._-]{0,99}/\d{1,18}/\d{1,18})(?!\d)")
+_SCHEME = re.compile(r":/{2,}")
 _WWW = re.compile(r"\bwww\.", re.IGNORECASE)
 _TAG = re.compile(r"<(?=[A-Za-z/!?])")
 _MARKDOWN = re.compile(r"(\]|!)(?=[(\[:])()")
