@@ -143,6 +143,7 @@ class HeadwaterServer(MCPServer[None]):
     async def _call(
         self, name: str, arguments: dict[str, Any], context: Context[None, Any] | None
     ) -> CallToolResult | InputRequiredResult:
+        arguments = {key: value for key, value in arguments.items() if value is not None}  # null says no more than nothing does
         self._check(name, arguments)
         try:
             async with _progress(context, arguments.get("timeout")):
