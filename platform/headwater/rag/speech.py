@@ -212,8 +212,11 @@ class Speech:
 
 def _ends(plain: str, gap: str, following: str) -> bool:
     """Whether a new sentence begins behind `plain`."""
-    found = sentences(f"{plain}{gap}{following}")
-    return len(found) > 1 and found[-1][0] == len(plain) + len(gap)
+    if _STOPPED.search(plain[-8:]) is None:
+        return False
+    before = plain[-_LOOKED_BACK:]
+    found = sentences(f"{before}{gap}{following}")
+    return len(found) > 1 and found[-1][0] == len(before) + len(gap)
 
 
 def _plain_gap(space: str) -> str:
