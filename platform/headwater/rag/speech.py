@@ -231,6 +231,8 @@ def _bare(said: str) -> str:
     return _QUOTATION.sub("", said)
 
 
+_LOOKED_BACK = 300  # characters that tell whether a stop ends a sentence
+_STOPPED = re.compile(r"[.!?。！？…]\W*$")
 _SPECIAL = '["“”«»„`'
 _QUOTATION = re.compile('["“”«»„`]')
 _OPENING = re.compile('`+|["“”«»„]')
