@@ -458,7 +458,7 @@ class Engine:
         uptime_s, model = round(time.monotonic() - self._started, 1), self.settings.embedding.model
         return Status(
             self._version, True, str(self.directory), self.url, os.getpid(), uptime_s, model, tuple(await self.topics()),
-            tuple(await self.sources()), problems, await self._watches.counts(),
+            tuple(await self.sources()), problems, await self._watches.counts(), await self._detectors.counts(),
         )  # fmt: skip
 
     def announce(self, url: str) -> None:

@@ -410,6 +410,7 @@ class Status:
     sources: tuple[SourceInfo, ...]
     problems: tuple[str, ...]
     watches: Mapping[str, int] = field(default_factory=dict)
+    detectors: Mapping[str, int] = field(default_factory=dict)
 
 
 def address(topic: str, partition: int, offset: int) -> str:

@@ -60,6 +60,7 @@ class _Snapshot:
         problems = GaugeMetricFamily("headwater_problems", "Problems the status lists.")
         problems.add_metric([], len(status.problems))
         yield from (up, problems, *self._topics(), *self._vectors(), *self._models(), *self._sources(), *self._watches())
+        yield from self._detectors()
 
     def _topics(self) -> Iterator[Metric]:
         appended = CounterMetricFamily("headwater_records_appended", "Records ever stored.", labels=["topic"])
@@ -100,6 +101,17 @@ class _Snapshot:
             damaged.add_metric([index.topic], index.damaged)
             rebuilt.add_metric([index.topic], index.rebuilt)
         yield from (vectors, tail, dead, segments, held, problems, damaged, rebuilt)
+
+    def _detectors(self) -> Iterator[Metric]:
+        seen = self._status.detectors
+        on = GaugeMetricFamily("headwater_detectors", "Topics whose detectors are on.")
+        on.add_metric([], seen.get("on", 0))
+        found = GaugeMetricFamily("headwater_anomalies", "Anomalies there are, by what became of them.", labels=["state"])
+        for state in ("found", "alerted", "dismissed"):
+            found.add_metric([state], seen.get(state, 0))
+        behind = GaugeMetricFamily("headwater_detectors_behind_records", "Records not judged by the detectors furthest behind.")
+        behind.add_metric([], seen.get("behind", 0))
+        yield from (on, found, behind)
 
     def _watches(self) -> Iterator[Metric]:
         seen = self._status.watches

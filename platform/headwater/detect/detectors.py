@@ -171,6 +171,12 @@ class Detectors:
             self._view(t, specs[t.row.id]) for t in self._stock.choose(None) if t.row.id in specs and specs[t.row.id].enabled
         ]
 
+    async def counts(self) -> dict[str, int]:
+        """Topics whose detectors are on, what they found, and records that the one furthest behind has not judged."""
+        seen = await self.detecting()
+        sums = {name: sum(getattr(d, name) for d in seen) for name in ("found", "alerted", "dismissed")}
+        return {"on": len(seen), **sums, "behind": max((d.behind for d in seen), default=0)}
+
     def _view(self, topic: TopicIndex, spec: Spec) -> Detecting:
         id = topic.row.id
         running = self._detection.topics.get(id) if spec.enabled else None
