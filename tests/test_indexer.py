@@ -17,6 +17,7 @@ from headwater.engine import Engine
 from headwater.errors import ConfigError, EmbedError, UsageError, WaitTimeout
 from headwater.log import Log
 from headwater.records import MAX_MS, Draft, from_ms
+from headwater.vectors import VectorIndex
 from test_engine import BASE, fill, given, run, until, values
 
 
@@ -178,6 +179,28 @@ def test_a_topic_reads_the_fields_it_is_told_to(tmp_path: Path) -> None:
 
 
 # ---------------------------------------------------------------------- retention
+
+
+def test_an_error_nobody_expects_while_segments_are_maintained_does_not_end_the_indexing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failed: list[VectorIndex] = []
+
+    def fail(index: VectorIndex) -> bool:
+        failed.append(index)
+        raise RuntimeError("nobody expects this")
+
+    monkeypatch.setattr(VectorIndex, "maintain", fail)
+
+    async def main(engine: Engine) -> None:
+        await fill(engine, "t", ["one record"])
+        async with asyncio.timeout(15):
+            while not failed:
+                await asyncio.sleep(0.005)
+        await engine.append("t", ["another record"], wait="searchable")
+        assert await values(engine, "another") == ["another record", "one record"]
+
+    run(tmp_path, main)
 
 
 def test_what_is_past_its_retention_goes_from_every_index(tmp_path: Path) -> None:

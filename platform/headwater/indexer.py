@@ -39,7 +39,7 @@ from headwater.catalogue import (
 from headwater.config import Settings, TopicConfig
 from headwater.embed import Embedder, Fallback
 from headwater.embedding import Embedding
-from headwater.errors import DamageError, HeadwaterError, StorageError
+from headwater.errors import HeadwaterError, StorageError
 from headwater.keyword import Doc, KeywordIndex
 from headwater.log import Log, Row, TopicRow, add_dead_letter, set_cursor
 from headwater.passages import Batch, Mapper, choose
@@ -302,8 +302,9 @@ class Indexer:
                 try:
                     # closing the index stops a build that is under way; nobody waits for its end
                     await anyio.to_thread.run_sync(vectors.maintain, abandon_on_cancel=True)
-                except (DamageError, StorageError) as error:
-                    logger.warning("topic %s: a segment could not be built: %s", topic.row.name, error)
+                except Exception as error:  # the top of a loop that nothing may end
+                    cause = None if isinstance(error, HeadwaterError) else error
+                    logger.warning("topic %s: no segment was built: %s", topic.row.name, error, exc_info=cause)
                     pause_s = 60.0
             await asyncio.sleep(pause_s)
 
