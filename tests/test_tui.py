@@ -10,7 +10,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Awaitable, Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, cast
 
@@ -25,8 +25,10 @@ from headwater.verbs import Verbs
 from headwater_tui import export
 from headwater_tui.app import VIEWS, Actions, HeadwaterApp, bindings, keymap
 from headwater_tui.kept import Kept
+from headwater_tui.screens.anomalies import Anomalies
 from headwater_tui.screens.ask import Ask, inert
 from headwater_tui.screens.asking_for import Choose, Prompt
+from headwater_tui.screens.pipelines import Pipelines
 from headwater_tui.screens.record import Record
 from headwater_tui.screens.status import StatusView
 from headwater_tui.screens.view import View
@@ -255,6 +257,72 @@ def test_a_watch_is_made_fires_and_is_removed(url: str) -> None:
         await pilot.press("down", "enter")
         await shown(lambda: not app.screen.query_one(Table).row_count, pilot)
         assert await app.verbs.watches() == []
+
+    run(url, body)
+
+
+def test_what_is_odd_is_explained_and_a_verdict_is_one_key(url: str) -> None:
+    async def body(app: HeadwaterApp, pilot: Pilot[None]) -> None:
+        began = datetime.now(UTC) - timedelta(days=4)
+        rows: list[dict[str, Any]] = [
+            {"value": f"INFO all is well {m}", "timestamp": began + timedelta(minutes=m)} for m in range(0, 5700, 5)
+        ]
+        burst = [{"value": f"ERROR pool exhausted {n}", "timestamp": began + timedelta(days=3, minutes=n)} for n in range(20)]
+        rows += [row for row in burst for _ in range(20)]
+        await app.verbs.append("odd", sorted(rows, key=lambda row: row["timestamp"]))
+        await view(app, pilot, Anomalies)
+        await sees(app, pilot, "no detectors are on")
+        await app.verbs.set_detecting("odd")
+        for _ in range(300):
+            if (await app.verbs.detecting("odd"))[0].found:
+                break
+            await pilot.pause(0.1)
+        await pilot.press("i")
+        await sees(app, pilot, "odd: watching", "by chance once in", "found in history")
+        await pilot.press("d")
+        await sees(app, pilot, "said to be not an anomaly")
+        await pilot.press("enter")
+        await shown(lambda: isinstance(app.screen, Record), pilot)
+
+    run(url, body)
+
+
+def test_a_pipeline_shows_its_steps_and_is_stopped_and_started(url: str) -> None:
+    spec = {
+        "topics": ["chat"], "output": "marked",
+        "steps": [{"name": "hidden", "redact": {}}],
+    }  # fmt: skip
+
+    async def body(app: HeadwaterApp, pilot: Pilot[None]) -> None:
+        await app.verbs.create_pipeline("clean", spec)
+        await view(app, pilot, Pipelines)
+        await sees(app, pilot, "clean", "running", "hidden", "redact")
+        await pilot.press("space")
+        await sees(app, pilot, "stopped")
+        await pilot.press("space")
+        await sees(app, pilot, "running")
+        await pilot.press("v")
+        await sees(app, pilot, "marked/0")
+
+    run(url, body)
+
+
+def test_a_conversation_is_gone_on_with(url: str) -> None:
+    async def body(app: HeadwaterApp, pilot: Pilot[None]) -> None:
+        await view(app, pilot, Ask)
+        screen = app.screen
+        assert isinstance(screen, Ask)
+        screen.ask("why are payments slow?")
+        await sees(app, pilot, "confidence")
+        first = screen.conversation
+        await screen.action_new()
+        await sees(app, pilot, "a new conversation")
+        assert screen.conversation == ""
+        await pilot.press("escape", "c")
+        await shown(lambda: isinstance(app.screen, Choose), pilot)
+        await pilot.press("enter")
+        await sees(app, pilot, "why are payments slow?", "2 messages")
+        assert screen.conversation == first
 
     run(url, body)
 
