@@ -33,7 +33,7 @@ FAULTS = ("429", "500", "timeout", "bad-json", "cut", "silent-cut", "in-stream")
 FORMS: Sequence[Format] = ("openai", "anthropic", "ollama", "llamafile")
 SHARE = 0.3  # of calls that meet a fault
 TOKENS_PER_S = 20.0
-TIMEOUT_S = 3.0  # server and client share this machine, and what else goes on there
+TIMEOUT_S = 5.0  # server and client share this machine, and what else goes on there
 
 
 def chat_over(server: FakeChat, ledger: Ledger | None = None, **options: Any) -> Chat:
@@ -172,7 +172,7 @@ async def _bare(server: FakeChat, n: int) -> Any:
 
 def main() -> None:
     given, before = options(__doc__).parse_args(), machine()
-    calls = 50 if given.small else 500
+    calls = 20 if given.small else 500
     figures: dict[str, Any] = {}
     for form in FORMS:
         ended = asyncio.run(faults(form, calls, seed=5))

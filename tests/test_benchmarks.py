@@ -97,6 +97,7 @@ PROMISED = {
     "templates": ("template_ga_mean", "template_ga_alpha", "template_ga_beta"),
     "sources": ("otlp_records_per_s", "otlp_json_records_per_s", "syslog_lines_per_s", "append_lines_per_s"),
     "startup": ("cli_help_s", "import_s", "open_s", "daemon_ready_s"),
+    "models": ("faults_openai", "faults_anthropic", "budget_openai", "concurrency_gain", "streams_share"),
     "tui": ("tui_first_paint_s", "tui_key_idle_ms", "tui_key_streaming_ms", "tui_streamed_per_s", "tui_memory_growth_mib"),
 }  # fmt: skip
 

@@ -49,10 +49,13 @@ class Person(BaseModel):
     mood: Literal["glad", "sad"]
 
 
+@pytest.mark.slow
 @real
 def test_the_local_model_completes_streams_and_follows_a_schema() -> None:
     async def work(models: Models, chat: Chat) -> None:
         provider = chat._callers[0].provider
+        from pydantic_ai import Agent, ModelSettings, NativeOutput
+
         assert isinstance(provider, LocalChat)
         assert not provider.running
         answer = await chat.complete([Message("user", "Say hello.")], temperature=0.0)
@@ -65,6 +68,9 @@ def test_the_local_model_completes_streams_and_follows_a_schema() -> None:
         assert "".join(p.text for p in parts if isinstance(p, Piece)) == parts[-1].text
         found = await chat.extract([Message("user", "Ann laughs all day. Give JSON.")], Person, max_tokens=60)
         assert isinstance(found.value, Person)
+        settings = ModelSettings(max_tokens=100, temperature=0.0)
+        agent = Agent(await provider._ready(), output_type=NativeOutput(Person), model_settings=settings)
+        assert isinstance((await agent.run("Ann laughs all day.")).output, Person)
         label = await chat.classify("My card was declined.", {"money": "cards and payments", "access": "passwords"})
         assert label.label in ("money", "access")
         (row,) = [m for m in await models.models(check=True) if m.standing == "default"]
@@ -74,6 +80,7 @@ def test_the_local_model_completes_streams_and_follows_a_schema() -> None:
     with_local(work)
 
 
+@pytest.mark.slow
 @real
 def test_the_process_ends_with_its_owner_and_is_started_anew_when_it_died() -> None:
     async def work(models: Models, chat: Chat) -> Any:

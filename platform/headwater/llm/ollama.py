@@ -39,7 +39,9 @@ class OllamaChat(OpenAIChat):
         from pydantic_ai.providers.ollama import OllamaProvider
 
         profile = OpenAIModelProfile(
-            openai_chat_streaming_requires_finish_reason=True, openai_chat_supports_max_completion_tokens=False
+            openai_chat_streaming_requires_finish_reason=True,
+            openai_chat_supports_max_completion_tokens=False,
+            may_tokenize_special_tokens_in_content=True,
         )
         if self.at_home(self.url or "") or self._model_name.endswith("-cloud"):
             profile["supports_json_schema_output"] = False  # taken without a word, and not held to

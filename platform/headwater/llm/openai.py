@@ -72,6 +72,7 @@ class OpenAIChat(Served):
         profile = OpenAIModelProfile(
             openai_chat_streaming_requires_finish_reason=True,  # else a stream that is cut would look complete
             openai_chat_supports_max_completion_tokens=home,
+            may_tokenize_special_tokens_in_content=not home,  # a record's `<|im_start|>` must not open a turn
         )
         return OpenAIChatModel(self.served_name, provider=OpenAIProvider(openai_client=self.client(http, key)), profile=profile)
 
