@@ -161,8 +161,8 @@ def through_chroma(by_topic: dict[str, list[Draft]], verbs: Any) -> dict[str, An
     rows = [(topic, n, d) for topic, of in by_topic.items() for n, d in enumerate(of)]
     known: dict[str, Any] = {}
     texts = list(dict.fromkeys(d.value for _, _, d in rows))
-    for at in range(0, len(texts), 500):
-        known |= zip(texts[at : at + 500], verbs.embed(texts[at : at + 500]).vectors, strict=True)
+    for at in range(0, len(texts), 50):
+        known |= zip(texts[at : at + 50], verbs.embed(texts[at : at + 50]).vectors, strict=True)
     for at in range(0, len(rows), 4000):
         part = rows[at : at + 4000]
         collection.add(

@@ -14,7 +14,7 @@ from headwater.answer_records import Message as Said
 from headwater.audit_records import ToolCall
 from headwater.composed import AskEvent, events_of
 from headwater.config import LlmSettings
-from headwater.detect_records import AnomaliesReply, Anomaly
+from headwater.detect_records import AnomaliesReply, Anomaly, Detecting
 from headwater.enrich.labels import task
 from headwater.enrich.patterns import Patterns
 from headwater.enrich.spec import spec_of
@@ -206,6 +206,8 @@ class MemoryVerbs:
         since: Any = None,
         until: Any = None,
         new_since: Any = None,
+        gone_since: Any = None,
+        changed_since: Any = None,
         limit: int = 50,
         cursor: str | None = None,
     ) -> PatternsReply:
@@ -382,6 +384,9 @@ class MemoryVerbs:
 
     async def calls(self, *, limit: int = 100, before: int | None = None) -> list[ToolCall]:
         return [call for call in reversed(self.noted) if before is None or call.n < before][:limit]
+
+    async def detecting(self, topic: str | None = None) -> list[Detecting]:
+        return []
 
     async def anomalies(self, topics: Sequence[str] | None = None, *, limit: int = 50, **_: Any) -> AnomaliesReply:
         """Every error is odd."""

@@ -143,7 +143,7 @@ def test_no_route_shows_a_token_what_is_outside_its_topics(served: tuple[str, st
             if topic != "a" and "{topic}" in path:
                 assert reply.status_code in (401, 403, 404, 422), (method, filled, reply.status_code)
             tried += 1
-    assert tried > 80
+    assert tried > 60
     with headwater.connect(url, reader) as hw:
         assert [t.name for t in hw.topics()] == ["a"]
 

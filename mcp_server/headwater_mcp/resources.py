@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Awaitable, Callable
 from functools import partial
 
@@ -12,7 +13,7 @@ from mcp.types import Annotations, Resource
 from headwater.errors import HeadwaterError, NotFoundError, UsageError
 from headwater.records import parse_address
 from headwater.verbs import Verbs
-from headwater_mcp import render, render_watch
+from headwater_mcp import render, render_found, render_watch
 from headwater_mcp.render import Page, as_is
 from headwater_mcp.wording import explained
 
@@ -30,6 +31,10 @@ def topic_uri(name: str) -> str:
 
 def watch_uri(id: int | str) -> str:
     return f"headwater://watches/{id}"
+
+
+def anomalies_uri(topic: str) -> str:
+    return f"headwater://anomalies/{topic}"
 
 
 class Resources:
@@ -53,6 +58,11 @@ class Resources:
             description="A watch and its latest hits. Subscribe to be told when it fires, instead of calling `wait`.",
         )(self.watch)  # fmt: skip
 
+        add(
+            "headwater://anomalies/{topic}", name="anomalies", title="Anomalies of a topic",
+            description="What detectors found odd in a topic, newest first. Subscribe to be told of new ones.",
+        )(self.anomalies)  # fmt: skip
+
     async def listed(self) -> list[Resource]:
         """The list of topics, each topic, and each watch; a daemon that cannot be reached leaves the first alone."""
         found = [_resource(TOPICS, "topics", "Topics", _ALL)]
@@ -61,6 +71,11 @@ class Resources:
         except HeadwaterError:
             return found
         found += [_resource(topic_uri(t.name), t.name, f"Topic {t.name}", f"{t.records} records") for t in topics[:_LISTED]]
+        with contextlib.suppress(HeadwaterError):
+            found += [
+                _resource(anomalies_uri(d.topic), f"anomalies of {d.topic}", f"Anomalies of {d.topic}", f"{d.alerted} alerts")
+                for d in (await self._verbs.detecting())[:_LISTED]
+            ]
         return found + [
             _resource(watch_uri(w.id), f"watch {w.name}", f"Watch {w.name}", "Its latest hits") for w in watches[:_LISTED]
         ]
@@ -80,6 +95,14 @@ class Resources:
     async def watch(self, id: str) -> str:
         """A watch and its latest hits."""
         return await self._told(partial(self._watch, id))
+
+    async def anomalies(self, topic: str) -> str:
+        """What was odd in a topic."""
+        return await self._told(partial(self._anomalies, topic))
+
+    async def _anomalies(self, topic: str) -> str:
+        reply = await self._verbs.anomalies([topic])
+        return render_found.anomalies(reply, Page(_TOKENS, redact=self._redact))
 
     async def _topics(self) -> str:
         return render.topics(await self._verbs.topics(), Page(_TOKENS, "detailed", redact=self._redact))

@@ -9,7 +9,7 @@ import re
 import secrets
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
-from typing import Annotated, Any, Literal, cast
+from typing import Annotated, Any, Literal
 
 from mcp.server.mcpserver import Context as Call
 from mcp.server.mcpserver.tools import Tool
@@ -20,7 +20,6 @@ from headwater.detect_records import Severity
 from headwater.errors import UsageError
 from headwater.records import Mode, parse_address
 from headwater.verbs import Verbs
-from headwater.verbs_detect import DetectVerbs
 from headwater_mcp import noting, render, render_found, render_watch
 from headwater_mcp.render import Page
 
@@ -235,7 +234,7 @@ class Tools:
         """What detectors found odd: bursts, silences, new messages, drift, odd numbers; newest first, with the records that
         show it. Call it early in an incident. Next: read an address, or patterns."""
         page = self._page(cursor, response_format, max_tokens)
-        reply = await cast(DetectVerbs, self._verbs).anomalies(
+        reply = await self._verbs.anomalies(
             topics, since=since, until=until, severity=severity, quiet=quiet, limit=limit, cursor=page.inner or None
         )
         return render_found.anomalies(reply, page)

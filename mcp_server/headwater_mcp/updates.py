@@ -35,7 +35,7 @@ from mcp.types import (
 
 from headwater.errors import HeadwaterError
 from headwater.verbs import Verbs
-from headwater_mcp.resources import TOPICS, topic_uri, watch_uri
+from headwater_mcp.resources import TOPICS, anomalies_uri, topic_uri, watch_uri
 
 MOST_SUBSCRIPTIONS = 200  # of a session, and listeners of a server
 _MOST_URI = 400
@@ -186,7 +186,8 @@ class Updates:
 
 async def _state(verbs: Verbs) -> Mapping[str, Hashable]:
     """By URI, what changes when that resource does. Raises HeadwaterError."""
-    topics, watches = await verbs.topics(), await verbs.watches()
+    topics, watches, detecting = await verbs.topics(), await verbs.watches(), await verbs.detecting()
     state: dict[str, Hashable] = {topic_uri(t.name): (t.records, t.watermark.stored, t.passages) for t in topics}
     state[TOPICS] = tuple(state.items())
+    state |= {anomalies_uri(d.topic): (d.found, d.alerted, d.dismissed, d.state) for d in detecting}
     return state | {watch_uri(w.id): (w.fired, w.state) for w in watches}

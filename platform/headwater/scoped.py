@@ -11,6 +11,7 @@ from typing import Any, cast
 
 from headwater.batches import Delivered
 from headwater.detect_records import AnomaliesReply, Anomaly, Detecting, Verdict
+from headwater.enrich_records import ClassifyReply
 from headwater.errors import AuthError, HeadwaterError, NotFoundError
 from headwater.records import (
     Answer,
@@ -161,6 +162,15 @@ class _Scoped:
                 raise AuthError(f"the token {self._token.name!r} may not ask with {name}; that needs the API key")
         return await self._verbs.ask(question, topics=await self._chosen(topics), **scope)
 
+    async def classify(
+        self, texts: Sequence[str] | None = None, *, topics: Sequence[str] | None = None, model: str | None = None, **how: Any
+    ) -> ClassifyReply:
+        """By embeddings alone: what a chat model costs is not a token's to spend."""
+        if model is not None:
+            raise AuthError(f"the token {self._token.name!r} may not use a chat model; that needs the API key")
+        chosen = None if texts is not None and topics is None else await self._chosen(topics)
+        return await self._verbs.classify(texts, topics=chosen, **how)
+
     # ------------------------------------------------------------------ watches
 
     async def add_watch(
@@ -223,9 +233,7 @@ class _Scoped:
             self._check(topic)
         return [d for d in await self._verbs.detecting(topic) if self._token.sees(d.topic)]
 
-    async def anomaly_events(
-        self, topics: Sequence[str] | None = None, *, cursor: str | None = None
-    ) -> AsyncIterator[Anomaly]:
+    async def anomaly_events(self, topics: Sequence[str] | None = None, *, cursor: str | None = None) -> AsyncIterator[Anomaly]:
         async for anomaly in self._verbs.anomaly_events(await self._chosen(topics), cursor=cursor):
             yield anomaly
 
