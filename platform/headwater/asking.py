@@ -182,7 +182,7 @@ class Asking:
         chat = self._models.get(model if home is None else home[0].model)
         dialogue = Dialogue() if home is None else await self._conversations.dialogue(*home)
         standalone = contextualise(question, dialogue.turns, now) if dialogue.turns else alone(question)
-        seqs = None if as_of is None else await threaded(self._seqs, as_of, topics)
+        seqs = None if as_of is None else await threaded(seqs_of, self._stock, self._stock.choose(topics), as_of)
         rerank = settings.rerank if rerank is None else rerank
         retrieval = Retrieval(
             standalone.wordings if dialogue.turns else (),
@@ -349,10 +349,6 @@ class Asking:
         """What stands around the records of one call: nobody who writes records can know it, and the same question has the
         same, so that the cache of model answers serves it."""
         return hmac.new(self._secret, text.encode("utf-8", "replace"), hashlib.sha256).hexdigest()[:20]
-
-    def _seqs(self, as_of: When | Mapping[str, int], topics: Sequence[str] | None) -> dict[str, int]:
-        """The sequence number of each topic before which its records are looked at."""
-        return seqs_of(self._stock, self._stock.choose(topics), as_of)
 
 
 def _plain(when: When | None) -> str | float | int | None:

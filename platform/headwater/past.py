@@ -33,7 +33,8 @@ class Past:
 
     async def search(self, q: str, *, topics: Sequence[str] | None = None, top_k: int = 10, **scope: Any) -> SearchReply:
         """As Verbs.search."""
-        reply = await self._finding.run(self._bounded(plan(self._stock, q, topics=topics, top_k=top_k, **scope)))
+        before = {name: seq for name, seq in self._seqs.items() if topics is None or name in topics}
+        reply = await self._finding.run(plan(self._stock, q, topics=topics, top_k=top_k, as_of=before, **scope))
         mark = {
             name: replace(w, stored=at, keyword=min(w.keyword, at), semantic=min(w.semantic, at))
             for name, w in reply.coverage.watermark.items()

@@ -9,10 +9,11 @@ from dataclasses import dataclass, replace
 
 from headwater.rag.place import Scope
 from headwater.rag.standalone import Wording
-from headwater.records import Hit, SearchReply, to_ms
+from headwater.records import Hit, PassageForm, SearchReply, to_ms
 
 RERANKED = 30  # hits that a cross-encoder reads
-_WIDER = 2  # times as many hits of each wording as are wanted, where there are several or a source is capped
+_WIDER = 2  # times as many hits as are wanted, where a source is capped or hits are read again
+_DEEP = 60  # hits of each of several wordings: what one of them does not find scores 0 there
 _MOST = 100
 Rerank = Callable[[str, Sequence[str]], Awaitable[Sequence[float]]]  # (question, texts) -> scores, 0 to 1
 
@@ -36,11 +37,11 @@ class Retrieval:
         plain = not more and not self.per_source and self.recency_ms is None and self.rerank is None
         if plain:
             return await scope.search(words, top_k, topics=topics)
-        wide = min(_MOST, max(top_k * _WIDER, RERANKED if self.rerank else 0))
+        wide = min(_MOST, max(top_k * _WIDER, RERANKED if self.rerank else 0, _DEEP if more else 0))
         asked = [replace(w, text=as_words(w.text)) for w in more]
         asked = [w for w in asked if w.weight > 0 and w.text] or [Wording(words, 1.0)]
         replies = await asyncio.gather(*(scope.search(w.text, wide, topics=topics) for w in asked))
-        hits = _fused(asked, replies)
+        hits = _fused(asked, replies, scope.kind_of)
         if self.recency_ms is not None:
             hits = sorted((_aged(h, self.recency_ms, now_ms) for h in hits), key=_order)
         if self.rerank is not None and words.strip():
@@ -70,14 +71,16 @@ def as_words(text: str) -> str:
 _OPERATORS = re.compile(r'["“”:]|(?<!\S)-+(?=\S)')
 
 
-def _fused(asked: Sequence[Wording], replies: Sequence[SearchReply]) -> list[Hit]:
-    """Hits by the weighted mean of their scores over all wordings; where one is not found it scores 0."""
+def _fused(asked: Sequence[Wording], replies: Sequence[SearchReply], kind_of: Callable[[str], PassageForm]) -> list[Hit]:
+    """Hits by the weighted mean of their scores over all wordings; where one is not found it scores 0. A document is one hit
+    whichever of its passages was found: the one that the wording with most weight found."""
     whole = sum(w.weight for w in asked)
-    best: dict[tuple[str, int, str], Hit] = {}
-    sums: dict[tuple[str, int, str], float] = {}
+    best: dict[tuple[str, int | str], Hit] = {}
+    sums: dict[tuple[str, int | str], float] = {}
     for wording, reply in zip(asked, replies, strict=True):
         for hit in reply:
-            key = (hit.topic, hit.passage.id, "" if hit.passage.id else hit.address)
+            one = not hit.passage.id or kind_of(hit.topic) == "chunks"
+            key = (hit.topic, hit.address if one else hit.passage.id)
             best.setdefault(key, hit)
             sums[key] = sums.get(key, 0.0) + wording.weight * hit.score / whole
     return sorted((replace(hit, score=sums[key]) for key, hit in best.items()), key=_order)
