@@ -311,10 +311,13 @@ class Client:
         since: When | None = None,
         until: When | None = None,
         new_since: When | None = None,
+        gone_since: When | None = None,
+        changed_since: When | None = None,
         limit: int = 50,
         cursor: str | None = None,
     ) -> PatternsReply:
         query = {"q": q, "since": since, "until": until, "new_since": new_since, "limit": limit, "cursor": cursor}
+        query |= {"gone_since": gone_since, "changed_since": changed_since}
         return await self._get(PatternsReply, f"{_topic(topic)}/patterns", **query)
 
     async def timeline(

@@ -49,7 +49,6 @@ from headwater.ownership import Ownership
 from headwater.past import Past
 from headwater.planning import now_ms, plan, window
 from headwater.purging import Purge
-from headwater.query import parse_time
 from headwater.rebuilding import Rebuilding
 from headwater.records import (
     Appended,
@@ -383,13 +382,14 @@ class Engine:
 
     async def patterns(
         self, topic: str, *, q: str = "", since: When | None = None, until: When | None = None,
-        new_since: When | None = None, limit: int = 50, cursor: str | None = None,
+        new_since: When | None = None, gone_since: When | None = None, changed_since: When | None = None, limit: int = 50,
+        cursor: str | None = None,
     ) -> PatternsReply:  # fmt: skip
         if not 1 <= limit <= _MOST_PATTERNS:
             raise UsageError(f"limit must be between 1 and {_MOST_PATTERNS}")
         wanted = plan(self.stock, q, topics=[topic], since=since, until=until, mode="keyword", cursor=cursor)
-        mark = None if new_since is None else parse_time(new_since, now_ms=now_ms())
-        return await _thread(views.patterns, self.log, self.keyword, self.searcher, wanted, new_since_ms=mark, limit=limit)
+        marks = views.Marks.of(new_since, gone_since, changed_since, now_ms())
+        return await _thread(views.patterns_since, self.log, self.keyword, self.searcher, wanted, marks, limit)
 
     async def timeline(
         self, q: str = "", *, topics: Sequence[str] | None = None, since: When | None = None, until: When | None = None,

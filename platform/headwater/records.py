@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
 
+from headwater.changes import Change
 from headwater.index_records import Progress, Shadow
 from headwater.tabular import Tabular
 
@@ -219,7 +220,8 @@ class Page(Tabular):
 
 @dataclass(frozen=True, slots=True)
 class Pattern:
-    """A passage with its numbers in a time window: `count` in the window, `new` when first seen at or after the mark."""
+    """A passage with its numbers in a time window: `count` in the window, `new` when first seen at or after the mark; `change`
+    where rates before and after a mark are compared."""
 
     passage: Passage
     topic: str
@@ -227,6 +229,7 @@ class Pattern:
     new: bool
     level: str | None
     example: str  # address of its latest record
+    change: Change | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -237,11 +237,14 @@ class Verbs(AskVerbs, WatchVerbs, AuditVerbs, EnrichVerbs, ModelVerbs, DetectVer
         since: When | None = None,
         until: When | None = None,
         new_since: When | None = None,
+        gone_since: When | None = None,
+        changed_since: When | None = None,
         limit: int = 50,
         cursor: str | None = None,
     ) -> PatternsReply:
-        """The passages of a topic with counts in a window; with `new_since` only those first seen since then. Words of `q`
-        must occur."""
+        """The passages of a topic with counts in a window; with `new_since` only those first seen since then, with `gone_since`
+        those that came regularly and do not since then, with `changed_since` those that come significantly more or less often
+        since then than before (each with its `change`). Words of `q` must occur."""
 
     async def timeline(
         self,

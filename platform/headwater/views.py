@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 from headwater import shadows
 from headwater.catalogue import PassageRow
+from headwater.changes import Windows, compare, matters
 from headwater.config import IndexSettings, TopicConfig
 from headwater.errors import NotFoundError, UsageError
 from headwater.index_records import Comparison, Found, Progress, Shadow, SideBySide
 from headwater.indexer import Indexer
 from headwater.keyword import KeywordIndex
 from headwater.log import Log, TopicRow
+from headwater.query import parse_time
 from headwater.records import (
     Bucket,
     IndexInfo,
@@ -30,6 +33,7 @@ from headwater.records import (
 )
 from headwater.search import Plan, Searcher, is_narrow
 from headwater.topicindex import Pace, TopicIndex
+from headwater.verbs import When
 
 MOST_PASSAGES = 200_000  # distinct passages a narrowed patterns request may count
 
@@ -188,6 +192,30 @@ def _comparison(topic: TopicIndex, report: Mapping[str, Any], *, samples: bool) 
     return Comparison(**numbers, measured=measured, samples=shown)
 
 
+class Marks(NamedTuple):
+    """At most one of three: since when patterns are new, gone, or come at another rate (ms)."""
+
+    new: int | None = None
+    gone: int | None = None
+    changed: int | None = None
+
+    @classmethod
+    def of(cls, new: When | None, gone: When | None, changed: When | None, now_ms: int) -> Marks:
+        """UsageError where more than one is given."""
+        given = (new, gone, changed)
+        if sum(one is not None for one in given) > 1:
+            raise UsageError("new_since, gone_since and changed_since contradict each other; choose one")
+        return cls(*(None if one is None else parse_time(one, now_ms=now_ms) for one in given))
+
+
+def patterns_since(log: Log, keyword: KeywordIndex, searcher: Searcher, plan: Plan, marks: Marks, limit: int) -> PatternsReply:
+    """Patterns with their counts; only new ones, gone ones or changed ones where there is a mark."""
+    mark = marks.gone if marks.gone is not None else marks.changed
+    if mark is None:
+        return patterns(log, keyword, searcher, plan, new_since_ms=marks.new, limit=limit)
+    return changed(log, keyword, searcher, plan, mark_ms=mark, gone=marks.gone is not None, limit=limit)
+
+
 def patterns(
     log: Log, keyword: KeywordIndex, searcher: Searcher, plan: Plan, *, new_since_ms: int | None, limit: int
 ) -> PatternsReply:
@@ -206,6 +234,44 @@ def patterns(
     coverage = searcher.coverage(plan, sum(counts[r.id] for r in ranked), more)
     coverage = replace(coverage, next_cursor=str(end) if more else None)
     return PatternsReply(tuple(_pattern(log, topic, r, counts[r.id], new_since_ms) for r in ranked[plan.skip : end]), coverage)
+
+
+def changed(
+    log: Log, keyword: KeywordIndex, searcher: Searcher, plan: Plan, *, mark_ms: int, gone: bool, limit: int
+) -> PatternsReply:
+    """The passages of the plan's one topic whose rate differs before and after a mark, the most certain first; with `gone`
+    those that do not come any more. The time before is as long as the plan says, else four times that after, at least an
+    hour."""
+    (topic,) = plan.topics
+    plan = _requiring_words(plan)
+    span = keyword.time_range(replace(plan.scope, since_ms=None))
+    if span is None or (span[1] < mark_ms and not gone):
+        return PatternsReply((), searcher.coverage(plan, 0, 0))
+    end_ms = plan.scope.until_ms if plan.scope.until_ms is not None else max(span[1] + 1, mark_ms + 1)
+    earlier = mark_ms - max(4 * (end_ms - mark_ms), 3_600_000)
+    begin_ms = plan.scope.since_ms if plan.scope.since_ms is not None else max(earlier, min(span[0], mark_ms - 1))
+    if not begin_ms < mark_ms < end_ms:
+        raise UsageError("the mark lies outside the time that is compared; check since and until")
+    windows = Windows(begin_ms, mark_ms, end_ms)
+    sides = [
+        _counts(keyword, replace(plan, scope=replace(plan.scope, since_ms=low, until_ms=high)), topic)
+        for low, high in ((begin_ms, mark_ms), (mark_ms, end_ms))
+    ]
+    ids = sorted({*sides[0], *sides[1]})
+    found = compare([(sides[0].get(id, 0), sides[1].get(id, 0)) for id in ids], windows)
+    told = {id: change for id, change in zip(ids, found, strict=True) if matters(change) and not (gone and change.after)}
+    ranked = sorted(told, key=lambda id: (told[id].chance, -abs(math.log(told[id].times)), id))
+    page, end = ranked[plan.skip : plan.skip + limit], plan.skip + limit
+    rows = topic.catalogue.rows(page)
+    more = max(len(ranked) - end, 0)
+    plan = replace(plan, scope=replace(plan.scope, since_ms=begin_ms, until_ms=end_ms))
+    coverage = searcher.coverage(plan, sum(told[id].before + told[id].after for id in page), more)
+    shown = (
+        replace(_pattern(log, topic, rows[id], told[id].before + told[id].after, mark_ms), change=told[id])
+        for id in page
+        if id in rows
+    )
+    return PatternsReply(tuple(shown), replace(coverage, next_cursor=str(end) if more else None))
 
 
 def _requiring_words(plan: Plan) -> Plan:
@@ -247,11 +313,16 @@ def timeline(keyword: KeywordIndex, searcher: Searcher, plan: Plan, buckets: int
     if end_ms <= start_ms:
         raise UsageError("the timeline ends before it begins; check since and until")
     interval = _round_interval((end_ms - start_ms) / buckets)
+    while (end_ms - 1) // interval - start_ms // interval >= buckets and interval < 2 * (end_ms - start_ms):
+        interval = _round_interval(interval + 1)  # one that begins at a round time may need one bar more
+    base = start_ms // interval * interval
+    if (end_ms - 1 - base) // interval >= buckets:  # no round step will do
+        interval, base = -(-(end_ms - start_ms) // buckets), start_ms
     names = {t.row.id: t.row.name for t in plan.topics}
     counts: dict[int, dict[str, int]] = {}
-    for at, topic, number in keyword.histogram(plan.scope, interval_ms=interval):
+    for at, topic, number in keyword.histogram(plan.scope, interval_ms=interval, start_ms=base, end_ms=end_ms):
         counts.setdefault(at, {})[names[topic]] = number
-    first, last = start_ms // interval * interval, (end_ms - 1) // interval * interval
+    first, last = base, base + (end_ms - 1 - base) // interval * interval
     if counts:
         first, last = max(first, min(counts)), min(last, max(counts))
     bars = [_bucket(at, counts.get(at, {})) for at in range(first, last + 1, interval)]

@@ -75,11 +75,18 @@ async def patterns(
     since: Time = None,
     until: Time = None,
     new_since: Time = None,
+    gone_since: Time = None,
+    changed_since: Time = None,
     limit: Annotated[int, Query(ge=1, le=1000)] = 50,
     cursor: Annotated[str | None, Query(max_length=100)] = None,
 ) -> Response:
-    """The passages of a topic with their counts; with `new_since` only those first seen since then."""
-    return Reply(await engine.patterns(topic, q=q, since=since, until=until, new_since=new_since, limit=limit, cursor=cursor))
+    """The passages of a topic with their counts; with `new_since` only those first seen since then, with `gone_since` those that
+    do not come any more, with `changed_since` those that come more or less often since then."""
+    found = await engine.patterns(
+        topic, q=q, since=since, until=until, new_since=new_since, gone_since=gone_since, changed_since=changed_since,
+        limit=limit, cursor=cursor,
+    )  # fmt: skip
+    return Reply(found)
 
 
 @router.get("/timeline", response_model=Timeline)

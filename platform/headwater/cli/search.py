@@ -260,6 +260,12 @@ def patterns(
     new_since: Annotated[
         str | None, typer.Option("--new-since", metavar="TIME", help="Only what was first seen since then: 14:05, 2h.")
     ] = None,
+    gone_since: Annotated[
+        str | None, typer.Option("--gone-since", metavar="TIME", help="Only what came regularly and does not since then.")
+    ] = None,
+    changed_since: Annotated[
+        str | None, typer.Option("--changed-since", metavar="TIME", help="Only what comes more or less often since then.")
+    ] = None,
     limit: Annotated[int, typer.Option("--limit", "-n", min=1, max=1000, help="At most so many.")] = 30,
     cursor: Cursor = None,
     full: Full = False,
@@ -276,11 +282,15 @@ def patterns(
     \b
     headwater patterns logs
     headwater patterns logs --new-since 14:05
+    headwater patterns logs --changed-since 14:05
     headwater patterns logs level:error --since 1h --csv
     """
     form = output.chosen(json=json, jsonl=jsonl, csv=csv)
     with session(data, url) as verbs:
-        reply = verbs.patterns(topic, q=query, since=since, until=until, new_since=new_since, limit=limit, cursor=cursor)
+        reply = verbs.patterns(
+            topic, q=query, since=since, until=until, new_since=new_since, gone_since=gone_since, changed_since=changed_since,
+            limit=limit, cursor=cursor,
+        )  # fmt: skip
     if form is output.Format.JSON:
         output.show_json(reply)
         return
@@ -297,6 +307,9 @@ def show_patterns(reply: PatternsReply, *, full: bool = False, most: int = _TEXT
         output.say("no patterns here")
         return
     cut = None if full else most
+    if reply.patterns[0].change is not None:
+        _show_changes(reply, cut)
+        return
     rows = (
         [output.number(p.count), output.when(p.passage.first_seen), output.when(p.passage.last_seen), p.level or "-",
          "NEW" if p.new else "", output.line_of(p.passage.text, cut)]
@@ -308,6 +321,21 @@ def show_patterns(reply: PatternsReply, *, full: bool = False, most: int = _TEXT
             output.out("  ".join(row))
     else:
         output.show_table(heads, rows, right=(0,))
+
+
+def _show_changes(reply: PatternsReply, cut: int | None) -> None:
+    """A table: records an hour before and after, how many times as many, the chance that it is none, level, the template."""
+    rows = [
+        (f"{c.before / c.before_s * 3600:,.1f}", f"{c.after / c.after_s * 3600:,.1f}", _times(c.times, c.after),
+         "<1e-9" if c.chance < 1e-9 else f"{c.chance:.1g}", p.level or "-", output.line_of(p.passage.text, cut))
+        for p in reply.patterns
+        if (c := p.change) is not None
+    ]  # fmt: skip
+    output.show_table(("BEFORE/H", "AFTER/H", "CHANGE", "CHANCE", "LEVEL", "PATTERN"), rows, right=(0, 1, 2, 3))
+
+
+def _times(times: float, after: int) -> str:
+    return "GONE" if not after else f"x{times:,.1f}" if times >= 1 else f"x1/{1 / times:,.1f}"
 
 
 def _pattern_row(pattern: Pattern) -> list[Any]:

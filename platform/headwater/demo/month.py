@@ -89,7 +89,7 @@ class Month:
                 yield Draft(services.write(line, when, rng), line.service, to_ms(when), host)
 
 
-def month(*, seed: int, days: int = 30, incidents: int = 10, per_minute: float = 12.0, start: datetime = START) -> Month:
+def month(*, seed: int, days: int = 30, incidents: int = 10, per_minute: float = 20.0, start: datetime = START) -> Month:
     """So many days with so many incidents at random times (at least 20 hours apart, none in the first two days)."""
     rng = random.Random(seed)
     minutes, calm = days * 1440, _CALM_DAYS * 1440

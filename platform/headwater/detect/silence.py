@@ -20,6 +20,7 @@ _LEAST_RATE = 0.05  # records a minute
 _FADE = 0.5 ** (1 / (3 * 1440))
 _FORGET = 2880  # minutes of silence after which a key is not expected any more
 _PASSING = 60  # of a key that never came regularly
+_LONGEST = 5.0  # records expected in the longest of some hundred waits of an even flow: its logarithm
 _WAIT_FADE = 0.995  # an arrival, for the longest wait
 
 
@@ -29,7 +30,7 @@ class _Key:
     def __init__(self, minute: int) -> None:
         self.last, self.seq, self.known = minute, 0, 0.0
         self.count = self.minutes = self.missed = 0.0
-        self.longest = 3.0  # records that were expected in the longest of its newest waits
+        self.longest = _LONGEST  # records that were expected in the longest of its newest waits
 
 
 class Silence:
@@ -46,7 +47,7 @@ class Silence:
                 if len(self._keys) >= _MOST_KEYS:
                     continue
                 held = self._keys[key] = _Key(minute)
-            held.longest = max(held.longest * _WAIT_FADE, held.missed, 3.0)
+            held.longest = max(held.longest * _WAIT_FADE, held.missed, _LONGEST)
             held.count, held.last, held.seq, held.missed = held.count + count, minute, seq, 0.0
             held.known += 1
         factor = season.factor(minute)
@@ -56,7 +57,7 @@ class Silence:
             if minute > held.last:
                 held.missed += rate * factor
                 if held.known >= _KNOWN and rate >= _LEAST_RATE:
-                    score = min(held.missed / held.longest * 3.0 / math.log(10), MOST_SCORE)
+                    score = min(held.missed / held.longest * _LONGEST / math.log(10), MOST_SCORE)
                     if score > 1:
                         seen.append(_seen(key, held, minute, score))
                 if minute - held.last > (_FORGET if held.known >= _KNOWN else _PASSING):
