@@ -56,7 +56,10 @@ def test_a_packed_body_is_refused_with_a_word_on_how_to_send_it(tmp_path: Path) 
 def test_a_deleted_topic_takes_the_places_of_its_sources_along(tmp_path: Path) -> None:
     async def story() -> None:
         async with Engine(settings_in(tmp_path), version="test") as engine:
-            for topic, name in (("a", "tail:a#1:x"), ("b", "tail:b")):  # as a source that is followed stores, and as ingest does
+            for topic, name in (
+                ("a", "tail:a#1:x"),
+                ("b", "tail:b"),
+            ):
                 await engine.append(topic, [Draft("x", position=0)], origin=Origin(f"{name}#7", name, {"at": 1}))
                 await engine.deliver(topic, name, [Draft("y", position=1)], stream=f"{name}#7", state={"at": 2})
             id = engine.log.topic("a").id
