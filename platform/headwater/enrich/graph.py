@@ -24,7 +24,8 @@ from headwater.errors import HeadwaterError, LimitError, UnreachableError
 from headwater.matching import matches
 from headwater.model_records import Usage
 
-BLOCK = 256  # things that one call of a step decides
+BLOCK = 256  # things that one call of a step decides where models or services are asked
+_BLOCK_HERE = 2048  # and where none is
 _LATE = 3  # things that take too long one after the other, before the step counts as out of reach
 _SHOWN = 500  # characters of a text in a trace
 Seen = Callable[[Item, StepTrace], None]
@@ -135,8 +136,8 @@ class Graph:
         """What a step says of each item: known decisions, and new ones for what is distinct among the others."""
         step, tally = self.steps[leaf.name], self.tallies[leaf.name]
         model = run.space.name if run.space is not None and step.compares else ""
-        keys = [self._key(leaf, step, item, model) for item in items]
         keeps = step.keeps and leaf.cache
+        keys = [self._key(leaf, step, item, model) for item in items] if step.keeps else [(n, "") for n in range(len(items))]
         known = await self._decisions.known(set(keys), run.family) if keeps else {}
         places: dict[tuple[int, str], int] = {}
         for n, key in enumerate(keys):
@@ -144,8 +145,9 @@ class Graph:
                 places.setdefault(key, n)
         made: dict[tuple[int, str], Found] = {}
         waiting = list(places.items())
-        for at in range(0, len(waiting), BLOCK):
-            block = waiting[at : at + BLOCK]
+        size = BLOCK if step.cost in ("llm", "network") or leaf.kind == "python" else _BLOCK_HERE
+        for at in range(0, len(waiting), size):
+            block = waiting[at : at + size]
             units = [_unit(leaf, items[n]) for _, n in block]
             began, before = time.perf_counter(), step.used()
             outcomes = await _within(leaf, step, units, run.space)
@@ -176,11 +178,9 @@ class Graph:
         """What is decided, and by which version of the step."""
         version = f"{self._digests[leaf.name]}{model and ':'}{model}{item.changed and ':'}{item.changed}"
         fields = orjson.dumps(item.fields, option=orjson.OPT_SORT_KEYS).decode() if step.uses_fields and item.fields else ""
-        if leaf.reads == "passage" and item.passage is not None and not (step.uses_fields and not step.keeps):
-            version += f":{digest_id(fields):x}" if fields else ""
-            return item.passage, version
-        attributes = repr(sorted(item.seen().attributes.items(), key=str)) if step.uses_fields and not step.keeps else ""
-        return digest_id(_text(leaf, item), fields, attributes), version
+        if leaf.reads == "passage" and item.passage is not None:
+            return item.passage, f"{version}:{digest_id(fields):x}" if fields else version
+        return digest_id(_text(leaf, item), fields), version
 
     # ------------------------------------------------------------------ steps together
 

@@ -54,6 +54,7 @@ class Item:
     error: str | None = None
     failed_at: str | None = None
     traces: list[StepTrace] | None = None
+    attributes: dict[str, str | int | float | bool] | None = None  # what is written of the fields, once that was made
 
     def seen(self) -> Record:
         """What conditions are asked of: the record with its fields, or the passage as if it were one."""

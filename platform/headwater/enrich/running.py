@@ -22,7 +22,7 @@ from headwater.enrich.items import Item, Space, flat
 from headwater.enrich.spec import Spec
 from headwater.enrich.texts import texts_of
 from headwater.errors import ConflictError, HeadwaterError, LimitError, NotFoundError, UsageError
-from headwater.records import Draft, address
+from headwater.records import Draft
 from headwater.topicindex import Pace
 
 if TYPE_CHECKING:
@@ -293,8 +293,9 @@ class Running:
         for redactor in item.redactors:
             value, attributes = redactor.redact(value).text, redactor.redact_all(attributes)
             key = None if key is None else redactor.redact(key).text
-        place = address(topic.row.name, row.partition, row.offset)
-        attributes |= outputs(item) | {"source": place, "pipeline": self.row.name, "pipeline_version": self.row.version}
+        attributes.update(outputs(item))
+        attributes["source"] = f"{topic.row.name}/{row.partition}/{row.offset}"
+        attributes["pipeline"], attributes["pipeline_version"] = self.row.name, self.row.version
         return Draft(value, key, row.time_ms, attributes, body=row.body if value is row.value else None)
 
     def _letters(self, topic: TopicIndex, rows: Sequence[Row], items: Sequence[Item], end: int) -> list[store.LetterRow]:
@@ -317,9 +318,12 @@ class Running:
 
 
 def outputs(item: Item) -> dict[str, str | int | float | bool]:
-    """The fields of an item as attributes, each with how sure it is as `NAME_confidence`."""
+    """The fields of an item as attributes, each with how sure it is as `NAME_confidence`. Its fields are final by then."""
+    if item.attributes is not None:
+        return item.attributes
     sure = {f"{name}_confidence": round(value, 4) for name, value in item.confidence.items() if name in item.fields}
-    return flat(item.fields) | sure
+    item.attributes = {**flat(item.fields), **sure}
+    return item.attributes
 
 
 def home(stock: Stock, name: str) -> TopicIndex:
