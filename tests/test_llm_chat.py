@@ -127,6 +127,17 @@ def test_a_fallback_answers_while_the_first_model_is_down_and_the_first_comes_ba
     assert with_server(work, ["500"]) == ["ollama:tiny", "ollama:tiny", "openai:tiny", "openai:tiny"]
 
 
+def test_where_all_models_rest_all_are_asked_again() -> None:
+    async def work(first: FakeChat) -> str:
+        async with FakeChat(["500"], format="ollama") as second:
+            chat = chain(first, second)
+            with pytest.raises(ModelError, match="ollama:tiny"):
+                await chat.complete(HELLO)
+            return (await chat.complete(HELLO)).model
+
+    assert with_server(work, ["500", "500"]) == "ollama:tiny"
+
+
 def test_a_stream_falls_back_only_before_its_first_piece() -> None:
     async def work(first: FakeChat) -> tuple[str, str]:
         async with FakeChat(format="ollama") as second:

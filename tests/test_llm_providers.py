@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -289,6 +290,44 @@ def test_addresses_are_taken_as_other_clients_write_them() -> None:
     assert load("azure:d", LlmSettings(), env=env).url == "https://r.openai.azure.com"
     for url in ("http://h:1/v1", "http://h:1/api", "http://h:1"):
         assert load("ollama:m", LlmSettings(provider="ollama", base_url=url), env={}).url == "http://h:1"
+
+
+def test_azures_newer_addresses_need_no_version_and_take_the_key_in_its_header() -> None:
+    async def work(server: FakeChat) -> Any:
+        chat = chat_of(server, base_url=f"{server.root}/openai/v1")
+        await chat.complete(HELLO)
+        return server.requests[0]
+
+    request = with_server(work, format="azure")
+    assert request.path == "/openai/v1/chat/completions"
+    assert request.headers["api-key"] == CANARY
+
+
+def test_a_provider_of_another_package_is_found_by_its_entry_point(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "parrot.py").write_text(
+        "from headwater.llm.provider import Provider, Reply\n"
+        "class Parrot(Provider):\n"
+        "    free = True\n"
+        "    def __init__(self, settings):\n"
+        "        self.name = settings.model\n"
+        "    async def complete(self, prompt):\n"
+        "        return Reply(prompt.messages[-1].text, 1, 1)\n"
+        "    async def stream(self, prompt):\n"
+        "        yield prompt.messages[-1].text\n"
+        "        yield Reply(prompt.messages[-1].text, 1, 1)\n"
+        "def nothing(settings):\n"
+        "    return None\n"
+    )
+    info = tmp_path / "parrot-1.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: parrot\nVersion: 1\n")
+    (info / "entry_points.txt").write_text("[headwater.chat_models]\nparrot = parrot:Parrot\nnothing = parrot:nothing\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    chat = Models(LlmSettings(provider="parrot", model="green"), env={}).get()
+    assert chat is not None
+    assert asyncio.run(chat.complete(HELLO)).text == HELLO[-1].text
+    with pytest.raises(ConfigError, match="does not give"):
+        load("nothing", LlmSettings(), env={})
 
 
 # ------------------------------------------------------------------ what there is

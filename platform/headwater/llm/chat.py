@@ -147,7 +147,7 @@ class Chat:
     def _serving(self) -> list[Caller]:
         """The models to ask in turn: those that failed lately only where no other is left."""
         awake = [caller for caller in self._callers if not caller.resting]
-        return awake or [self._callers[0]]
+        return awake or list(self._callers)
 
     def _prompt(
         self, messages: Sequence[Message], temperature: float | None, max_tokens: int | None, schema: Mapping[str, Any] | None

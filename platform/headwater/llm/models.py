@@ -91,15 +91,18 @@ class Models:
     def _caller(self, name: str) -> Caller:
         if name not in self._callers:
             provider = load(name, self._settings, env=self._env)
-            self._callers[name] = Caller(provider, self._settings, ledger=self._ledger, cache=self._cache)
+            caller = Caller(provider, self._settings, ledger=self._ledger, cache=self._cache)
+            self._callers.setdefault(name, caller)  # `warm` may have come first
         return self._callers[name]
 
     async def warm(self) -> None:
         """Load the configured model before the first question needs it. What is wrong with it is said at its first use."""
-        if self.default is not None:
+        for name in (self.default, *self._settings.fallback):
             with contextlib.suppress(HeadwaterError, Fault):
-                caller = await asyncio.to_thread(self._caller, self.default)
-                await caller.provider.warm()
+                if name is not None and name != NONE:
+                    caller = await asyncio.to_thread(self._caller, name)
+                    if name == self.default:
+                        await caller.provider.warm()
 
     def problems(self) -> list[str]:
         """What `status` says of them."""

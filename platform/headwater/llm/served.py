@@ -22,14 +22,13 @@ from headwater.embed.endpoint import check_endpoint, is_loopback, refuse_private
 from headwater.embed.fault import Fault
 from headwater.errors import ConfigError
 from headwater.llm.provider import MEND, Prompt, Provider, Reply
+from headwater.llm.translation import counted, messages_of, parameters_of, said_in, settings_of
 from headwater.model_records import Finish
 
 if TYPE_CHECKING:
     import httpx2
-    from pydantic_ai.messages import ModelMessage, ModelResponse
-    from pydantic_ai.models import Model, ModelRequestParameters
-    from pydantic_ai.settings import ModelSettings
-    from pydantic_ai.usage import RequestUsage
+    from pydantic_ai.messages import ModelResponse
+    from pydantic_ai.models import Model
 
 KEY, URL = "HEADWATER_LLM_API_KEY", "HEADWATER_LLM_BASE_URL"
 ANSWER_MAX_BYTES = 16 << 20
@@ -107,7 +106,10 @@ class Served(Provider):
 
         with self._translated():
             response = await model_request(
-                model, _messages(prompt), model_settings=_settings(prompt), model_request_parameters=_parameters(model, prompt)
+                model,
+                messages_of(prompt),
+                model_settings=settings_of(prompt),
+                model_request_parameters=parameters_of(model, prompt),
             )
         return self._reply(response)
 
@@ -119,7 +121,10 @@ class Served(Provider):
         length = 0
         with self._translated():
             opening = model_request_stream(
-                model, _messages(prompt), model_settings=_settings(prompt), model_request_parameters=_parameters(model, prompt)
+                model,
+                messages_of(prompt),
+                model_settings=settings_of(prompt),
+                model_request_parameters=parameters_of(model, prompt),
             )
             async with opening as response:
                 async for event in response:
@@ -240,7 +245,7 @@ class Served(Provider):
 
         text = "".join(part.content for part in response.parts if isinstance(part, TextPart))
         finishes: Mapping[str, Finish] = {"length": "length", "content_filter": "filtered"}
-        given = _counted(response.usage)
+        given = counted(response.usage)
         return Reply(text, *given, finishes.get(str(response.finish_reason), "stop"))
 
     @contextlib.contextmanager
@@ -274,9 +279,9 @@ class Served(Provider):
         from pydantic_ai import exceptions as of
 
         if isinstance(error, of.ModelHTTPError):
-            fault = self._refusal(error.status_code, _said(error), error.retry_after)
+            fault = self._refusal(error.status_code, said_in(error), error.retry_after)
             if isinstance(error, of.ModelQuotaExceededError):
-                said = f"the account behind the key has no quota left ({error.status_code}): {self._masked(_said(error))}"
+                said = f"the account behind the key has no quota left ({error.status_code}): {self._masked(said_in(error))}"
                 return Fault(said, passes=False, retry_after_s=error.retry_after, status=error.status_code)
             if isinstance(error, of.ModelContextWindowExceededError):
                 fault = Fault(str(fault), passes=False, status=error.status_code, too_large=True)
@@ -319,64 +324,6 @@ class Served(Provider):
         if self._secret is not None:
             text = text.replace(self._secret.get_secret_value(), "********")
         return re.sub(r"[^\x20-\x7e\u00a0-\ud7ff\ue000-\ufffd]+", " ", text)[:300].strip()
-
-
-# ---------------------------------------------------------------------- between our types and pydantic-ai's
-
-
-def _messages(prompt: Prompt) -> list[ModelMessage]:
-    """System messages first, as one: not every server takes them elsewhere."""
-    from pydantic_ai.messages import ModelRequest, ModelResponse, SystemPromptPart, TextPart, UserPromptPart
-
-    system = "\n\n".join(m.text for m in prompt.messages if m.role == "system")
-    found: list[ModelMessage] = []
-    parts: list[Any] = [SystemPromptPart(content=system)] if system else []
-    for message in prompt.messages:
-        if message.role == "user":
-            found.append(ModelRequest(parts=[*parts, UserPromptPart(content=message.text)]))
-            parts = []
-        elif message.role == "assistant":
-            if parts:
-                found.append(ModelRequest(parts=parts))
-                parts = []
-            found.append(ModelResponse(parts=[TextPart(content=message.text)]))
-    return found
-
-
-def _settings(prompt: Prompt) -> ModelSettings:
-    from pydantic_ai.settings import ModelSettings
-
-    settings = ModelSettings(max_tokens=prompt.max_tokens)
-    if prompt.temperature is not None:
-        settings["temperature"] = prompt.temperature
-    return settings
-
-
-def _parameters(model: Model, prompt: Prompt) -> ModelRequestParameters:
-    """Without tools. With a schema: held to it by the server where that can, as NativeOutput does, else asked to follow it."""
-    from pydantic_ai.models import ModelRequestParameters
-    from pydantic_ai.output import OutputObjectDefinition
-
-    if prompt.schema is None:
-        return ModelRequestParameters()
-    mode = "native" if model.profile.get("supports_json_schema_output") else "prompted"
-    wanted = OutputObjectDefinition(json_schema=dict(prompt.schema), name=prompt.name)
-    return ModelRequestParameters(output_mode=mode, output_object=wanted, allow_text_output=True)  # type: ignore[arg-type]
-
-
-def _counted(usage: RequestUsage) -> tuple[int | None, int | None]:
-    if usage.unmeasured_requests or not (usage.input_tokens or usage.output_tokens):
-        return None, None
-    return usage.input_tokens, usage.output_tokens
-
-
-def _said(error: Any) -> str:
-    """The words in the body of a refusal."""
-    body = error.body
-    for step in ("error", "message"):
-        if isinstance(body, dict):
-            body = body.get(step, body.get("detail", body))
-    return body if isinstance(body, str) else ""
 
 
 class _TooMuch(Exception):
