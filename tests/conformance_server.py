@@ -9,6 +9,8 @@ from __future__ import annotations
 import asyncio
 import base64
 import sys
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated, Any
 
 import uvicorn
@@ -52,7 +54,7 @@ SCHEMA = {
 }  # fmt: skip
 
 
-def fixture(verbs: Verbs, *, allow_write: bool = False, who: str = "") -> HeadwaterServer:
+def fixture(verbs: Verbs, *, allow_write: bool = False, who: str = "", roots: Sequence[Path] = ()) -> HeadwaterServer:
     """The product's server, and what the suites call by name."""
     server = build(verbs, allow_write=allow_write, who=who, updates=Updates(verbs, scheme="test://"))
     _tools(server)

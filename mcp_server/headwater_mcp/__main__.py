@@ -30,18 +30,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = _options(argv)
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # the thread that waits for input would hold up a KeyboardInterrupt
     try:
-        asyncio.run(serve(_daemon(options), allow_write=options.allow_write, redact=not options.show_secrets))
+        asyncio.run(
+            serve(_daemon(options), allow_write=options.allow_write, redact=not options.show_secrets, roots=options.root)
+        )
     except HeadwaterError as error:
         print(error, file=sys.stderr)
         return 1
     return 0
 
 
-async def serve(verbs: Verbs, *, allow_write: bool = False, redact: bool = True) -> None:
+async def serve(verbs: Verbs, *, allow_write: bool = False, redact: bool = True, roots: Sequence[Path] = ()) -> None:
     """Serve `verbs` on standard input and output until the client goes, then close them."""
     from headwater_mcp.server import build
 
-    server = build(verbs, allow_write=allow_write, redact=redact)
+    server = build(verbs, allow_write=allow_write, redact=redact, roots=roots)
     waking = asyncio.create_task(_wake(verbs))
     watching = asyncio.create_task(_end_with_parent(os.getppid()))
     try:
@@ -109,6 +111,8 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--data-dir", help="data directory whose daemon is found or started")
     parser.add_argument("--url", help="a running daemon; none is started then")
     parser.add_argument("--allow-write", action="store_true", help="also serve the tools that store records")
+    roots = "a folder whose files may be loaded, with --allow-write; may be given again"
+    parser.add_argument("--root", action="append", type=Path, default=[], metavar="DIR", help=roots)
     parser.add_argument("--show-secrets", action="store_true", help="do not take secrets out of what records say")
     return parser.parse_args(argv)
 

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from functools import partial
 
 from headwater.detect_records import AnomaliesReply, Anomaly
-from headwater.enrich_records import Classified, ClassifyReply, LabelCount
+from headwater.enrich_records import Classified, ClassifyReply, LabelCount, Pipeline
+from headwater.records import SourceInfo
 from headwater_mcp.budget import Item, clip
 from headwater_mcp.render import Fence, Page, counted, framed, instant, one_line
 
@@ -40,6 +41,18 @@ def classified(reply: ClassifyReply, texts: Sequence[str], page: Page) -> str:
     head += "".join(f"\nnote: {clip(one_line(note), 60)}" for note in reply.notes[:3])
     items = [Item(line, _TEXT) for line in lines]
     return framed(fence, head, items, page, total, None, "" if total else "Nothing to classify in this scope.")
+
+
+def enriching(made: Pipeline) -> str:
+    """A new pipeline, and where to look for what it writes."""
+    held = f" Held up: {one_line(made.error)[:200]}" if made.error else ""
+    return f"pipeline {made.name} ({made.state}) writes to {made.output}: search there, or patterns, in a while.{held}"
+
+
+def ingesting(told: Sequence[SourceInfo]) -> str:
+    """What is being loaded, and where to look for it."""
+    lines = [f"loading into {source.topic} ({source.state}, {source.records} records so far)" for source in told[:10]]
+    return "\n".join([*lines, "Its records are found within seconds; status shows how far it is."])
 
 
 def _anomaly_block(fence: Fence, page: Page, found: Anomaly, limit: int) -> str:

@@ -6,8 +6,9 @@ import asyncio
 import contextlib
 import difflib
 import time
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 from mcp.server import MCPServer
@@ -52,14 +53,15 @@ _IDLE_S = 1800.0  # after which a session that nobody uses is forgotten
 
 
 def build(
-    verbs: Verbs, *, allow_write: bool = False, who: str = "", redact: bool = True, updates: Updates | None = None
-) -> HeadwaterServer:
+    verbs: Verbs, *, allow_write: bool = False, who: str = "", redact: bool = True, roots: Sequence[Path] = (),
+    updates: Updates | None = None,
+) -> HeadwaterServer:  # fmt: skip
     """The server over `verbs`, to be run on any transport. Read-only unless `allow_write`; secrets are taken out of what
     records say unless `redact` is off. `verbs` stays the caller's to close. `who` it is for stands in the log of calls;
-    `updates` is how changes are followed, by default every second."""
+    files are loaded from below `roots`; `updates` is how changes are followed, by default every second."""
     return HeadwaterServer(
         verbs, allow_write=allow_write, who=who, redact=Redactor(("secrets",)).redact if redact else None,
-        updates=updates or Updates(verbs),
+        roots=roots, updates=updates or Updates(verbs),
     )  # fmt: skip
 
 
@@ -67,13 +69,14 @@ class HeadwaterServer(MCPServer[None]):
     """An MCPServer over verbs; `build` makes it."""
 
     def __init__(
-        self, verbs: Verbs, *, allow_write: bool, who: str, redact: Callable[[str], Redacted] | None, updates: Updates
-    ) -> None:
+        self, verbs: Verbs, *, allow_write: bool, who: str, redact: Callable[[str], Redacted] | None, roots: Sequence[Path],
+        updates: Updates,
+    ) -> None:  # fmt: skip
         def hidden(text: str) -> str:
             return text if redact is None else redact(text).text
 
         notes = who.replace("token:", "notes.") or "notes"
-        served, noting = tools(verbs, allow_write=allow_write, redact=hidden, notes=notes), Noting(verbs, who)
+        served, noting = tools(verbs, allow_write=allow_write, redact=hidden, notes=notes, roots=roots), Noting(verbs, who)
 
         @contextlib.asynccontextmanager
         async def lifespan(_: MCPServer[None]) -> AsyncIterator[None]:

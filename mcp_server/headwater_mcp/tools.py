@@ -9,6 +9,7 @@ import re
 import secrets
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from mcp.server.mcpserver import Context as Call
@@ -59,9 +60,12 @@ Score = Annotated[float | None, Field(ge=0, le=1, description="0..1")]
 class Tools:
     """The tool functions over one set of verbs. HeadwaterError passes through; the server words it for the model."""
 
-    def __init__(self, verbs: Verbs, redact: Callable[[str], str] = render.as_is, notes: str = "notes") -> None:
-        """`redact` takes secrets out of what goes out; `notes` is the topic of records that name none."""
-        self._verbs, self._redact, self._notes = verbs, redact, notes
+    def __init__(
+        self, verbs: Verbs, redact: Callable[[str], str] = render.as_is, notes: str = "notes", roots: Sequence[Path] = ()
+    ) -> None:
+        """`redact` takes secrets out of what goes out; `notes` is the topic of records that name none; files are loaded from
+        below `roots`."""
+        self._verbs, self._redact, self._notes, self._roots = verbs, redact, notes, roots
         self._owner = f"mcp-{secrets.token_hex(4)}"  # whose watches are counted
 
     async def topics(self, cursor: Cursor = None, response_format: Format = "concise", max_tokens: MaxTokens = 6000) -> str:
@@ -277,6 +281,30 @@ class Tools:
         made = await self._verbs.append(topic or self._notes, signed, idempotency_key=idempotency_key, wait=wait)
         return render.appended(made)
 
+    async def enrich(
+        self,
+        name: Annotated[str, Field(max_length=100)],
+        labels: Annotated[list[str] | dict[str, str], Field(min_length=2, description="names, or {name: meaning}")],
+        topics: Annotated[list[str], BeforeValidator(_as_list), Field(min_length=1)],
+        output: Annotated[str | None, Field(max_length=100, description="topic; default TOPIC.NAME")] = None,
+    ) -> str:
+        """Label every record of topics from now on, and those stored before: a pipeline that writes each record with its label
+        into another topic. Try the labels with classify first. By embeddings alone; no chat model is paid."""
+        into = output or f"{topics[0]}.{name}"
+        step = {"classify": {"labels": labels, "method": "zero-shot"}}
+        made = await self._verbs.create_pipeline(name, {"topics": topics, "output": into, "steps": [step]})
+        return render_found.enriching(made)
+
+    async def ingest(
+        self,
+        path: Annotated[str, Field(max_length=1000, description="a file or folder below an allowed one")],
+        topic: TopicName,
+    ) -> str:
+        """Load a log, a document or a folder of them into a topic, and follow what is added to it."""
+        found = _below(path, self._roots)
+        told = await self._verbs.add_source(path=str(found), topic=topic)
+        return render_found.ingesting(told)
+
     def _page(self, cursor: str | None, response_format: render.Format, max_tokens: int) -> Page:
         """How to reply. Raises UsageError for a cursor that no tool gave."""
         if not cursor:
@@ -286,9 +314,12 @@ class Tools:
         return Page(max_tokens, response_format, int(parts[1]), parts[2], self._redact)
 
 
-def tools(verbs: Verbs, *, allow_write: bool, redact: Callable[[str], str] = render.as_is, notes: str = "notes") -> list[Tool]:
-    """The tools to serve, `append` only where writing is allowed."""
-    made = Tools(verbs, redact, notes)
+def tools(
+    verbs: Verbs, *, allow_write: bool, redact: Callable[[str], str] = render.as_is, notes: str = "notes",
+    roots: Sequence[Path] = (),
+) -> list[Tool]:  # fmt: skip
+    """The tools to serve: those that write only where writing is allowed, `ingest` only where there are `roots`, too."""
+    made = Tools(verbs, redact, notes, roots)
     reading: Sequence[Callable[..., Awaitable[str]]] = (
         made.topics, made.search, made.read, made.similar, made.patterns, made.timeline, made.ask, made.anomalies,
         made.classify, made.wait, made.status,
@@ -297,9 +328,8 @@ def tools(verbs: Verbs, *, allow_write: bool, redact: Callable[[str], str] = ren
     adding = ToolAnnotations(read_only_hint=False, destructive_hint=False, open_world_hint=False)
     found = [_tool(function, read_only) for function in reading]
     found.insert(-2, _tool(made.watch, adding))  # it keeps a question for a while, and changes no data
-    if allow_write:
-        found.append(_tool(made.append, adding))
-    return found
+    writing: Sequence[Callable[..., Awaitable[str]]] = (made.append, made.enrich, *((made.ingest,) if roots else ()))
+    return [*found, *(_tool(function, adding) for function in writing)] if allow_write else found
 
 
 def _tool(function: Callable[..., Awaitable[str]], annotations: ToolAnnotations) -> Tool:
@@ -325,6 +355,17 @@ def _slim(schema: dict[str, Any], told: Sequence[str]) -> dict[str, Any]:
         properties[name] = {key: value for key, value in entry.items() if key not in unsaid}
     slim = {key: value for key, value in schema.items() if key not in ("title", "properties")}
     return {**slim, "properties": properties}
+
+
+def _below(path: str, roots: Sequence[Path]) -> Path:
+    """The place a path leads to, links followed, where that is below an allowed folder, and neither it nor a folder on the way
+    is hidden. Raises UsageError, which says no more of places outside than of those that are not there."""
+    for root in (allowed.expanduser().resolve() for allowed in roots):
+        found = (root / Path(path).expanduser()).resolve()
+        inside = found.is_relative_to(root) and not any(part.startswith(".") for part in found.relative_to(root).parts)
+        if inside and (found.is_file() or found.is_dir()):
+            return found
+    raise UsageError("there is no such file or folder below those that may be read: " + ", ".join(map(str, roots)))
 
 
 def _signed(record: str | dict[str, Any], agent: str) -> dict[str, Any]:

@@ -9,9 +9,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import entry_points
+from pathlib import Path
 from typing import Any, Protocol
 
 import anyio.to_thread
@@ -40,7 +41,7 @@ class Server(Protocol):
 class Build(Protocol):
     """The entry point."""
 
-    def __call__(self, verbs: Verbs, *, allow_write: bool = False, who: str = "") -> Server: ...
+    def __call__(self, verbs: Verbs, *, allow_write: bool = False, who: str = "", roots: Sequence[Path] = ()) -> Server: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +90,7 @@ class Agents:
         server = build(
             scoped(self._verbs, caller), allow_write=settings.mcp_write if caller is None else caller.write,
             who="" if caller is None else f"token:{caller.name}",
+            roots=[Path(root) for root in settings.live_paths] if caller is None else [],
         )  # fmt: skip
         app = server.http_app(
             path=PATH, stateless=settings.mcp_stateless, max_sessions=settings.mcp_sessions,

@@ -31,6 +31,9 @@ def mcp(
     config: Config = None,
     url: Url = None,
     allow_write: AllowWrite = False,
+    root: Annotated[
+        list[Path] | None, typer.Option("--root", metavar="DIR", help="Folder whose files may be loaded, with --allow-write.")
+    ] = None,
     http: Annotated[bool, typer.Option("--http", help="Print the URL at which the daemon serves agents over HTTP.")] = False,
 ) -> None:
     """Serve agents: the MCP server on stdin and stdout.
@@ -54,6 +57,8 @@ def mcp(
     for name, value in (("--data-dir", data), ("--config", config), ("--url", url)):
         if value is not None:
             arguments += [name, str(value)]
+    for folder in root or ():
+        arguments += ["--root", str(folder)]
     code = main([*arguments, *(["--allow-write"] if allow_write else [])])
     if code:
         raise typer.Exit(code)
