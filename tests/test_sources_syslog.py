@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import datetime
 import socket
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headwater.errors import StorageError
+from headwater.config import source_settings
+from headwater.errors import ConfigError, StorageError
 from headwater.records import Draft, from_ms
 from headwater.sources import Batch
 from headwater.sources.syslog import Frames, Syslog
@@ -232,3 +236,90 @@ def test_a_port_that_is_taken_is_told_and_free_again_after_the_end() -> None:
             pass
 
     asyncio.run(check())
+
+
+def certificate(directory: Path, name: str) -> tuple[Path, Path]:
+    """A self-signed certificate for 127.0.0.1, and its key."""
+    import ipaddress
+
+    from cryptography import x509
+    from cryptography.hazmat.primitives import hashes, serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    key = ec.generate_private_key(ec.SECP256R1())
+    who = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)])
+    now = datetime.datetime.now(datetime.UTC)
+    made = (
+        x509.CertificateBuilder().subject_name(who).issuer_name(who).public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - datetime.timedelta(days=1)).not_valid_after(now + datetime.timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )  # fmt: skip
+    pem, secret = directory / f"{name}.pem", directory / f"{name}.key"
+    pem.write_bytes(made.public_bytes(serialization.Encoding.PEM))
+    plain = serialization.NoEncryption()
+    secret.write_bytes(key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, plain))
+    return pem, secret
+
+
+def test_messages_over_tls_are_stored_and_strangers_are_not_let_in(tmp_path: Path) -> None:
+    server, client = certificate(tmp_path, "server"), certificate(tmp_path, "client")
+    source = Syslog(
+        "s", port=0, transport="tcp", tls_cert=str(server[0]), tls_key=str(server[1]), tls_client_ca=str(client[0])
+    )
+    stored: list[str] = []
+
+    async def take(batch: Batch) -> None:
+        stored.extend(draft.value for draft in batch.drafts)
+
+    async def send(shown: tuple[Path, Path] | None, text: bytes) -> None:
+        context = ssl.create_default_context(cafile=str(server[0]))
+        if shown is not None:
+            context.load_cert_chain(*map(str, shown))
+        reader, writer = await asyncio.open_connection("127.0.0.1", source.ports["tcp"], ssl=context)
+        try:
+            writer.write(text)
+            await writer.drain()
+            writer.write_eof() if writer.can_write_eof() else writer.close()
+            await asyncio.wait_for(reader.read(), 5)
+        finally:
+            writer.close()
+
+    async def run() -> None:
+        async with listening(source, take):
+            await send(client, b"24 <13>1 - h a - - - hello\n")
+            for stranger in (None, server):
+                with pytest.raises(OSError):
+                    await send(stranger, b"<13>1 - h a - - - intruder\n")
+            async with asyncio.timeout(10):
+                while not stored:
+                    await asyncio.sleep(0.01)
+
+    asyncio.run(run())
+    assert stored == ["hello"]
+
+
+@pytest.mark.parametrize(
+    ("given", "wrong"),
+    [
+        ({"tls_cert": "a.pem"}, "tls_key"),
+        ({"tls_cert": "a.pem", "tls_key": "a.key"}, "transport"),
+        ({"tls_client_ca": "a.pem", "transport": "tcp"}, "tls_cert"),
+    ],
+)
+def test_half_of_what_tls_needs_is_refused(given: dict[str, str], wrong: str) -> None:
+    with pytest.raises(ConfigError, match=wrong):
+        source_settings({"type": "syslog", **given}, {})
+
+
+def test_a_certificate_that_cannot_be_read_is_told(tmp_path: Path) -> None:
+    source = Syslog("s", port=0, transport="tcp", tls_cert=str(tmp_path / "none.pem"), tls_key=str(tmp_path / "none.key"))
+
+    async def run() -> None:
+        async for _ in source.batches(None):
+            pass
+
+    with pytest.raises(StorageError, match=r"none\.pem"):
+        asyncio.run(run())

@@ -45,6 +45,9 @@ class SyslogSettings:
     transport: Literal["both", "udp", "tcp"] = _set("both", "What to listen for.")
     queue: int = _set(20_000, "Datagrams that may wait to be stored; beyond them they are dropped and counted.")
     max_message_bytes: int = _set(65_536, "A longer message of a TCP connection is cut into several.")
+    tls_cert: str | None = _set(None, "A certificate (PEM): TCP connections are over TLS then, with transport tcp; port 6514 is usual.")
+    tls_key: str | None = _set(None, "The key of tls_cert.")
+    tls_client_ca: str | None = _set(None, "Only clients with a certificate that this one (PEM) has signed are let in.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +155,10 @@ def check(source: AnySource) -> None:
     if isinstance(source, SyslogSettings):
         _within("queue", source.queue, 1, 10_000_000)
         _within("max_message_bytes", source.max_message_bytes, 480, 16 << 20)
+        if (source.tls_cert is None) != (source.tls_key is None) or (source.tls_client_ca and not source.tls_cert):
+            raise ConfigError("syslog over TLS needs both tls_cert and tls_key")
+        if source.tls_cert is not None and source.transport != "tcp":
+            raise ConfigError('syslog over TLS is over TCP alone: transport = "tcp"')
     if isinstance(source, KafkaSettings) and not source.topics:
         raise ConfigError(f"kafka source {source.name!r} needs topics, the Kafka topics to read")
     if isinstance(source, KafkaSettings) and (wrong := [p for p in source.properties if "=" not in p]):

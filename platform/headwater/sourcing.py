@@ -102,7 +102,8 @@ def listening(settings: AnySource, topic: str, server: ServerSettings, serve: Se
         return [
             Syslog(
                 topic, name=settings.name, host=settings.host, port=settings.port, transport=settings.transport,
-                queue=settings.queue, max_message_bytes=settings.max_message_bytes,
+                queue=settings.queue, max_message_bytes=settings.max_message_bytes, tls_cert=settings.tls_cert,
+                tls_key=settings.tls_key, tls_client_ca=settings.tls_client_ca,
             )
         ]  # fmt: skip
     if isinstance(settings, OtlpSettings) and settings.port is not None:

@@ -16,6 +16,7 @@ import contextlib
 import os
 import re
 import socket
+import ssl
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -50,12 +51,16 @@ class Syslog:
         transport: Literal["both", "udp", "tcp"] = "both",
         queue: int = 20_000,
         max_message_bytes: int = 65_536,
+        tls_cert: str | None = None,
+        tls_key: str | None = None,
+        tls_client_ca: str | None = None,
         batch_records: int = 2000,
         now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
     ) -> None:
         self.topic, self.name = topic, name
         self._host, self._port, self._transport = host, port, transport
         self._queue, self._most_bytes, self._batch_records = queue, max_message_bytes, batch_records
+        self._tls = (tls_cert, tls_key, tls_client_ca)
         self._parser, self._now_ms = SyslogParser(now_ms), now_ms
         self.counts = {"dropped": 0, "connections": 0}
         self.ports: dict[str, int] = {}
@@ -123,7 +128,9 @@ class Syslog:
                 counting = asyncio.create_task(self._count_system_drops(os.fstat(receiver.fileno()).st_ino))
                 open_.callback(counting.cancel)
             if self._transport != "udp":
-                server = await asyncio.start_server(self._connection, self._host, port, limit=_CHUNK_BYTES)
+                server = await asyncio.start_server(
+                    self._connection, self._host, port, limit=_CHUNK_BYTES, ssl=_context(*self._tls)
+                )
                 self.ports["tcp"] = server.sockets[0].getsockname()[1]
                 open_.push_async_callback(self._close, server)
         except OSError as error:
@@ -185,7 +192,7 @@ class Syslog:
                     self._arrived.set()
                 if not data:
                     return
-        except ConnectionError:
+        except OSError:  # the connection is broken, or what comes is not TLS
             self._waiting.extend((message, peer) for message in frames.rest())
             self._arrived.set()
         except asyncio.CancelledError:
@@ -194,6 +201,21 @@ class Syslog:
             self._tasks.discard(task)
             self.counts["connections"] -= 1
             writer.close()
+
+
+def _context(cert: str | None, key: str | None, client_ca: str | None) -> ssl.SSLContext | None:
+    """How connections are encrypted; None where they are not. StorageError for certificates that cannot be read."""
+    if cert is None:
+        return None
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    try:
+        context.load_cert_chain(cert, key)
+        if client_ca is not None:
+            context.load_verify_locations(client_ca)
+            context.verify_mode = ssl.CERT_REQUIRED
+    except OSError as error:  # ssl.SSLError is one
+        raise StorageError(f"the certificates of syslog ({cert}) cannot be used: {error}") from error
+    return context
 
 
 class Frames:
