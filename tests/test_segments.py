@@ -237,6 +237,10 @@ def test_what_is_removed_while_a_segment_is_built_is_in_no_file_after_it_was_cle
     assert np.load(home / "ids.npy").tolist() == [i for i in range(N) if i not in (7, 8)]
     assert index.cleanse() == 0
     assert [one.name for one in index.counts.segments] == [home.name]
+    index.remove([9])
+    index.close()
+    with pytest.raises(StorageError, match="closed meanwhile"):
+        index.cleanse()
 
 
 def test_a_process_killed_while_sealing_loses_nothing(

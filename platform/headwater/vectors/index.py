@@ -234,13 +234,15 @@ class VectorIndex:
 
     def cleanse(self) -> int:
         """Build segments with removed members anew now, what is being built as well; each answers until its successor does. How
-        many such members there were; their vectors are in no file any more. Raises as `maintain` does."""
+        many such members there were; their vectors are in no file any more. Raises as `maintain` does, and StorageError where
+        the index is closed."""
         with self._maintenance:  # once a build under way has ended: it may have begun with vectors that were removed since
             worn = [segment for segment in self._view.segments if segment.dead]
             for segment in worn:
                 segment.renew()
-        while any(segment in self._view.segments for segment in worn) and self.maintain():
-            continue
+        while any(segment in self._view.segments for segment in worn):
+            if not self.maintain():
+                raise StorageError("segments with removed vectors are still there: the index was closed meanwhile; try again")
         return sum(segment.dead for segment in worn)
 
     @property
