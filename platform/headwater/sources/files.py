@@ -144,8 +144,8 @@ class Reading(Iterator[Batch]):
         return True
 
     def _has_grown(self, state: State) -> bool:
-        """Whether the file is the one that the state tells of, with more behind it: then it goes on in the same stream. Documents
-        and what is packed are read as a whole."""
+        """Whether the file is the one that the state tells of, with more behind it: then it goes on in the same stream.
+        Documents and what is packed are read as a whole."""
         size, before = state.get("size"), state.get("digest")
         if self.kind == "document" or self._text.packed or not (isinstance(size, int) and 0 < size < self.total_bytes):
             return False
