@@ -18,6 +18,7 @@ from headwater.llm.chat import Chat
 from headwater.log import Log
 from headwater.rag import prompts
 from headwater.rag.answering import Dialogue
+from headwater.rag.chain import NOTHING
 from headwater.rag.packing import tokens
 from headwater.rag.standalone import Turn
 from headwater.records import from_ms
@@ -230,7 +231,10 @@ def _newest(rows: Sequence[MessageRow], window: int) -> list[MessageRow]:
 
 
 def _turn(row: MessageRow) -> Turn:
-    return Turn("user" if row.role == "user" else "assistant", _MARKS.sub("", row.text))
+    """A message as what was said; an answer that there is none says nothing, and would be repeated by small models."""
+    if row.role == "user":
+        return Turn("user", row.text)
+    return Turn("assistant", "" if NOTHING in row.text else _MARKS.sub("", row.text))
 
 
 async def _summary(old: Sequence[Turn], before: str, most_tokens: int, chat: Chat | None) -> str:

@@ -177,7 +177,7 @@ class Answerer:
         asked = question if standalone.text == question else f"{question}\n(That is: {standalone.text})"
         return prompts.answering(
             asked, basis.entries, marker=marker, before=dialogue.turns, summary=dialogue.summary, system=dialogue.system,
-            findings=basis.findings, now=f"{from_ms(self.now_ms):%Y-%m-%d %H:%M} UTC",
+            findings=basis.findings, now=f"{from_ms(self.now_ms):%Y-%m-%d %H:%M} UTC" if basis.opening else "",
         )  # fmt: skip
 
 

@@ -23,6 +23,7 @@ from headwater.records import Answer, Coverage, PassageForm, SearchReply, to_ms
 
 MODEL = "extractive"
 PLAIN = Retrieval()
+NOTHING = "No answer: "  # how an abstention begins, behind how the question was read
 _MOST_LISTED = 10  # newest records of a topic in a time
 
 
