@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from headwater.cli import (
+    backup,
     anomaly,
     ask,
     chat,
@@ -84,6 +85,7 @@ for subject in (
     index,
     letters,
     config,
+    backup,
     doctor,
     health,
     mcp,

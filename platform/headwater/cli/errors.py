@@ -28,17 +28,8 @@ def forget_stdout() -> None:
         return
 
 
-_LATER = {"anomaly", "tui", "backup", "restore"}
-
-
 class Commands(TyperGroup):
     """The top group, which turns what a command raises into its end."""
-
-    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
-        if args and args[0] in _LATER and args[0] not in self.commands:
-            typer.echo(f"headwater: `{args[0]}` is not in this version; `headwater --help` lists what is", err=True)
-            raise typer.Exit(USAGE)
-        return super().resolve_command(ctx, args)
 
     def invoke(self, ctx: Any) -> Any:
         try:
