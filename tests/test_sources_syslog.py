@@ -288,7 +288,7 @@ def test_messages_over_tls_are_stored_and_strangers_are_not_let_in(tmp_path: Pat
 
     async def run() -> None:
         async with listening(source, take):
-            await send(client, b"24 <13>1 - h a - - - hello\n")
+            await send(client, b"23 <13>1 - h a - - - hello")
             for stranger in (None, server):
                 with contextlib.suppress(OSError):  # TLS 1.3 tells a client only behind its first message
                     await send(stranger, b"<13>1 - h a - - - intruder\n")
