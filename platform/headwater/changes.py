@@ -63,7 +63,7 @@ def adjusted(chances: Sequence[float]) -> list[float]:
     found, least = [1.0] * len(chances), 1.0
     for rank, i in zip(range(len(chances), 0, -1), order, strict=True):
         least = min(least, chances[i] * len(chances) / rank)
-        found[i] = least
+        found[i] = max(least, chances[i])
     return found
 
 

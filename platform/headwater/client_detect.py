@@ -20,7 +20,8 @@ class DetectCalls:
 
     async def anomalies(self, topics: Sequence[str] | None = None, **scope: Any) -> AnomaliesReply:
         """As DetectVerbs.anomalies."""
-        return await self._sending.get(AnomaliesReply, "/v1/anomalies", topics=listed(topics), **scope)
+        query = {"topics": listed(topics), **scope}
+        return wire.decode(AnomaliesReply, await self._sending.send("GET", "/v1/anomalies", query=query, again=True))
 
     async def one(self, id: str) -> Anomaly:
         """As DetectVerbs.anomaly."""
