@@ -68,9 +68,9 @@ def backup(directory: Path, into: Path, *, progress: Progress | None = None) -> 
 
 
 def restore(source: Path, directory: Path, *, progress: Progress | None = None) -> Backup:
-    """Make the new data directory `directory` of a backup. What the backup says of itself is checked first: DamageError where it
-    is not so, NotFoundError where it is none, UsageError where the directory has data, StorageError for a backup of a newer
-    Headwater and where the disk does not take it."""
+    """Make the new data directory `directory` of a backup. What the backup says of itself is checked first: DamageError
+    where it is not so, NotFoundError where it is none, UsageError where the directory has data, StorageError for a backup
+    of a newer Headwater and where the disk does not take it."""
     about = read(source)
     if about.schema > len(MIGRATIONS):
         raise StorageError(f"{source} was made by a newer Headwater (schema {about.schema}); upgrade, then restore")

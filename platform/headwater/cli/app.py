@@ -7,9 +7,9 @@ from typing import Annotated
 import typer
 
 from headwater.cli import (
-    backup,
     anomaly,
     ask,
+    backup,
     chat,
     config,
     doctor,

@@ -20,15 +20,13 @@ def add(app: typer.Typer) -> None:
 
 def backup(
     into: Annotated[Path, typer.Argument(metavar="DIR", help="A new directory for the backup.")],
-    data: Annotated[
-        Path | None, typer.Option("--data", metavar="DIR", help="The data directory; its daemon may go on.")
-    ] = None,
+    data: Annotated[Path | None, typer.Option("--data", metavar="DIR", help="Data directory; its daemon may go on.")] = None,
     json: Json = False,
 ) -> None:
     """Back up a data directory while its daemon works: everything stored by now.
 
-    Records, vectors, settings of topics, watches and answers are in it. Indexes are not: a restored directory builds them at its
-    first start, without embedding anything anew.
+    Records, vectors, settings of topics, watches and answers are in it. Indexes are not: a restored directory builds them
+    at its first start, without embedding anything anew.
 
     \b
     headwater backup /backups/headwater-$(date +%F)
