@@ -136,6 +136,8 @@ def _joined(given: dict[str, Scalar], found: Mapping[str, Scalar], level: str | 
 
 def _clean(text: str) -> str:
     """`text` itself, or without lone surrogates (they become U+FFFD) where it has some."""
+    if text.isascii():
+        return text
     try:
         text.encode("utf-8")
     except UnicodeEncodeError:

@@ -25,6 +25,7 @@ LEVEL_KEYS = ("level", "severity", "lvl", "loglevel", "log.level", "levelname", 
 _SYSLOG = ("fatal", "fatal", "fatal", "error", "warn", "info", "info", "debug")
 _PINO = {10: "trace", 20: "debug", 30: "info", 40: "warn", 50: "error", 60: "fatal"}
 _MAX_DEPTH = 8
+_UNEVEN = frozenset((dict, list, type(None)))  # values that flattening changes or leaves out
 _MAX_JSON_CHARS = 1_048_576  # a longer line is read as plain text
 _MAX_LOGFMT_CHARS = 8192
 _LOGFMT = re.compile(r'([A-Za-z_][\w.@/-]{0,80})=("(?:[^"\\]|\\.)*+"|[^\s"]*+)(?:\s+|$)')
@@ -70,6 +71,8 @@ def logfmt_fields(text: str) -> dict[str, Any] | None:
 
 def flatten(fields: Mapping[str, Any], most: int) -> dict[str, Scalar]:
     """Scalars under dotted keys, in order of appearance, at most `most`."""
+    if len(fields) <= most and _UNEVEN.isdisjoint(map(type, fields.values())):
+        return dict(fields)
     out: dict[str, Scalar] = {}
     stack = [("", iter(fields.items()))]
     while stack:
