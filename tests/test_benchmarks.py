@@ -57,6 +57,22 @@ def load_conversations(name, root):
     made.human, made.human_qrels = [Query("q9", "when are taxes due")], {"q9": {"d5": 1}}
     return made
 
+@dataclass
+class Example:
+    text: str
+    label: str
+
+@dataclass
+class Classification:
+    train: list
+    test: list
+    labels: list
+
+def load_classification(name, root):
+    names = ["disk", "login", "turbine"]
+    rows = [Example(f"the {name} is {how}", name) for name in names for how in ("fine", "gone", "old", "new")]
+    return Classification(rows, rows[::3], names)
+
 def load_logs(system, root):
     stamp = "2026-01-01 00:00:{:02d},000 INFO worker: "
     lines = [stamp.format(i) + (f"opened file {i}" if i % 2 else f"closed socket {i} after {i * 3} ms") for i in range(30)]
@@ -94,6 +110,10 @@ PROMISED = {
         "ndcg10_hybrid_mtrag", "ndcg10_hybrid_xquad", "relevant_at_5_hybrid", "relevant_at_5_keyword",
         "answerability_auroc_hybrid",
     ),
+    "understand": (
+        "zero_shot_acc", "banking77_10shot_acc", "banking77_full_acc", "predictions_per_s", "predict_p50_ms",
+        "classify_records_per_s", "llm_calls", "route_records_per_s",
+    ),
     "templates": ("template_ga_mean", "template_ga_alpha", "template_ga_beta"),
     "sources": ("otlp_records_per_s", "otlp_json_records_per_s", "syslog_lines_per_s", "append_lines_per_s"),
     "startup": ("cli_help_s", "import_s", "open_s", "daemon_ready_s"),
@@ -110,7 +130,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, subproc
     started = {}
     for name in PROMISED:
         command = [sys.executable, str(BENCHMARKS / f"bench_{name}.py"), "--small", "--json"]
-        command += ["--data", str(data)] if name in ("quality", "templates") else []
+        command += ["--data", str(data)] if name in ("quality", "templates", "understand") else []
         started[name] = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     yield started
     for process in started.values():

@@ -75,6 +75,8 @@ def forget(db: apsw.Connection, topic: int) -> dict[str, int]:
     db.execute(f"DELETE FROM dead_letter WHERE topic = ? AND seq IS NOT NULL AND {orphan}", (topic,))
     counts["dead letters"] = db.changes()
     counts["texts of watches"] = watch_store.purge(db, topic)
+    db.execute("DELETE FROM decision WHERE item < 0 AND topic = ?", (topic,))  # of texts; those of passages go with them
+    counts["decisions on texts"] = db.changes()
     counts["answers"] = conversation_store.purge(db, topic)
     db.execute("DELETE FROM asked")  # of every topic: most are asked of all of them
     counts["kept queries"] = db.changes()
