@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Awaitable, Callable
-from typing import Any
+from pathlib import Path
+from typing import Any, ClassVar
 
 import pytest
 from mcp.client import Client
 from mcp.types import Implementation
 
+from headwater.records import SourceInfo
 from headwater.scoped import scoped
 from headwater.tokens import Token
 from headwater_mcp import build
@@ -174,3 +176,56 @@ def test_texts_and_topics_are_sorted_into_labels() -> None:
         assert "5 records" in counted
 
     _with(asyncio.run(_filled()), body)
+
+
+def test_an_agent_labels_a_topic_from_now_on_and_only_where_it_may_write() -> None:
+    verbs = asyncio.run(_filled())
+
+    async def write(client: Client) -> None:
+        said = await _call(client, "enrich", name="kinds", topics="logs", labels={"slack": "chat", "login": "passwords"})
+        assert "pipeline kinds" in said
+        assert "logs.kinds" in said
+        assert (await client.call_tool("enrich", {"name": "x", "topics": "logs", "labels": ["one"]})).is_error
+
+    async def read(client: Client) -> None:
+        assert (await client.call_tool("enrich", {"name": "x", "topics": "logs", "labels": ["a", "b"]})).is_error
+
+    _with(verbs, write, allow_write=True)
+    _with(verbs, read)
+
+
+def test_files_are_loaded_from_below_allowed_folders_alone(tmp_path: Path) -> None:
+    class Loading(MemoryVerbs):
+        loaded: ClassVar[list[str]] = []
+
+        async def add_source(self, *, path: str, topic: str) -> list[SourceInfo]:
+            self.loaded.append(path)
+            return [SourceInfo(path, "file", topic, "following", 3, 0, None)]
+
+    root, outside = tmp_path / "allowed", tmp_path / "outside"
+    (root / "sub").mkdir(parents=True)
+    outside.mkdir()
+    (root / "app.log").write_text("a\n")
+    (outside / "secret.log").write_text("s\n")
+    (root / ".hidden.log").write_text("h\n")
+    (root / "link.log").symlink_to(outside / "secret.log")
+    (root / "sub" / "fine.log").symlink_to(root / "app.log")
+
+    async def write(client: Client) -> None:
+        for path in (str(root / "app.log"), "app.log", "sub/fine.log", "sub"):
+            assert "loading into logs" in await _call(client, "ingest", path=path, topic="logs")
+        for path in (
+            str(outside / "secret.log"), "../outside/secret.log", "link.log", ".hidden.log", "nope.log", "/etc/passwd",
+            "sub/../../outside", "\x00", "~root/x",
+        ):  # fmt: skip
+            refused = await client.call_tool("ingest", {"path": path, "topic": "logs"})
+            assert refused.is_error, path
+            assert "secret" not in str(refused.content)
+
+    async def without(client: Client) -> None:
+        assert "ingest" not in [tool.name for tool in (await client.list_tools()).tools]
+
+    _with(Loading(), write, allow_write=True, roots=[root])
+    assert Loading.loaded == [str(root / "app.log")] * 3 + [str(root / "sub")]
+    _with(Loading(), without, allow_write=True)
+    _with(Loading(), without, roots=[root])

@@ -76,7 +76,9 @@ class HeadwaterServer(MCPServer[None]):
             return text if redact is None else redact(text).text
 
         notes = who.replace("token:", "notes.") or "notes"
-        served, noting = tools(verbs, allow_write=allow_write, redact=hidden, notes=notes, roots=roots), Noting(verbs, who)
+        manage = not who.startswith("token:")
+        served = tools(verbs, allow_write=allow_write, redact=hidden, notes=notes, roots=roots, manage=manage)
+        noting = Noting(verbs, who)
 
         @contextlib.asynccontextmanager
         async def lifespan(_: MCPServer[None]) -> AsyncIterator[None]:

@@ -5,6 +5,7 @@ Descriptions are written for models: when to use the tool, in what units, what t
 
 from __future__ import annotations
 
+import contextlib
 import re
 import secrets
 from collections.abc import Awaitable, Callable, Sequence
@@ -316,9 +317,10 @@ class Tools:
 
 def tools(
     verbs: Verbs, *, allow_write: bool, redact: Callable[[str], str] = render.as_is, notes: str = "notes",
-    roots: Sequence[Path] = (),
+    roots: Sequence[Path] = (), manage: bool = True,
 ) -> list[Tool]:  # fmt: skip
-    """The tools to serve: those that write only where writing is allowed, `ingest` only where there are `roots`, too."""
+    """The tools to serve: those that write only where writing is allowed, `ingest` only where there are `roots`, too, and
+    `enrich` only for who may `manage` pipelines."""
     made = Tools(verbs, redact, notes, roots)
     reading: Sequence[Callable[..., Awaitable[str]]] = (
         made.topics, made.search, made.read, made.similar, made.patterns, made.timeline, made.ask, made.anomalies,
@@ -328,7 +330,9 @@ def tools(
     adding = ToolAnnotations(read_only_hint=False, destructive_hint=False, open_world_hint=False)
     found = [_tool(function, read_only) for function in reading]
     found.insert(-2, _tool(made.watch, adding))  # it keeps a question for a while, and changes no data
-    writing: Sequence[Callable[..., Awaitable[str]]] = (made.append, made.enrich, *((made.ingest,) if roots else ()))
+    writing: Sequence[Callable[..., Awaitable[str]]] = (
+        made.append, *((made.enrich,) if manage else ()), *((made.ingest,) if roots else ()),
+    )  # fmt: skip
     return [*found, *(_tool(function, adding) for function in writing)] if allow_write else found
 
 
@@ -361,10 +365,11 @@ def _below(path: str, roots: Sequence[Path]) -> Path:
     """The place a path leads to, links followed, where that is below an allowed folder, and neither it nor a folder on the way
     is hidden. Raises UsageError, which says no more of places outside than of those that are not there."""
     for root in (allowed.expanduser().resolve() for allowed in roots):
-        found = (root / Path(path).expanduser()).resolve()
-        inside = found.is_relative_to(root) and not any(part.startswith(".") for part in found.relative_to(root).parts)
-        if inside and (found.is_file() or found.is_dir()):
-            return found
+        with contextlib.suppress(OSError, ValueError, RuntimeError):  # what is no path, a link to itself, nobody's home
+            found = (root / Path(path).expanduser()).resolve()
+            inside = found.is_relative_to(root) and not any(part.startswith(".") for part in found.relative_to(root).parts)
+            if inside and (found.is_file() or found.is_dir()):
+                return found
     raise UsageError("there is no such file or folder below those that may be read: " + ", ".join(map(str, roots)))
 
 
