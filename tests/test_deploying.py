@@ -150,8 +150,8 @@ def test_systemd_finds_nothing_wrong_with_the_unit(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """`/usr/local/lib/headwater` as the image has it: the wheel built from this tree in a venv of its own. Its dependencies are those
-    that are installed here."""
+    """Where the image has Headwater: the wheel built from this tree in a venv of its own. Its dependencies are those that are
+    installed here."""
     pytest.importorskip("hatchling")
     base = tmp_path_factory.mktemp("image")
     base.chmod(0o755)

@@ -12,8 +12,8 @@ if TYPE_CHECKING:
 
 
 def delete_topic(db: apsw.Connection, topic: int) -> None:
-    """Delete a topic's row and small tables at once; `sweep` removes the rest in steps. The places that its sources had reached go
-    too: what fills a topic of that name again begins at the start."""
+    """Delete a topic's row and small tables at once; `sweep` removes the rest in steps. The places that its sources had
+    reached go too: what fills a topic of that name again begins at the start."""
     names = [name.rpartition("#")[0] for (name,) in db.execute("SELECT name FROM stream WHERE topic = ?", (topic,))]
     db.executemany("DELETE FROM source WHERE name IN (?1, ?1 || '@' || ?2)", [(name, topic) for name in dict.fromkeys(names)])
     db.execute("DELETE FROM topic WHERE id = ?", (topic,))

@@ -24,7 +24,9 @@ def add(app: typer.Typer) -> None:
 
 def documents(
     topic: Annotated[str, typer.Argument(metavar="TOPIC")],
-    versions: Annotated[bool, typer.Option("--versions", help="Former versions too, with the record that replaced them.")] = False,
+    versions: Annotated[
+        bool, typer.Option("--versions", help="Former versions too, with the record that replaced them.")
+    ] = False,
     json: Json = False,
     csv: Csv = False,
     data: Data = None,
