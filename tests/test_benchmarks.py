@@ -116,6 +116,10 @@ PROMISED = {
     ),
     "templates": ("template_ga_mean", "template_ga_alpha", "template_ga_beta"),
     "sources": ("otlp_records_per_s", "otlp_json_records_per_s", "syslog_lines_per_s", "append_lines_per_s"),
+    "mcp": (
+        "tokens_vs_raw", "tokens_vs_chroma", "tool_overhead_p50_ms", "stdio_first_reply_s", "stdio_first_reply_cold_s",
+        "wait_missed", "wait_repeated",
+    ),
     "startup": ("cli_help_s", "import_s", "open_s", "daemon_ready_s"),
     "models": ("faults_openai", "faults_anthropic", "budget_openai", "concurrency_gain", "streams_share"),
     "tui": ("tui_first_paint_s", "tui_key_idle_ms", "tui_key_streaming_ms", "tui_streamed_per_s", "tui_memory_growth_mib"),
