@@ -176,6 +176,7 @@ class MemoryVerbs:
         include: Sequence[str] = (),
         cursor: str | None = None,
         as_of: Any = None,
+        rerank: bool = False,
     ) -> SearchReply:
         query = parse(q, now_ms=to_ms(NOW))
         conditions = (*query.filters, *as_filters(filters or {}))

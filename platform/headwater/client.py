@@ -264,10 +264,12 @@ class Client:
         include: Sequence[str] = (),
         cursor: str | None = None,
         as_of: When | Mapping[str, int] | None = None,
+        rerank: bool = False,
     ) -> SearchReply:
         body = {
             "q": q, "topics": listed(topics), "top_k": top_k, "mode": mode, "since": since, "until": until, "filters": filters,
             "min_score": min_score, "explain": explain, "include": list(include), "cursor": cursor, "as_of": as_of,
+            "rerank": rerank,
         }  # fmt: skip
         return await self._ask(SearchReply, "/v1/search", body)
 

@@ -68,6 +68,7 @@ from headwater.records import (
     Topic,
 )
 from headwater.removals import Deleted, Purged
+from headwater.rereading import search_again
 from headwater.roster import Roster
 from headwater.search import Searcher
 from headwater.shadows import Asked
@@ -342,26 +343,16 @@ class Engine:
     # ------------------------------------------------------------------ searching
 
     async def search(
-        self,
-        q: str,
-        *,
-        topics: Sequence[str] | None = None,
-        top_k: int = 10,
-        mode: Mode | None = None,
-        since: When | None = None,
-        until: When | None = None,
-        filters: Mapping[str, Any] | None = None,
-        min_score: float | None = None,
-        explain: bool = False,
-        include: Sequence[str] = (),
-        cursor: str | None = None,
-        as_of: When | Mapping[str, int] | None = None,
-    ) -> SearchReply:
+        self, q: str, *, topics: Sequence[str] | None = None, top_k: int = 10, mode: Mode | None = None,
+        since: When | None = None, until: When | None = None, filters: Mapping[str, Any] | None = None,
+        min_score: float | None = None, explain: bool = False, include: Sequence[str] = (), cursor: str | None = None,
+        as_of: When | Mapping[str, int] | None = None, rerank: bool = False,
+    ) -> SearchReply:  # fmt: skip
         wanted = plan(
             self.stock, q, topics=topics, top_k=top_k, mode=mode, since=since, until=until, filters=filters,
             min_score=min_score, explain=explain, include=include, cursor=cursor, as_of=as_of,
         )  # fmt: skip
-        return await self.finding.run(wanted)
+        return await (search_again(self.finding, wanted, self._reranker.scores) if rerank else self.finding.run(wanted))
 
     async def search_batch(self, queries: Sequence[Mapping[str, Any]]) -> list[SearchReply | HeadwaterError]:
         return await self.finding.batch(queries)

@@ -184,10 +184,12 @@ class Verbs(AskVerbs, WatchVerbs, AuditVerbs, EnrichVerbs, ModelVerbs, DetectVer
         include: Sequence[str] = (),
         cursor: str | None = None,
         as_of: When | Mapping[str, int] | None = None,
+        rerank: bool = False,
     ) -> SearchReply:
         """The best passages for `q`, each with its best record. `filters` maps attribute (or key, partition, level) to a
         value or a list of values; `include` may hold `vector`. `as_of` is a time, or maps topics to sequence numbers as
-        `coverage.watermark` has them in `stored`: what was stored before is searched, in the versions of then."""
+        `coverage.watermark` has them in `stored`: what was stored before is searched, in the versions of then. With
+        `rerank` a cross-encoder on this machine reads the best hits again; there is one page then."""
 
     async def search_batch(self, queries: Sequence[Mapping[str, Any]]) -> list[SearchReply | HeadwaterError]:
         """A reply for each query (`{"q": ..., and the other parameters of search}`), or the error that it alone would have

@@ -122,6 +122,7 @@ class SearchBody(_HitsBody):
     q: str = Field(max_length=4000)
     mode: Mode | None = None
     as_of: When | dict[str, int] = None
+    rerank: bool = False
 
 
 class BatchBody(Body):

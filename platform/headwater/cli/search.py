@@ -58,6 +58,7 @@ def search(
     as_of: Annotated[
         str | None, typer.Option("--as-of", metavar="TIME", help="What was stored before this time, in the versions of then.")
     ] = None,
+    rerank: Annotated[bool, typer.Option("--rerank", help="Read the best hits again with the local cross-encoder.")] = False,
     explain: Annotated[
         bool, typer.Option("--explain", help="How it was found: plan, candidates, timings, what scores mean.")
     ] = False,
@@ -82,8 +83,8 @@ def search(
     """
     form = output.chosen(json=json, jsonl=jsonl, csv=csv)
     wanted = _mode(mode)
-    if live and (since or until or explain or as_of):
-        raise typer.BadParameter("--live is about what arrives from now on; leave --since, --until, --as-of and --explain out")
+    if live and (since or until or explain or as_of or rerank):
+        raise typer.BadParameter("--live is about what arrives from now on; leave --since, --until, --as-of, --rerank and --explain out")
     if limit is not None and not live:
         raise typer.BadParameter("--limit goes with --live; --top-k says how many hits a search gives")
     with session(data, url) as verbs:
@@ -98,7 +99,7 @@ def search(
         reply = verbs.search(
             query, topics=names_of(topics), top_k=top_k, mode=wanted, since=since, until=until,
             filters=dict(pairs_of(filters, "--filter")) or None, min_score=min_score, explain=explain, cursor=cursor,
-            as_of=as_of,
+            as_of=as_of, rerank=rerank,
         )  # fmt: skip
     _show_hits(reply, form, full, query=query)
 

@@ -45,7 +45,7 @@ class Retrieval:
         if self.recency_ms is not None:
             hits = sorted((_aged(h, self.recency_ms, now_ms) for h in hits), key=_order)
         if self.rerank is not None and words.strip():
-            hits = await self._reread(words, hits)
+            hits = await reread(words, hits, self.rerank)
         if self.per_source:
             hits = _spread(hits, self.per_source)
         first = replies[0].coverage
@@ -53,14 +53,14 @@ class Retrieval:
         told = replace(first, omitted=left, truncated=left > 0, next_cursor=None)
         return SearchReply(tuple(hits[:top_k]), told, replies[0].explain)
 
-    async def _reread(self, words: str, hits: Sequence[Hit]) -> list[Hit]:
-        """The best hits in the order of a cross-encoder and their own scores, half of each."""
-        assert self.rerank is not None
-        best, rest = list(hits[:RERANKED]), list(hits[RERANKED:])
-        read = await self.rerank(words, [_passage(h) for h in best])
-        pairs = zip(best, read, strict=True)
-        scored = [replace(h, score=(h.score + s) / 2, scores={**h.scores, "rerank": round(s, 6)}) for h, s in pairs]
-        return sorted(scored, key=_order) + rest
+
+async def reread(words: str, hits: Sequence[Hit], rerank: Rerank) -> list[Hit]:
+    """The best hits in the order of a cross-encoder and their own scores, half of each; the rest behind them."""
+    best, rest = list(hits[:RERANKED]), list(hits[RERANKED:])
+    read = await rerank(words, [_passage(h) for h in best])
+    pairs = zip(best, read, strict=True)
+    scored = [replace(h, score=(h.score + s) / 2, scores={**h.scores, "rerank": round(s, 6)}) for h, s in pairs]
+    return sorted(scored, key=_order) + rest
 
 
 def as_words(text: str) -> str:
