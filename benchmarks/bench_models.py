@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import subprocess
 import sys
 import tempfile
 import time
@@ -22,13 +23,16 @@ import orjson
 
 from common import machine, options, percentiles, report, say
 from fake_chat import ANSWER, HELLO, FakeChat, Format, settings_of
+from headwater.config import LlmSettings
 from headwater.errors import LimitError, ModelError
 from headwater.llm.caller import Caller
 from headwater.llm.chat import Chat, Completion, Message, Piece
 from headwater.llm.ledger import Ledger
 from headwater.llm.lookup import load
+from headwater.llm.models import Models
 from headwater.log import Log
 
+SERVE = "--serve-streams"
 FAULTS = ("429", "500", "timeout", "bad-json", "cut", "silent-cut", "in-stream")
 FORMS: Sequence[Format] = ("openai", "anthropic", "ollama", "llamafile")
 SHARE = 0.3  # of calls that meet a fault
@@ -127,39 +131,56 @@ async def concurrency(calls: int) -> tuple[float, float]:
         return alone, time.perf_counter() - began
 
 
-async def streams(number: int, seconds: float) -> dict[str, tuple[float, list[float]]]:
-    """Pieces a second and the lateness (ms) of each, of `number` streams at once: through Chat, and read from the bare wire."""
-    words = int(TOKENS_PER_S * seconds)
-    found: dict[str, tuple[float, list[float]]] = {}
-    for kind in ("bare", "chat"):
-        async with FakeChat(format="openai", token_s=1 / TOKENS_PER_S, answer=lambda _: "word " * words) as server:
-            chat = chat_over(server, max_tokens=100_000, concurrency=number)
-            await chat.complete([Message("user", "warm")], max_tokens=1)
-            late: list[float] = []
-
-            async def one(
-                n: int, kind: str = kind, chat: Chat = chat, server: FakeChat = server, late: list[float] = late
-            ) -> int:
-                pieces, before = 0, 0.0
-                source = _bare(server, n) if kind == "bare" else chat.stream([Message("user", f"s{n}")])
-                async for part in source:
-                    now = time.perf_counter()
-                    if not isinstance(part, Completion):
-                        late.extend([(now - before) * 1000 - 1000 / TOKENS_PER_S] if before else [])
-                        before, pieces = now, pieces + 1
-                return pieces
-
-            began = time.perf_counter()
-            total = sum(await asyncio.gather(*(one(n) for n in range(number))))
-            found[kind] = (total / (time.perf_counter() - began), late)
+def streams(number: int, seconds: float) -> dict[str, tuple[float, list[float]]]:
+    """Pieces a second and the lateness (ms) of each, of `number` streams at once from a server in a process of its own: through
+    Chat, and read from the bare wire."""
+    command = [sys.executable, __file__, SERVE, str(int(TOKENS_PER_S * seconds))]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as server:
+        assert server.stdout is not None
+        found = asyncio.run(read_streams(number, server.stdout.readline().strip()))
+        server.communicate()
     return found
 
 
-async def _bare(server: FakeChat, n: int) -> Any:
+async def read_streams(number: int, url: str) -> dict[str, tuple[float, list[float]]]:
+    """What `streams` gives, from the server at `url`."""
+    found: dict[str, tuple[float, list[float]]] = {}
+    settings = LlmSettings(provider="custom", model="tiny", base_url=url, max_tokens=100_000, cache_enabled=False)
+    models = Models(settings, env={})
+    chat = models.get()
+    assert chat is not None
+    await chat.complete([Message("user", "warm")], max_tokens=1)
+    for kind in ("bare", "chat"):
+        late: list[float] = []
+
+        async def one(n: int, kind: str = kind, late: list[float] = late) -> int:
+            pieces, before = 0, 0.0
+            async for part in _bare(url, n) if kind == "bare" else chat.stream([Message("user", f"s{n}")]):
+                now = time.perf_counter()
+                if not isinstance(part, Completion):
+                    late.extend([(now - before) * 1000 - 1000 / TOKENS_PER_S] if before else [])
+                    before, pieces = now, pieces + 1
+            return pieces
+
+        began = time.perf_counter()
+        total = sum(await asyncio.gather(*(one(n) for n in range(number))))
+        found[kind] = (total / (time.perf_counter() - began), late)
+    await models.aclose()
+    return found
+
+
+async def serve(words: int) -> None:
+    """The server of `streams`, until standard input ends."""
+    async with FakeChat(format="custom", token_s=1 / TOKENS_PER_S, answer=lambda _: "word " * words) as server:
+        print(server.url, flush=True)
+        await asyncio.to_thread(sys.stdin.read)
+
+
+async def _bare(url: str, n: int) -> Any:
     body = {"model": "tiny", "stream": True, "messages": [{"role": "user", "content": f"s{n}"}], "max_tokens": 100_000}
     async with (
         httpx2.AsyncClient(timeout=None, trust_env=False) as http,
-        http.stream("POST", f"{server.url}/chat/completions", json=body) as reply,
+        http.stream("POST", f"{url}/chat/completions", json=body) as reply,
     ):
         async for line in reply.aiter_lines():
             if (
@@ -186,13 +207,17 @@ def main() -> None:
     alone, together = asyncio.run(concurrency(16 if given.small else 64))
     say(f"concurrency: one at a time {alone:.1f} s, all at once {together:.2f} s: {alone / together:.1f} times")
     figures["concurrency_gain"] = round(alone / together, 1)
-    found = asyncio.run(streams(10 if given.small else 100, 1.0 if given.small else 5.0))
+    found = streams(10 if given.small else 100, 1.0 if given.small else 5.0)
     for kind, (rate, late) in found.items():
         say(f"streams, {kind}: {rate:,.0f} pieces/s; lateness of a piece {percentiles(late)}")
         figures[f"streams_{kind}_per_s"] = round(rate, 1)
+        figures[f"streams_{kind}_late_ms"] = percentiles(late)
     figures["streams_share"] = round(found["chat"][0] / found["bare"][0], 3)
     report(given, before, figures)
 
 
 if __name__ == "__main__":
-    main()
+    if SERVE in sys.argv:
+        asyncio.run(serve(int(sys.argv[-1])))
+    else:
+        main()
