@@ -265,3 +265,14 @@ def test_a_token_without_a_topic_yet_sees_nothing_instead_of_everything() -> Non
                 await call
 
     asyncio.run(run())
+
+
+def test_an_answer_that_is_streamed_keeps_to_the_scope(served: tuple[str, str, str]) -> None:
+    url, reader, _ = served
+    asked = {"question": "which payment failed?", "stream": True}
+    reply = httpx.post(f"{url}/v1/ask", json=asked, headers={"authorization": f"Bearer {reader}"}, timeout=20)
+    assert "event: done" in reply.text
+    assert "payment" in reply.text
+    assert SECRET not in reply.text
+    elsewhere = httpx.post(f"{url}/v1/ask", json={**asked, "conversation": "c1"}, headers={"authorization": f"Bearer {reader}"})
+    assert "event: done" not in elsewhere.text

@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import Any, cast
 
 from headwater.batches import Delivered
+from headwater.composed import AskEvent
 from headwater.detect_records import AnomaliesReply, Anomaly, Detecting, Verdict
 from headwater.enrich_records import ClassifyReply
 from headwater.errors import AuthError, HeadwaterError, NotFoundError
@@ -34,7 +35,7 @@ _STREAM_OF_A_TOPIC = frozenset({"tail"})
 _WRITING = frozenset({"append", "create_topic", "set_detecting"})  # write to the topic that their first argument names
 _OF_TOPICS = frozenset({"search_vector", "timeline"})  # read those that `topics` names, all in scope without it
 _OF_NO_TOPIC = frozenset({"embed", "complete", "complete_stream"})
-_ASKING = frozenset({"since", "until", "top_k", "model", "place"})  # of a question: nothing that reads what others asked
+_ASKING = frozenset({"since", "until", "top_k", "as_of", "rerank", "recency"})  # nothing that reads what others asked
 
 
 def scoped(verbs: Verbs, token: Token | None) -> Verbs:
@@ -157,10 +158,19 @@ class _Scoped:
         return await self._verbs.similar(topic, offset=offset, partition=partition, top_k=top_k, topics=chosen)
 
     async def ask(self, question: str, *, topics: Sequence[str] | None = None, **scope: Any) -> Answer:
-        for name, value in scope.items():
-            if name not in _ASKING and value not in (None, False):
-                raise AuthError(f"the token {self._token.name!r} may not ask with {name}; that needs the API key")
+        self._check_asking(scope)
         return await self._verbs.ask(question, topics=await self._chosen(topics), **scope)
+
+    async def ask_events(self, question: str, *, topics: Sequence[str] | None = None, **scope: Any) -> AsyncIterator[AskEvent]:
+        self._check_asking(scope)
+        async for event in self._verbs.ask_events(question, topics=await self._chosen(topics), **scope):
+            yield event
+
+    def _check_asking(self, scope: Mapping[str, Any]) -> None:
+        """Conversations and kept answers are everybody's, and models cost."""
+        for name, value in scope.items():
+            if value not in (None, False) and (name not in _ASKING or isinstance(value, Mapping)):
+                raise AuthError(f"the token {self._token.name!r} may not ask with {name}; that needs the API key")
 
     async def classify(
         self, texts: Sequence[str] | None = None, *, topics: Sequence[str] | None = None, model: str | None = None, **how: Any
