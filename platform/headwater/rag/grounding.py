@@ -205,7 +205,7 @@ def _digits(text: str) -> str:
 def _has(number: str, known: str) -> bool:
     if len(number) == 1:  # "two reasons: 1." counts rather than tells
         return True
-    return re.search(rf"(?<![\d.]){re.escape(number)}(?!\d)", known) is not None
+    return number in known and re.search(rf"(?<![\d.]){re.escape(number)}(?!\d)", known) is not None
 
 
 def _outside(text: str) -> str:
