@@ -157,6 +157,14 @@ def test_what_a_call_can_take_is_set_aside_before_it() -> None:
     with purse.paying(600) as bill:
         bill.paid(Usage(100, 20))
     assert purse.spent.tokens <= 1000
+    dear = Purse(cost=1.0)
+    with dear.paying(10) as bill:
+        bill.paid(Usage(5, 5, None))
+    with pytest.raises(LimitError, match="costs is not known"), dear.paying(10):
+        pass
+    priced = Purse(cost=1.0, price=0.01)
+    with pytest.raises(LimitError, match="US dollars"), priced.paying(101):
+        pass
     assert most_tokens([Message("user", "x" * 100)], 10) > 110
 
 

@@ -168,6 +168,7 @@ def test_a_model_that_is_out_of_reach_holds_the_pipeline_up_and_loses_nothing(tm
         hw.create_pipeline("p", {"topics": ["t"], "output": "o", "steps": [{"summarize": {}}]})
         eventually(lambda: hw.pipeline("p").state == "held up")
         assert (hw.pipeline("p").records, hw.pipeline("p").behind, hw.dead_letters()) == (0, 2, [])
+        assert hw.pipeline("p").steps[0].usage.tokens == 0  # a model that refuses to work takes nothing of a limit
 
 
 def test_an_answer_of_no_use_makes_one_dead_letter_for_a_passage(tmp_path: Path) -> None:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from headwater.errors import LimitError
+from headwater.embed.fault import Fault
+from headwater.errors import LimitError, ModelError
 from headwater.model_records import Message, Usage
 
 if TYPE_CHECKING:
@@ -32,12 +33,19 @@ class Purse:
         `Bill.paid`; where nothing is, all that was set aside counts as spent."""
         if self.tokens is not None and self.spent.tokens + self._held + most_tokens > self.tokens:
             raise LimitError(f"the next call could take more than the {self.tokens:,} tokens that may be spent")
+        if self.cost is not None and self.spent.cost is None:
+            raise LimitError(
+                "what the model costs is not known, so no limit in money can hold; set llm.price_input, price_output"
+            )
         if self.cost is not None and (self.spent.cost or 0.0) + (self._held + most_tokens) * self._dearest > self.cost:
             raise LimitError(f"the next call could take more than the {self.cost:g} US dollars that may be spent")
         self._held += most_tokens
         bill = Bill()
         try:
             yield bill
+        except ModelError as error:
+            bill.refused(error)
+            raise
         finally:
             self._held -= most_tokens
             self.calls += 1
@@ -59,6 +67,12 @@ class Bill:
 
     def __init__(self) -> None:
         self.usage: Usage | None = None
+
+    def refused(self, error: ModelError) -> None:
+        """It failed: it took nothing where the model was not reached, or refused to work. Else it may have worked."""
+        cause = error.__cause__
+        if isinstance(cause, Fault) and cause.status is not None:
+            self.usage = Usage()
 
     def paid(self, usage: Usage, *, cached: bool = False) -> Usage:
         """It took so much: nothing where the answer was kept from before."""
