@@ -16,6 +16,7 @@ import orjson
 
 from headwater.enrich.decisions import Decisions
 from headwater.enrich.items import Item, Outcome, Space, Step, Unit, digest_id
+from headwater.enrich.purse import Spent
 from headwater.enrich.spec import Group, Leaf, Spec
 from headwater.enrich.steps_local import Redact
 from headwater.enrich.store import DecisionRow
@@ -154,7 +155,7 @@ class Graph:
             spent_s = time.perf_counter() - began
             tally.seconds += spent_s
             tally.decided += len(block)
-            limit = next((one for one in outcomes if isinstance(one, LimitError)), None)
+            limit = next((one for one in outcomes if isinstance(one, LimitError) and _is_for_all(one)), None)
             usage = _share(step.used(), before, len(block))
             for (key, _), outcome in zip(block, outcomes, strict=True):
                 made[key] = Found(outcome, False, round(spent_s * 1000 / len(block), 3), usage)
@@ -274,6 +275,11 @@ async def _within(leaf: Leaf, step: Step, units: Sequence[Unit], space: Space | 
         if len(out) == _LATE and all(isinstance(one, UnreachableError) for one in out):
             raise late
     return out
+
+
+def _is_for_all(error: LimitError) -> bool:
+    """Whether a limit holds for whatever comes next, for now or for good; else this one thing is too large."""
+    return isinstance(error, Spent) or error.retry_after_s is not None
 
 
 def combined(votes: Sequence[tuple[Outcome, float]], by: str) -> tuple[Any, float]:

@@ -18,6 +18,10 @@ if TYPE_CHECKING:
 _AROUND = 320  # tokens that a server may write around a prompt and a schema, at most
 
 
+class Spent(LimitError):
+    """Nothing more may be spent, on whatever it is."""
+
+
 class Purse:
     """Tokens and US dollars that may be spent, None for no limit. `spent` is what was, `calls` how often a model was asked."""
 
@@ -32,13 +36,11 @@ class Purse:
         """Set aside what a call can take at most; LimitError where that is more than is left. What it took is said by
         `Bill.paid`; where nothing is, all that was set aside counts as spent."""
         if self.tokens is not None and self.spent.tokens + self._held + most_tokens > self.tokens:
-            raise LimitError(f"the next call could take more than the {self.tokens:,} tokens that may be spent")
+            raise Spent(f"the next call could take more than the {self.tokens:,} tokens that may be spent")
         if self.cost is not None and self.spent.cost is None:
-            raise LimitError(
-                "what the model costs is not known, so no limit in money can hold; set llm.price_input, price_output"
-            )
+            raise Spent("what the model costs is not known, so no limit in money can hold; set llm.price_input, price_output")
         if self.cost is not None and (self.spent.cost or 0.0) + (self._held + most_tokens) * self._dearest > self.cost:
-            raise LimitError(f"the next call could take more than the {self.cost:g} US dollars that may be spent")
+            raise Spent(f"the next call could take more than the {self.cost:g} US dollars that may be spent")
         self._held += most_tokens
         bill = Bill()
         try:

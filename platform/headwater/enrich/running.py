@@ -86,8 +86,10 @@ class Running:
         self.error = problem
         with contextlib.suppress(HeadwaterError):
             await self.save()  # what was decided, and paid for, before it failed
-        wait_s = getattr(error, "retry_after_s", None) or min(0.5 * 2**fails, _SLOWEST_S)
-        await asyncio.sleep(_SLOWEST_S if isinstance(error, LimitError) else min(wait_s, _SLOWEST_S))
+        wait_s = getattr(error, "retry_after_s", None) or (
+            _SLOWEST_S if isinstance(error, LimitError) else 0.5 * 2 ** min(fails, 8)
+        )
+        await asyncio.sleep(min(wait_s, _SLOWEST_S))
         return fails + 1
 
     async def save(self) -> None:
