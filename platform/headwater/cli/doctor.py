@@ -198,7 +198,8 @@ def _chat(settings: Settings) -> tuple[str, str]:
             await models.aclose()
 
     found = [model for model in asyncio.run(look()) if model.name != "extractive"]
-    seen = "; ".join(f"{m.name}: {'is there' if m.reachable else m.problem or 'not reachable'}" for m in found)
+    states = ((m.name, "is there" if m.reachable else m.problem or "not reachable") for m in found)
+    seen = "; ".join(state if state.startswith(name) else f"{name}: {state}" for name, state in states)
     amiss = next((m for m in found if not m.reachable), None)
     return seen, "" if amiss is None else amiss.mend or _MENDS["chat model"]
 
