@@ -117,7 +117,9 @@ def test_a_collector_gets_the_daemons_traces_and_metrics_and_no_text_of_records(
         metrics = {"headwater_records_appended", "headwater_request_seconds", "headwater_source_records"}
         wanted = {"headwater.append", "headwater.index", "headwater.embed", "headwater.search", "headwater.search.keyword",
                   "headwater.search.expand", "headwater.ask", "headwater.source", "POST /v1/search", "GET"}  # fmt: skip
-        eventually(lambda: wanted <= {s.name for s in collector.spans()} and metrics <= collector.metrics().keys())
+        eventually(
+            lambda: wanted <= {s.name for s in collector.spans()} and metrics <= collector.metrics().keys(), timeout_s=30
+        )
         process.send_signal(signal.SIGTERM)
         said = process.communicate(timeout=30)[1]
         assert process.returncode == 0, said

@@ -15,7 +15,7 @@ from typing import Any
 import orjson
 
 from headwater import conversation_store as store
-from headwater import wire
+from headwater import telemetry, wire
 from headwater.answer_records import Read, Rerun, StoredAnswer
 from headwater.composed import AskEvent, events_of
 from headwater.config import Settings, TopicConfig, duration_s
@@ -73,6 +73,7 @@ class Asking:
 
     # ------------------------------------------------------------------ verbs
 
+    @telemetry.traced("headwater.ask")
     async def ask(self, question: str, **scope: Any) -> Answer:
         """As Verbs.ask."""
         return await self._whole(await self._prepared(question, **scope))
