@@ -31,6 +31,8 @@ SCRIPT = [
     {"if": "Question: is the coffee", "say": "NO ANSWER"},
     {"if": "Question: which crew", "say": "The night crew deployed payments 4.2 to production."},
     {"if": "Question: how long", "say": "It took 3000 ms to borrow a connection from the pool [1]. It took 47 days [1]."},
+    {"if": "which is exact:.*Question: how many", "say": "There were 9 errors in the logs [1]."},
+    {"if": "Question: again", "say": "The pool cannot borrow a connection [1]. Now. The pool cannot borrow a connection [1]."},
     {"if": "Question: cut", "cut": "The pool cannot"},
     {"if": "Question: broken", "fault": 400},
     {"if": "", "say": "Payments 4.2 was deployed to production [1][2][3]."},
@@ -126,6 +128,18 @@ def test_where_the_model_finds_no_answer_there_is_none_and_what_was_searched_is_
     far = shop.ask("zebra xylophone quartz")
     assert far.abstained
     assert far.usage.get("input_tokens") is None
+
+
+def test_what_rules_count_is_shown_to_the_model_as_exact(shop: Headwater) -> None:
+    answer = shop.ask("how many errors were there in logs since 2026-03-01?")
+    assert not answer.abstained
+    assert "There were 9 errors in the logs." in answer.text
+    assert answer.citations[0].address.startswith("logs/0/")
+
+
+def test_what_is_said_twice_stands_once(shop: Headwater) -> None:
+    answer = shop.ask("again the pool connection?")
+    assert answer.text.count("cannot borrow a connection") == 1
 
 
 def test_what_rules_find_is_not_asked_of_the_model(shop: Headwater) -> None:

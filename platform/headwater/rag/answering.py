@@ -35,6 +35,7 @@ T = TypeVar("T")
 WEAK = 0.12  # score of the best hit below which nothing is asked of the model: no record is near
 _OF_FINDINGS = 0.6  # of the budget that what rules found may take
 _MOST_MARKER = 40
+_SHORTEST = 20  # characters of a sentence that may not come twice
 _MOST_REWRITTEN = 400  # characters
 
 
@@ -264,7 +265,8 @@ class _Telling:
         return [*events, Made(answer, self.standalone, self._read(), "".join(self.shown))]
 
     def done(self, judged: Sequence[Grounded], completion: Completion, checking: float) -> list[AskEvent | Made]:
-        """The whole answer, checked."""
+        """The whole answer, checked; what was said before is not said again."""
+        judged = _once(judged)
         claims = [g for g in judged if g.supported is not None]
         held = [g for g in claims if g.supported]
         if self.speech.refused or not held:
@@ -324,6 +326,15 @@ async def _closing(pieces: AsyncIterator[T]) -> AsyncGenerator[T, None]:
         close = getattr(pieces, "aclose", None)
         if close is not None:
             await close()
+
+
+def _once(judged: Sequence[Grounded]) -> list[Grounded]:
+    """Each sentence once: small models go in circles."""
+    first: dict[str, Grounded] = {}
+    for k, g in enumerate(judged):
+        plain = " ".join(g.sentence.text.casefold().split())
+        first.setdefault(plain if len(plain) > _SHORTEST else f"{k} {plain}", g)
+    return list(first.values())
 
 
 def _akin(rewritten: str, question: str, turns: Sequence[Turn]) -> bool:

@@ -132,7 +132,8 @@ async def place(text: str, scope: Scope, now_ms: int) -> Placed:
     period = question.period
     if period is None:
         return Placed(question, scope)
-    if period.dated and not await _touches(scope, period.since_ms, period.until_ms):
+    touches = not period.dated or await _touches(scope, period.since_ms, period.until_ms)
+    if not touches and not await _holds_all(scope, period.since_ms, period.until_ms):
         return Placed(question, scope, as_words=True)
     for _ in range(_STEPS if period.floats else 0):
         if await scope.within(period.since_ms, period.until_ms).counted():
@@ -167,6 +168,14 @@ async def _touches(scope: Scope, since_ms: int | None, until_ms: int | None) -> 
     if until_ms is not None and not await scope.within(None, until_ms).counted():
         return False
     return since_ms is None or until_ms is not None or bool(await scope.within(None, since_ms).counted())
+
+
+async def _holds_all(scope: Scope, since_ms: int | None, until_ms: int | None) -> bool:
+    """Whether a period lets all records of logs and the like in: it shuts none out, and is a time all the same."""
+    every = (await scope.search("", 1)).coverage
+    if not scope.events(every.topics):
+        return False
+    return await scope.within(since_ms, until_ms).counted() >= await scope.counted()
 
 
 # -------------------------------------------------------------------------------------------------------- events
