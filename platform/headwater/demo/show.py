@@ -16,7 +16,7 @@ import textwrap
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -70,6 +70,8 @@ def run(*, keep: bool = False, seed: int = 7, lines: int = 6000) -> bool:
         output.say(f"a daemon of its own at {runtime.url}, data in {directory}")
         with connect(runtime.url, runtime.token) as verbs:
             start = incident.start_before(datetime.now(UTC))
+            verbs.create_topic("logs")
+            verbs.set_detecting("logs", budget="3/day")
             _stream(verbs, start, seed, lines)
             machine = _own_logs(verbs)
             _wait_until_searchable(verbs)
@@ -80,6 +82,7 @@ def run(*, keep: bool = False, seed: int = 7, lines: int = 6000) -> bool:
             _answers(verbs, checks)
             _own_searches(verbs, machine, checks)
             _wakes(verbs, checks)
+            _finds_what_is_odd(verbs, checks, start)
         _connect(runtime, directory, keep)
         return _verdict(checks, time.monotonic() - begun)
 
@@ -402,6 +405,23 @@ def _wakes(verbs: Headwater, checks: Checks) -> None:
     woken = verbs.wait(watch.id, timeout=20)
     output.out(f"woken by {', '.join(hit.address for hit in woken.hits)} {(time.monotonic() - begun) * 1000:.0f} ms later")
     checks.expect(again.address in [hit.address for hit in woken.hits], "a watch wakes when the cause recurs")
+
+
+def _finds_what_is_odd(verbs: Headwater, checks: Checks, start: datetime) -> None:
+    """The anomaly that detectors found while the lines streamed in, on a budget of three alerts a day."""
+    _heading("8. What is odd, found as it happened, with at most three alerts a day")
+    end = time.monotonic() + _START_S
+    while verbs.detecting("logs")[0].behind and time.monotonic() < end:
+        time.sleep(0.1)
+    found = verbs.anomalies(["logs"])
+    output.out(output.style("$ headwater anomaly list logs", "dim"))
+    for one in found:
+        output.out(f"{output.style(one.id, 'bold')}  {output.when(one.start)}  {one.severity}")
+        output.out(textwrap.fill(output.line_of(one.what), 116, initial_indent="  ", subsequent_indent="    "))
+    deploy = incident.deploy_at(start)
+    end_of_it = deploy + timedelta(minutes=incident.ROLLBACK_MINUTE - incident.DEPLOY_MINUTE)
+    checks.expect(any(deploy <= one.start <= end_of_it for one in found), "the incident alerts")
+    checks.expect(len(found) <= 3, "the alert budget holds")
 
 
 def _connect(runtime: Runtime, directory: Path, keep: bool) -> None:

@@ -29,6 +29,9 @@ DEARER = 2.0  # times, for each alert of the last day
 _FADE_DAYS = 14
 _NOISE = 1.0  # decades of one family that add nothing
 _JOINS = 1.5  # decades from which a signal is shown with an incident
+_LEAST_BLOCKS = 3.9
+_WAIT = 3  # blocks until one teaches
+_WARM = 30  # minutes in which detectors know too little for their scores to teach
 _MOST_SIGNALS = 12
 _WEIGHTS: Mapping[str, float] = {  # of a family's decades: troubles that were never seen before count most
     "new.bad": 1.5, "rare.bad": 1.2, "rate.topic": 0.7, "rate.ok": 0.5, "new.ok": 0.5, "rare.ok": 0.5, "drift.ok": 0.5,
@@ -62,6 +65,7 @@ class Budget:
         self._fused = _tail()
         self._highest: dict[str, float] = {}  # of the block under way
         self._highest_fused = 0.0
+        self._waiting: list[tuple[dict[str, float], float]] = []
         self._recent: list[tuple[Seen, float]] = []
         self.muted: dict[str, float] = {}
         self.incident: Incident | None = None
@@ -81,7 +85,7 @@ class Budget:
     @property
     def learning(self) -> bool:
         """Whether too little history is known to judge by."""
-        return self.minutes < LEARNING
+        return self.minutes < LEARNING or self._fused.blocks < _LEAST_BLOCKS
 
     @property
     def normal(self) -> bool:
@@ -112,7 +116,7 @@ class Budget:
     def _decades(self, one: Seen) -> float:
         tail = self._tails.get(one.family)
         if tail is None:
-            tail = self._tails[one.family] = _tail(self.minutes // BLOCK)
+            tail = self._tails[one.family] = _tail(round(self._fused.blocks))
         found = math.log10(tail.blocks_between(one.score))
         muted = self.muted.get(one.subject)
         if muted is not None and found < muted * MUTED:
@@ -133,10 +137,17 @@ class Budget:
         self._highest_fused = max(self._highest_fused, fused)
 
     def _learn(self) -> None:
-        if self.normal:
+        """A block is over. It teaches what is normal a quarter of an hour later, unless it has become part of an incident by then: what
+        is only beginning must not be known already."""
+        if self.normal and self.minutes > _WARM:
+            self._waiting.append((dict(self._highest), self._highest_fused))
+        else:
+            self._waiting.clear()
+        if len(self._waiting) > _WAIT:
+            highest, fused = self._waiting.pop(0)
             for family, tail in self._tails.items():
-                tail.learn(self._highest.get(family, 0.0))
-            self._fused.learn(self._highest_fused)
+                tail.learn(highest.get(family, 0.0))
+            self._fused.learn(fused)
         self._highest.clear()
         self._highest_fused = 0.0
 
@@ -209,7 +220,7 @@ class Budget:
         return {
             "tails": {family: tail.state() for family, tail in self._tails.items()}, "fused": self._fused.state(),
             "highest": self._highest, "highest_fused": self._highest_fused, "muted": self.muted, "minutes": self.minutes,
-            "n": self.n, "spent": self._spent, "recent": [[list(one), decades] for one, decades in self._recent],
+            "n": self.n, "spent": self._spent, "waiting": self._waiting, "recent": [[list(one), decades] for one, decades in self._recent],
             "incident": None if held is None else [
                 held.n, held.opened_ms, held.last_ms, held.by_chance_days, held.line_days,
                 [[list(one), decades] for one, decades in held.signals], held.alerted, held.why_quiet,
@@ -225,6 +236,7 @@ class Budget:
         self._highest, self._highest_fused = dict(state["highest"]), state["highest_fused"]
         self.muted, self.minutes, self.n = dict(state["muted"]), state["minutes"], state["n"]
         self._spent = list(state["spent"])
+        self._waiting = [(dict(highest), fused) for highest, fused in state["waiting"]]
         self._recent = _pairs(state["recent"])
         if (kept := state["incident"]) is not None:
             n, opened, last, days, line, signals, alerted, why = kept

@@ -57,8 +57,8 @@ class Novelty:
         """One minute is over."""
         seen = [one for name, held in self._classes.items() if (one := self._judge(name, held, minute)) is not None]
         for name, held in self._classes.items():
-            if learn:
-                came = sum(at == minute for at, _, _ in held.recent)
+            if learn:  # what came teaches when its ten minutes are over: it must not be usual while it begins
+                came = sum(at == minute - WINDOW for at, _, _ in held.recent)
                 held.count = held.count * _FADE + came
                 held.minutes = held.minutes * _FADE + 1
             while held.recent and held.recent[0][0] <= minute - WINDOW:

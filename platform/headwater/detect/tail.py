@@ -105,7 +105,7 @@ class Tail:
         share = min(max(self.SHARE, self.LEAST / known), 0.5)
         (threshold,) = self._scores.quantile(1.0 - share)
         beyond, excess = self._scores.above(threshold)
-        scale = (excess + self.PRIOR * self.SCALE) / (beyond + self.PRIOR)
+        scale = (excess + self.PRIOR * self.SCALE) / (beyond + self.PRIOR) * (1 + self.LEAST / known)
         if score <= threshold:
             return max(known / max(self._scores.above(score)[0], 1.0), 1.0)
         rate = (beyond + 1.0) / (known + 1.0)
