@@ -24,7 +24,7 @@ from headwater.api.bodies import (
     names,
 )
 from headwater.api.problems import RESPONSES
-from headwater.errors import HeadwaterError
+from headwater.errors import HeadwaterError, UsageError
 from headwater.records import Embedded, PatternsReply, SearchReply, Timeline
 
 router = APIRouter(prefix="/v1", responses=RESPONSES, tags=["search"])
@@ -43,7 +43,9 @@ async def batch(shared: Shared, body: BatchBody) -> Response:
     asked: list[dict[str, Any] | HeadwaterError] = []
     for query in body.queries:
         try:
-            asked.append(SearchBody.model_validate(query).arguments())
+            given = SearchBody.model_validate(query).arguments()
+            reranked = given.pop("rerank", False)
+            asked.append(UsageError("a batch is not reranked; send that search by itself") if reranked else given)
         except ValidationError as error:
             asked.append(problems.usage_of(error))
     with shared.metrics.timed("search"):
