@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import tantivy
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from headwater.errors import DamageError, StorageError, UsageError
@@ -201,6 +201,7 @@ RECORDS = st.fixed_dictionaries(
 )
 
 
+@settings(deadline=None)
 @given(st.lists(RECORDS, min_size=1, max_size=12))
 def test_every_filter_finds_exactly_the_records_it_accepts(records: list[dict[str, Any]]) -> None:
     with KeywordIndex(None, memory_bytes=15_000_000) as index:
