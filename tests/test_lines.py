@@ -224,3 +224,28 @@ def test_what_is_cached_does_not_change_what_is_read() -> None:
     for stamp, level, text in itertools.product(stamps * 2, ["INFO", "WARN"], ["a 1", "b 22"]):
         line = f"{stamp} {level} [main] {text}"
         assert shared.read(line) == reader().read(line)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "[Mon Nov 02 06:00:01 2026] [error] [client 231.246.187.42] the pipeline was restored after 3 tries by worker 7",
+        "2026-11-02 06:27:08.028 20458 INFO audio.refund [req-e3265e7a-fdaf-4261-b983-c1e9a9e3d692 - - - - -] basket merged",
+        "753 node-07 compaction.router unix.hw 1793599217 1 the compactor joined a foreign stripe without a reaper",
+        "2026-11-02 06:00:15,853 WARN [main] org.acme.power.PowerInterrupt: subscription 9ca5644f was revoked by its owner",
+    ],
+)
+def test_what_a_cut_line_is_read_as_says_nothing_of_longer_ones(line: str) -> None:
+    shared = reader()
+    for end in range(12, len(line) + 1):
+        assert shared.read(line[:end]) == reader().read(line[:end])
+    assert shared.read(line) == reader().read(line)
+
+
+def test_lines_that_differ_in_their_long_ids_alone_are_read_alike() -> None:
+    shared = reader()
+    for id in ("e3265e7a-fdaf-4261-b983-c1e9a9e3d692", "00000000-aaaa-0000-aaaa-000000000000", "7dc53df5703e4917", "9bc36dd9"):
+        line = f"2026-11-02 06:27:08.028 20458 INFO [req-{id} - - - - -] basket merged in 3 ms"
+        found = shared.read(line)
+        assert found == reader().read(line)
+        assert (found.level, found.message) == ("info", "basket merged in 3 ms")
