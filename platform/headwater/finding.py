@@ -103,6 +103,9 @@ class Finding:
         try:
             if not isinstance(query, Mapping) or not isinstance(query.get("q"), str):
                 raise UsageError("each query of a batch is an object with 'q'")
+            if query.get("rerank"):
+                raise UsageError("the searches of a batch are not reranked; search for each by itself")
+            query = {name: value for name, value in query.items() if name != "rerank"}
             if unknown := sorted(query.keys() - {"q", *_PARAMETERS}):
                 raise UsageError(f"unknown parameter {unknown[0]!r}; a query has q, {', '.join(_PARAMETERS)}")
             return plan(self._stock, **query)
