@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 import headwater
 from headwater.cli.app import app
-from serving import eventually, serving, settings_in
+from serving import serving, settings_in
 
 PIPELINE = """
 topics: [t]
@@ -63,8 +63,8 @@ def test_a_pipeline_is_tried_made_looked_into_stopped_and_deleted(url: str, tmp_
         tried = call(url, "enrich", "backtest", "p", "--config", str(file))
         assert "LABEL" in tried.stdout
         assert "2 records by 2 passages" in tried.stderr
-        assert call(url, "enrich", "create", "p", "--config", str(file)).stdout == "p\n"
-        eventually(lambda: hw.pipeline("p").records == 2)
+        assert call(url, "enrich", "create", "p", "--config", str(file), "--wait").stdout == "p\n"
+        assert hw.pipeline("p").records == 2
     assert "classify" in call(url, "enrich", "status", "p").stdout
     assert json.loads(call(url, "enrich", "status", "--json").stdout)[0]["written"] == 2
     assert "label=login" in call(url, "enrich", "trace", "p", "t/0/1").stdout

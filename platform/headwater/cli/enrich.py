@@ -74,7 +74,7 @@ def classify(
     scope = names_of(topics)
     given = None if scope is not None else _texts(texts)
     shots = None if examples is None else read_examples(examples)
-    with session(data, url) as verbs:
+    with session(data, url) as verbs, pipelines.waiting("labelling"):
         reply = verbs.classify(
             given, labels=named or None, examples=shots, topics=scope, q=q, since=since, until=until,
             method=method, model=model, margin=margin, min_confidence=min_confidence, about=about,  # type: ignore[arg-type]
@@ -114,7 +114,7 @@ def extract(
         raise typer.BadParameter("say what to look for: --schema FILE or --pattern NAME=REGEX")
     given = _texts(texts)
     chosen = "regex" if schema is None and model is None else by
-    with session(data, url) as verbs:
+    with session(data, url) as verbs, pipelines.waiting("looking for values"):
         reply = verbs.extract(given, schema=wanted, by=chosen, patterns=found or None, model=model, about=about)  # type: ignore[arg-type]
     _show_values(reply, form)
 

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
 import json as json_module
 import sys
+import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from headwater.cli import output
+from headwater.cli import output, progress
 from headwater.cli.session import Data, Json, Url, Yes, confirmed, session
 
 if TYPE_CHECKING:
+    from headwater.blocking import Headwater
     from headwater.enrich_records import Backtest, Pipeline, Ran, StepTrace
 
 Name = Annotated[str, typer.Argument(metavar="NAME")]
 File = Annotated[Path | None, typer.Option("--config", metavar="FILE", help="The pipeline (YAML or JSON).")]
+_LOOK_S = 0.25  # between two looks at how far a pipeline is
 group = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
 
 
@@ -42,6 +47,7 @@ def create(
     config: Annotated[Path, typer.Option("--config", metavar="FILE", help="The pipeline (YAML or JSON).")],
     start: Annotated[bool, typer.Option("--start/--no-start", help="Start it at once.")] = True,
     rerun: Annotated[bool, typer.Option("--rerun", help="One that is changed begins anew, with all records.")] = False,
+    wait: Annotated[bool, typer.Option("--wait", help="Show how far it is until it has caught up.")] = False,
     json: Json = False,
     data: Data = None,
     url: Url = None,
@@ -50,6 +56,8 @@ def create(
     text = _read(config)
     with session(data, url) as verbs:
         made = verbs.create_pipeline(name, text, start=start, rerun=rerun)
+        if wait and start:
+            made = _caught_up(verbs, name)
     if json:
         output.show_json(made)
         return
@@ -121,7 +129,7 @@ def backtest(
 ) -> None:
     """Try a pipeline on the last records: results, their distribution, what differs from the version at work, time and cost."""
     text = None if config is None else _read(config)
-    with session(data, url) as verbs:
+    with session(data, url) as verbs, waiting(f"trying {name} on {output.plural(records, 'record')}"):
         done = verbs.backtest_pipeline(name, text, records=records, samples=samples, max_tokens=max_tokens, max_cost=max_cost)
     output.show_json(done) if json else _show_backtest(done)
 
@@ -177,6 +185,34 @@ def schema() -> None:
     from headwater.enrich.spec import schema as made
 
     output.out(json_module.dumps(made(), indent=2))
+
+
+@contextlib.contextmanager
+def waiting(what: str) -> Iterator[None]:
+    """Say on a terminal what takes a while."""
+    if not sys.stderr.isatty():
+        yield
+        return
+    from rich.console import Console
+
+    with Console(stderr=True, no_color=not output.coloured(sys.stderr)).status(what):
+        yield
+
+
+def _caught_up(verbs: Headwater, name: str) -> Pipeline:
+    """The pipeline once it has done all that is stored, its progress shown meanwhile; UnreachableError where it is held up."""
+    from headwater.errors import UnreachableError
+
+    seen = verbs.pipeline(name)
+    begun = seen.records
+    with progress.bar(max(seen.behind, 1), name, unit_bytes=False) as step:
+        while seen.behind:
+            if seen.state != "running":
+                raise UnreachableError(f"{name} is {seen.state}: {seen.error or 'somebody stopped it'}")
+            step(seen.records - begun, seen.records - begun, name)
+            time.sleep(_LOOK_S)
+            seen = verbs.pipeline(name)
+    return seen
 
 
 def _read(path: Path) -> str:
