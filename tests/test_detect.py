@@ -90,6 +90,14 @@ def test_what_is_called_no_anomaly_is_hidden_and_may_be_taken_back(hw: Headwater
     assert len(hw.anomalies(["logs"])) == 1
 
 
+def test_a_timeline_marks_the_anomaly_where_it_happened(hw: Headwater) -> None:
+    found = troubled(hw)
+    reply = hw.timeline(topics=["logs"], buckets=12)
+    (marker,) = [m for m in reply.markers if m.kind == "anomaly"]
+    assert (marker.id, marker.topic, marker.at, marker.severity) == ("logs-1", "logs", found.start, found.severity)
+    assert hw.timeline(topics=["logs"], until=START + timedelta(hours=1)).markers == ()
+
+
 def test_what_lies_in_history_alerts_nobody_and_is_listed_when_asked(hw: Headwater) -> None:
     hw.create_topic("logs", passages="exact")
     hw.append("logs", records(0, TROUBLE + 30), wait="searchable")

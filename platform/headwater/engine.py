@@ -389,7 +389,7 @@ class Engine:
         if not 1 <= buckets <= _MOST_BUCKETS:
             raise UsageError(f"buckets must be between 1 and {_MOST_BUCKETS}")
         wanted = plan(self.stock, q, topics=topics, since=since, until=until, mode="keyword")
-        return await _thread(views.timeline, self.keyword, self.searcher, wanted, buckets)
+        return await self._detectors.marked(await _thread(views.timeline, self.keyword, self.searcher, wanted, buckets))
 
     async def embed(self, texts: Sequence[str], *, model: str | None = None) -> Embedded:
         if len(texts) > _MOST_TEXTS:

@@ -16,6 +16,7 @@ from typing import Any, Literal, NamedTuple
 
 from headwater.changes import Change
 from headwater.index_records import Progress, Shadow
+from headwater.markers import Marker
 from headwater.tabular import Tabular
 
 Scalar = str | int | float | bool
@@ -251,11 +252,13 @@ class Bucket:
 
 @dataclass(frozen=True, slots=True)
 class Timeline(Tabular):
-    """Records that match, by time: equal buckets of `interval_s` seconds, oldest first."""
+    """Records that match, by time: equal buckets of `interval_s` seconds, oldest first; `markers` are what stands out in these
+    topics meanwhile."""
 
     buckets: tuple[Bucket, ...]
     interval_s: float
     coverage: Coverage
+    markers: tuple[Marker, ...] = ()
 
     def plot(self) -> Any:
         """An altair.Chart of the counts, coloured by topic; UsageError where altair is not installed."""

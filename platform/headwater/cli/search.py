@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Iterator
+from datetime import timedelta
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -387,11 +388,16 @@ def _show_bars(reply: Timeline) -> None:
     if not most:
         output.say("no records match")
         return
-    room = len(f"{most:,}")
+    room, left = len(f"{most:,}"), list(reply.markers)
     for bucket in reply.buckets:
         filled = bucket.count * _BAR * 8 // most
         bar = "█" * (filled // 8) + (" ▏▎▍▌▋▊▉"[filled % 8] if filled % 8 else "")
         if bucket.count and not filled:
             bar = "▏"
         output.out(f"{output.when(bucket.start)}  {bucket.count:>{room},}  {output.style(bar, 'cyan')}".rstrip())
+        while left and left[0].at < bucket.start + timedelta(seconds=reply.interval_s):
+            marker = left.pop(0)
+            what = f"anomaly {marker.id}" if marker.kind == "anomaly" else f"new {marker.severity}"
+            head = output.style(f"{marker.topic} {what}", "bold")
+            output.out(f"    {output.when(marker.at)}  {head}  {output.line_of(marker.text)}")
     output.note(f"each bar: {output.duration(reply.interval_s)}")

@@ -137,8 +137,8 @@ class Budget:
         self._highest_fused = max(self._highest_fused, fused)
 
     def _learn(self) -> None:
-        """A block is over. It teaches what is normal a quarter of an hour later, unless it has become part of an incident by then: what
-        is only beginning must not be known already."""
+        """A block is over. It teaches what is normal a quarter of an hour later, unless it has become part of an incident by
+        then: what is only beginning must not be known already."""
         if self.normal and self.minutes > _WARM:
             self._waiting.append((dict(self._highest), self._highest_fused))
         else:
@@ -218,9 +218,12 @@ class Budget:
         """What `load` takes: plain JSON."""
         held = self.incident
         return {
-            "tails": {family: tail.state() for family, tail in self._tails.items()}, "fused": self._fused.state(),
-            "highest": self._highest, "highest_fused": self._highest_fused, "muted": self.muted, "minutes": self.minutes,
-            "n": self.n, "spent": self._spent, "waiting": self._waiting, "recent": [[list(one), decades] for one, decades in self._recent],
+            "tails": {family: tail.state() for family, tail in self._tails.items()},
+            "fused": self._fused.state(),
+            "highest": self._highest, "highest_fused": self._highest_fused, "muted": self.muted,
+            "minutes": self.minutes,
+            "n": self.n, "spent": self._spent, "waiting": self._waiting,
+            "recent": [[list(one), decades] for one, decades in self._recent],
             "incident": None if held is None else [
                 held.n, held.opened_ms, held.last_ms, held.by_chance_days, held.line_days,
                 [[list(one), decades] for one, decades in held.signals], held.alerted, held.why_quiet,

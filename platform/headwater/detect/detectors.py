@@ -13,6 +13,7 @@ import anyio.to_thread
 from headwater.detect import store
 from headwater.detect.detection import HISTORY, Append, Detection
 from headwater.detect.explain import told
+from headwater.detect.marking import markers
 from headwater.detect.seen import Seen
 from headwater.detect.store import AnomalyRow, Spec
 from headwater.detect_records import (
@@ -31,7 +32,7 @@ from headwater.errors import NotFoundError, UsageError
 from headwater.indexer import Indexer
 from headwater.log import Log
 from headwater.query import parse_time
-from headwater.records import MAX_MS, MIN_MS, Coverage, from_ms
+from headwater.records import MAX_MS, MIN_MS, Coverage, Timeline, from_ms, to_ms
 from headwater.stock import Stock
 from headwater.topicindex import TopicIndex
 from headwater.verbs_detect import When
@@ -155,6 +156,15 @@ class Detectors:
             if running is not None:
                 running.found.clear()
         return self._one(id)
+
+    async def marked(self, timeline: Timeline) -> Timeline:
+        """A timeline with what stands out in its topics meanwhile."""
+        if not timeline.buckets:
+            return timeline
+        topics = self._stock.choose(timeline.coverage.topics)
+        start_ms = to_ms(timeline.buckets[0].start)
+        end_ms = to_ms(timeline.buckets[-1].start) + round(timeline.interval_s * 1000)
+        return replace(timeline, markers=await _thread(markers, self._log, topics, start_ms, end_ms))
 
     # ------------------------------------------------------------------ settings
 

@@ -1,0 +1,47 @@
+"""What stands out on a timeline: the anomalies of its topics, and troubles seen there for the first time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from headwater.detect import store
+from headwater.detect.explain import told
+from headwater.detect_records import KINDS, SEVERITIES
+from headwater.levels import is_bad
+from headwater.log import Log
+from headwater.markers import Marker
+from headwater.records import from_ms
+from headwater.topicindex import TopicIndex
+
+MOST = 40  # markers of one timeline
+_LOOKED_AT = 400  # new passages of a topic
+_TEXT = 120
+
+
+def markers(log: Log, topics: Iterable[TopicIndex], start_ms: int, end_ms: int) -> tuple[Marker, ...]:
+    """In order of time; where there are too many, anomalies go first and then what was new earliest."""
+    by_id = {topic.row.id: topic for topic in topics}
+    rows = store.read(
+        log, list(by_id), since_ms=start_ms, until_ms=end_ms, before=None, limit=MOST, kinds=KINDS, severities=SEVERITIES,
+        quiet=True, dismissed=False,
+    )  # fmt: skip
+    found = [told(log, by_id[row.topic], row) for row in rows]
+    marked = [Marker(a.start, a.topic, "anomaly", _line(a.what), a.severity, a.id) for a in found]
+    fresh = [m for topic in by_id.values() if topic.kind == "template" for m in _new(topic, start_ms, end_ms)]
+    fresh.sort(key=lambda m: (m.at, m.topic, m.id))
+    return tuple(sorted([*marked, *fresh[: MOST - len(marked)]], key=lambda m: (m.at, m.topic, m.kind, m.id)))
+
+
+def _new(topic: TopicIndex, start_ms: int, end_ms: int) -> Iterable[Marker]:
+    """Troubles first seen in that time; none where the topic itself began then, for all of it is new."""
+    rows = topic.catalogue.frequent(_LOOKED_AT, new_since_ms=start_ms)
+    if len(rows) == topic.catalogue.count():
+        return
+    for row in rows:
+        if row.first_ms < end_ms and is_bad(row.level):
+            yield Marker(from_ms(row.first_ms), topic.row.name, "new", _line(row.text), row.level or "", str(row.id))
+
+
+def _line(text: str) -> str:
+    first = text.strip().split("\n", 1)[0]
+    return first if len(first) <= _TEXT else first[: _TEXT - 3] + "..."
