@@ -9,14 +9,14 @@ from typing import Any
 
 from headwater.errors import UsageError
 from headwater.records import Citation, Hit, Page, Pattern, PatternsReply, Record, SearchReply, Timeline
+from headwater.tabular import Tabular
 from headwater.visible import visible
 
-Table = SearchReply | PatternsReply | Page | Timeline
 _SHOWN_CHARS = 300
 _SHOWN_ROWS = 50
 
 
-def rows(reply: Table) -> list[dict[str, Any]]:
+def rows(reply: Tabular) -> list[dict[str, Any]]:
     """One flat row for each hit, pattern, record or bucket; `attributes` stays a mapping."""
     if isinstance(reply, SearchReply):
         return [_hit(h) for h in reply.hits]
@@ -24,25 +24,27 @@ def rows(reply: Table) -> list[dict[str, Any]]:
         return [_pattern(p) for p in reply.patterns]
     if isinstance(reply, Page):
         return [_record(r) for r in reply.records]
+    if not isinstance(reply, Timeline):
+        raise UsageError(f"a {type(reply).__name__} has no rows")
     return [{"start": b.start, "count": b.count, **{f"topics.{k}": v for k, v in b.topics.items()}} for b in reply.buckets]
 
 
-def to_pandas(reply: Table) -> Any:
+def to_pandas(reply: Tabular) -> Any:
     """A pandas.DataFrame of `rows`; UsageError where pandas is not installed."""
     return _load("pandas").DataFrame(rows(reply))
 
 
-def to_polars(reply: Table) -> Any:
+def to_polars(reply: Tabular) -> Any:
     """A polars.DataFrame of `rows`, attributes as JSON text; UsageError where polars is not installed."""
     return _load("polars").DataFrame([_scalars(r) for r in rows(reply)], infer_schema_length=None)
 
 
-def to_arrow(reply: Table) -> Any:
+def to_arrow(reply: Tabular) -> Any:
     """A pyarrow.Table of `rows`, attributes as JSON text; UsageError where pyarrow is not installed."""
     return _load("pyarrow").Table.from_pylist([_scalars(r) for r in rows(reply)])
 
 
-def to_html(reply: Table) -> str:
+def to_html(reply: Tabular) -> str:
     """A table for a notebook. Whatever records say is shown as text: escaped, with what hides made visible."""
     found = rows(reply)
     if not found:
