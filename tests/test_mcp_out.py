@@ -12,11 +12,14 @@ import pytest
 from mcp.client import Client
 from mcp.types import Implementation
 
-from headwater.records import SourceInfo
+from headwater.errors import UnreachableError
+from headwater.records import SourceInfo, Topic
 from headwater.scoped import scoped
 from headwater.tokens import Token
+from headwater.watch_records import Watch
 from headwater_mcp import build
 from headwater_mcp.budget import tokens
+from headwater_mcp.connect import connecting
 from memory_verbs import MemoryVerbs
 
 SECRETS = (
@@ -229,3 +232,42 @@ def test_files_are_loaded_from_below_allowed_folders_alone(tmp_path: Path) -> No
     assert Loading.loaded == [str(root / "app.log")] * 3 + [str(root / "sub")]
     _with(Loading(), without, allow_write=True)
     _with(Loading(), without, roots=[root])
+
+
+def test_a_call_that_finds_the_daemon_gone_does_not_end_others_that_are_under_way() -> None:
+    class Connection(MemoryVerbs):
+        def __init__(self) -> None:
+            super().__init__()
+            self.closed, self.release = False, asyncio.Event()
+
+        async def topic(self, name: str) -> Topic:
+            raise UnreachableError("gone")
+
+        async def watches(self) -> list[Watch]:
+            await self.release.wait()
+            assert not self.closed, "closed under a call"
+            return []
+
+        async def aclose(self) -> None:
+            self.closed = True
+
+    async def run() -> None:
+        made: list[Connection] = []
+
+        async def connect() -> Any:
+            made.append(Connection())
+            return made[-1]
+
+        verbs = connecting(connect)
+        slow = asyncio.create_task(verbs.watches())
+        await asyncio.sleep(0)
+        with pytest.raises(UnreachableError):
+            await verbs.topic("x")
+        assert len(made) == 2  # once more, with a connection of its own
+        assert [one.closed for one in made] == [False, True]
+        made[0].release.set()
+        assert await slow == []
+        assert made[0].closed
+        await verbs.aclose()
+
+    asyncio.run(run())

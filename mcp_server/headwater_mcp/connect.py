@@ -18,45 +18,69 @@ _NOT_REPEATED = (
 )  # an append may have been stored although its answer was lost
 
 
+class _Held:
+    """Verbs, how many calls they are in the middle of, and whether they are to be closed when the last of these ends."""
+
+    def __init__(self, verbs: Verbs) -> None:
+        self.verbs, self.calls, self.dropped = verbs, 0, False
+
+
 class _Connecting:
     """Calls go to the verbs `connect` makes; one attempt is under way at a time, and a failed one is tried anew."""
 
     def __init__(self, connect: Callable[[], Awaitable[Verbs]]) -> None:
         self._connect = connect
         self._lock = asyncio.Lock()
-        self._verbs: Verbs | None = None
+        self._held: _Held | None = None
 
     def __getattr__(self, name: str) -> Callable[..., Awaitable[Any]]:
         if name.startswith("_"):
             raise AttributeError(name)
 
         async def call(*args: Any, **kwargs: Any) -> Any:
-            verbs = await self._connected()
             try:
-                return await getattr(verbs, name)(*args, **kwargs)
+                return await self._call(name, args, kwargs)
             except UnreachableError:
-                await self._drop(verbs)
                 if name in _NOT_REPEATED and not kwargs.get("idempotency_key"):
                     raise
-            return await getattr(await self._connected(), name)(*args, **kwargs)
+            return await self._call(name, args, kwargs)
 
         return call
 
+    async def _call(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """One call. Verbs that nobody could reach are let go of, and closed once no other call is in the middle of them."""
+        held = await self._connected()
+        held.calls += 1
+        try:
+            return await getattr(held.verbs, name)(*args, **kwargs)
+        except UnreachableError:
+            self._drop(held)
+            raise
+        finally:
+            held.calls -= 1
+            await _close_if_done(held)
+
     async def aclose(self) -> None:
         """Let go of the connection, if there is one."""
-        if self._verbs is not None:
-            await self._drop(self._verbs)
+        if (held := self._held) is not None:
+            self._drop(held)
+            await _close_if_done(held)
 
-    async def _connected(self) -> Verbs:
+    async def _connected(self) -> _Held:
         async with self._lock:
-            if self._verbs is None:
-                self._verbs = await self._connect()
-            return self._verbs
+            if self._held is None:
+                self._held = _Held(await self._connect())
+            return self._held
 
-    async def _drop(self, verbs: Verbs) -> None:
-        if self._verbs is verbs:
-            self._verbs = None
-            await verbs.aclose()
+    def _drop(self, held: _Held) -> None:
+        held.dropped = True
+        if self._held is held:
+            self._held = None
+
+
+async def _close_if_done(held: _Held) -> None:
+    if held.dropped and not held.calls:
+        await held.verbs.aclose()
 
 
 def connecting(connect: Callable[[], Awaitable[Verbs]]) -> Verbs:
