@@ -161,7 +161,7 @@ class SearchSettings:
 @dataclass(frozen=True, slots=True)
 class TuiSettings:
     theme: str | None = _set(None, "A theme of the terminal UI: textual-dark, textual-light, ansi-dark, ansi-light, nord ...")
-    keys: tuple[str, ...] = _set((), "Keys of the terminal UI that differ: NAME=KEY, such as live.follow=F; `?` shows the names.")
+    keys: tuple[str, ...] = _set((), "Other keys for the terminal UI: NAME=KEY, such as live.follow=F; `?` shows the names.")
 
 
 @dataclass(frozen=True, slots=True)

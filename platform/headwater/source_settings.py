@@ -45,7 +45,7 @@ class SyslogSettings:
     transport: Literal["both", "udp", "tcp"] = _set("both", "What to listen for.")
     queue: int = _set(20_000, "Datagrams that may wait to be stored; beyond them they are dropped and counted.")
     max_message_bytes: int = _set(65_536, "A longer message of a TCP connection is cut into several.")
-    tls_cert: str | None = _set(None, "A certificate (PEM): TCP connections are over TLS then, with transport tcp; port 6514 is usual.")
+    tls_cert: str | None = _set(None, "A certificate (PEM): TCP connections then use TLS (transport tcp; port 6514 is usual).")
     tls_key: str | None = _set(None, "The key of tls_cert.")
     tls_client_ca: str | None = _set(None, "Only clients with a certificate that this one (PEM) has signed are let in.")
 

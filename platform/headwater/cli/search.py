@@ -85,7 +85,9 @@ def search(
     form = output.chosen(json=json, jsonl=jsonl, csv=csv)
     wanted = _mode(mode)
     if live and (since or until or explain or as_of or rerank):
-        raise typer.BadParameter("--live is about what arrives from now on; leave --since, --until, --as-of, --rerank and --explain out")
+        raise typer.BadParameter(
+            "--live is about what arrives from now on; leave out --since, --until, --as-of, --rerank, --explain"
+        )
     if limit is not None and not live:
         raise typer.BadParameter("--limit goes with --live; --top-k says how many hits a search gives")
     with session(data, url) as verbs:

@@ -28,7 +28,8 @@ def check_endpoint(url: str, *, allow_private: bool, section: str = "embedding")
     if parts.scheme not in ("http", "https") or not host:
         raise ConfigError(f"{section}.base_url must look like https://host/v1 or http://localhost:11434/v1")
     if parts.username is not None or parts.password is not None or parts.query or parts.fragment:
-        raise ConfigError(f"{section}.base_url must not hold credentials or a query; set HEADWATER_{section.upper()}_API_KEY instead")
+        key = f"HEADWATER_{section.upper()}_API_KEY"
+        raise ConfigError(f"{section}.base_url must not hold credentials or a query; set {key} instead")
     if not allow_private:
         refuse_private(host, [host], section=section)
     return url.rstrip("/")
