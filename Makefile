@@ -36,7 +36,7 @@ explore: .venv/ready ## the property tests on new random examples, many of them
 	HYPOTHESIS_PROFILE=explore $(BIN)/python -m pytest -m "not slow" -k "$(or $(K),test)" $$(grep -ls hypothesis tests/test_*.py)
 
 bench: .venv/ready ## every benchmark, small; DATA=PATH adds the quality ones
-	for b in ingest search startup sources index models; do $(BIN)/python benchmarks/bench_$$b.py --small || exit 1; done
+	for b in ingest search startup sources index models tui; do $(BIN)/python benchmarks/bench_$$b.py --small || exit 1; done
 	$(if $(DATA),$(BIN)/python benchmarks/bench_quality.py --data $(DATA) && $(BIN)/python benchmarks/bench_templates.py --data $(DATA))
 
 lock: ## resolve requirements.lock anew (needs uv)
