@@ -24,7 +24,7 @@ QUIET = 30  # minutes without a signal, after which an incident is over
 LONGEST = 180  # minutes of one incident; what lasts longer becomes normal
 LEARNING = 45  # minutes of history before anything alerts
 DAY_MS = 86_400_000
-SPARE: Mapping[Sensitivity, float] = {"low": 60.0, "medium": 15.0, "high": 4.0}  # days between false alerts, times the budget
+SPARE: Mapping[Sensitivity, float] = {"low": 72.0, "medium": 18.0, "high": 4.5}  # days between false alerts, times the budget
 DEARER = 2.0  # times, for each alert of the last day
 _FADE_DAYS = 14
 _NOISE = 1.0  # decades of one family that add nothing
@@ -35,7 +35,7 @@ _WARM = 30  # minutes in which detectors know too little for their scores to tea
 _MOST_SIGNALS = 12
 _WEIGHTS: Mapping[str, float] = {  # of a family's decades: troubles that were never seen before count most
     "new.bad": 1.5, "rare.bad": 1.2, "rate.topic": 0.7, "rate.ok": 0.5, "new.ok": 0.5, "rare.ok": 0.5, "drift.ok": 0.5,
-    "sequence": 0.5, "numeric": 0.6,
+    "sequence": 0.5, "numeric": 0.5, "silence": 0.9,
 }  # fmt: skip
 MUTED = 1.5  # times as odd as what was called no anomaly, to be looked at again
 
