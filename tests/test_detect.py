@@ -134,9 +134,10 @@ def test_settings_stay_and_wrong_ones_are_refused(hw: Headwater) -> None:
     again = hw.set_detecting("logs", session="request")
     assert (again.budget_per_day, again.fields, again.session) == (1.0, ("ms",), "request")
     assert hw.set_detecting("logs", enabled=False).state == "off"
-    for wrong in ({"budget": "lots"}, {"budget": 0}, {"alert_topic": "logs"}):
+    mistakes: list[dict[str, Any]] = [{"budget": "lots"}, {"budget": 0}, {"alert_topic": "logs"}]
+    for wrong in mistakes:
         with pytest.raises(UsageError):
-            hw.set_detecting("logs", **wrong)  # type: ignore[arg-type]
+            hw.set_detecting("logs", **wrong)
     with pytest.raises(NotFoundError):
         hw.set_detecting("nowhere")
     with pytest.raises(NotFoundError):
