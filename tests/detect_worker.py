@@ -15,12 +15,13 @@ from pathlib import Path
 
 from headwater.config import load
 from headwater.demo.incident import incident
+from headwater.detect_records import DetectorKind
 from headwater.engine import Engine
 from headwater.records import Draft
 
 START = datetime(2026, 3, 2, 12, 55, tzinfo=UTC)
 LINES, BATCH = 2500, 25
-DETECTORS = ("rate", "new", "numeric", "silence", "sequence")  # when a meaning is known depends on the moment
+DETECTORS: tuple[DetectorKind, ...] = ("rate", "new", "numeric", "silence", "sequence")  # when a meaning is known depends on the moment
 
 
 def batches() -> Iterator[list[Draft]]:
