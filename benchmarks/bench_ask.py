@@ -200,12 +200,13 @@ def question(rng: random.Random, more: str = "") -> str:
 
 def fill(folder: Path, records: int, seed: int) -> None:
     rng = random.Random(seed)
-    bodies = [" ".join(text.split())[:100] for text in texts(min(2000, records // 10))]
+    bodies = [" ".join(text.split())[:100] for text in texts(min(1000, records // 10))]
+    bodies = [f"{_NOUNS[n % len(_NOUNS)]}: {body}" for n, body in enumerate(bodies)]
     with headwater.open(folder, embedding={"model": "bge-small"}) as hw:
         for start in range(0, records, 5000):
             rows = [
                 f"2026-03-01T{n // 3600 % 24:02}:{n // 60 % 60:02}:{n % 60:02}Z {rng.choice(('INFO', 'WARN', 'ERROR'))} "
-                f"{rng.choice(_NOUNS)}: {rng.choice(_VERBS)} in unit {rng.randint(1, 40)}: {rng.choice(bodies)}"
+                f"{rng.choice(bodies)}"
                 for n in range(start, min(start + 5000, records))
             ]
             hw.append("logs", rows)
