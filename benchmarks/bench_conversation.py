@@ -102,7 +102,7 @@ def gain(base: Sequence[float], other: Sequence[float], seed: int) -> dict[str, 
 
 
 async def measure(args: Any, score: ModuleType, folder: Path) -> dict[str, Any]:
-    docs, judged, nothing = sets(score, args.data)
+    _, judged, nothing = sets(score, args.data)
     if args.small:
         judged = {name: part[:6] for name, part in judged.items()}
         nothing = nothing[:4]
@@ -113,7 +113,7 @@ async def measure(args: Any, score: ModuleType, folder: Path) -> dict[str, Any]:
         ways: dict[str, Any] = {
             "last_turn": lambda q: finder.keys(Standalone(q.text, ())),
             "turn_before_and_last": lambda q: finder.keys(
-                Standalone(" ".join([*(t.text for t in q.before if t.role == "user")][-1:] + [q.text]), ())
+                Standalone(" ".join([*[t.text for t in q.before if t.role == "user"][-1:], q.text]), ())
             ),
             "contextualised": lambda q: finder.keys(contextualise(q.text, q.before, NOW_MS)),
         }

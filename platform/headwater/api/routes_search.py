@@ -82,8 +82,8 @@ async def patterns(
     limit: Annotated[int, Query(ge=1, le=1000)] = 50,
     cursor: Annotated[str | None, Query(max_length=100)] = None,
 ) -> Response:
-    """The passages of a topic with their counts; with `new_since` only those first seen since then, with `gone_since` those that
-    do not come any more, with `changed_since` those that come more or less often since then."""
+    """The passages of a topic with their counts; with `new_since` only those first seen since then, with `gone_since` those
+    that do not come any more, with `changed_since` those that come more or less often since then."""
     found = await engine.patterns(
         topic, q=q, since=since, until=until, new_since=new_since, gone_since=gone_since, changed_since=changed_since,
         limit=limit, cursor=cursor,

@@ -185,9 +185,7 @@ class Speech:
                 self._space = gap
             else:
                 self._space, text, plain = "", gap + text, gap + plain
-        elif self._text.endswith("!") and text[0] == "[":  # of an image
-            text, plain = f" {text}", f" {plain}"
-        elif self._text.endswith("`") and text[0] == "`":  # two quotes side by side, which would be one
+        elif (self._text[-1:], text[0]) in (("!", "["), ("`", "`")):  # an image; two quotes that would be one
             text, plain = f" {text}", f" {plain}"
         if not self._text:
             self._gap += _plain_gap(self._space) if self._space else ""
