@@ -270,7 +270,9 @@ class Detection:
     def _found(self, topic: TopicIndex, running: Running, incident: Incident) -> None:
         row = self._row(topic, incident)
         before = running.found.get(incident.n)
-        running.found[incident.n] = row if before is None else row._replace(found_ms=before.found_ms)
+        if before is not None:  # as it was first seen, whether that has been written meanwhile or not
+            row = row._replace(found_ms=before.found_ms, start_ms=before.start_ms, kind=before.kind)
+        running.found[incident.n] = row
 
     def _row(self, topic: TopicIndex, incident: Incident) -> AnomalyRow:
         kind, severity, start_ms, body = body_of(topic, incident)
