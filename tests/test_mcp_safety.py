@@ -235,7 +235,7 @@ def test_over_stdio_nothing_but_the_protocol_is_written_whatever_is_sent(tmp_pat
         ]  # fmt: skip
         names = ["search", "read", "patterns", "ask", "watch", "wait", "append", "classify", "no_such_tool"]
         for n in range(1, 60):
-            text = rng.choice(_TEXTS[:18])
+            text = rng.choice([text for text in _TEXTS[:18] if text != "\ud800"])  # that is refused as JSON, without its id
             arguments = {"q": text, "timeout": 0} if rng.random() < 0.5 else {"address": text}
             params = {"name": rng.choice(names), "arguments": arguments}
             sent.append(json.dumps({"jsonrpc": "2.0", "id": n, "method": "tools/call", "params": params}).encode())
