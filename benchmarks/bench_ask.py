@@ -222,9 +222,9 @@ async def measure(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
     settings = folder / "headwater.toml"
     llm = f'[llm]\nprovider = "custom"\nmodel = "m"\nbase_url = "{urls[0]}/v1"\ncache_enabled = false\nconcurrency = 1000\n'
     settings.write_text(f"[server]\nport = {daemon}\nrequests_per_s = 0\n{llm}", "utf-8")
-    me, metrics = os.path.abspath(__file__), {}
+    metrics: dict[str, Any] = {}
     with (
-        process(me, "--serve-model", "--port", str(model)), process(me, "--serve-relay", "--port", str(model)),
+        process(__file__, "--serve-model", "--port", str(model)), process(__file__, "--serve-relay", "--port", str(model)),
         process("-m", "headwater.daemon", "--data-dir", str(folder), "--config", str(settings)) as running,
     ):  # fmt: skip
         for url, path in zip(urls, ("/", "/", "/v1/ready"), strict=True):
