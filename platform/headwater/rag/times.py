@@ -127,10 +127,21 @@ def read_times(text: str, now_ms: int) -> list[Period]:
         at += 1
         if word in ("between", "from") and after is not None and _JOIN.fullmatch(text, point.end, after.start):
             at += 1
+            day = _day_before(text, start, points[: at - 2], found) if point.kind == after.kind == "clock" else None
+            if day is not None and not point.sure:  # "on March 1st between 14:00 and 14:30"
+                point = Point(day.start, point.end, day.low_ms + point.low_ms % _DAY, 0, "clock", True, day.floats)
+                start = found.pop().start
             found.append(_between(text, start, point, after))
         elif (word or point.sure) and (period := _period(text, start, word, point)) is not None:
             found.append(period)
     return found
+
+
+def _day_before(text: str, start: int, points: list[Point], found: list[Period]) -> Point | None:
+    """The day that was said right before a stretch of it, where one was."""
+    if not points or not found or points[-1].kind != "day" or found[-1].end != points[-1].end:
+        return None
+    return points[-1] if _ADJACENT.fullmatch(text[points[-1].end : start] + " ") else None
 
 
 def clock_of(text: str) -> tuple[int, int] | None:
@@ -165,13 +176,17 @@ def _period(text: str, start: int, word: str, point: Point) -> Period | None:
 
 def _between(text: str, start: int, low: Point, high: Point) -> Period:
     until = high.low_ms if high.kind == "clock" else high.high_ms
-    if high.kind == "clock" and high.floats:  # the same day as the first, or the night's next
+    if low.kind == high.kind == "clock" and high.sure and not low.sure:  # "14:00 and 14:30 on March 1st": the day of the second
+        since = until // _DAY * _DAY + low.low_ms % _DAY
+        low = low._replace(low_ms=since - _DAY * (since > until), floats=high.floats)
+    elif high.kind == "clock" and high.floats:  # the same day as the first, or the night's next
         until = low.low_ms // _DAY * _DAY + high.low_ms % _DAY
         until += _DAY * (until <= low.low_ms)
     since = low.low_ms
     if since >= until and low.floats:  # "from December to March"
         since = _years_back(since, until)
-    return Period(start, high.end, text[start : high.end], since, max(until, since), low.floats or high.floats,
+    floats = low.floats if high.kind == "clock" else low.floats or high.floats
+    return Period(start, high.end, text[start : high.end], since, max(until, since), floats,
                   dated=_says_year(text[start : high.end]))  # fmt: skip
 
 
