@@ -23,6 +23,7 @@ _FADE = 0.5 ** (1 / (14 * 1440))  # a minute, for what is learned of a passage
 _CLAMP = 3.0  # standard deviations that a count may teach
 _PRIOR_SPREAD, _PRIOR_WEIGHT = 1.5, 6.0  # of a passage's residuals
 _BUSY = 12.0  # expected in a quarter of an hour, from which fewer of a passage are looked for
+_SETTLED = 1440.0  # minutes a passage must be known before fewer of it are odd: the end of an outburst is none
 _LOCAL = 75  # newest minutes: while the season is not known, what they brought is usual as well
 _UNKNOWN = 4 * 1440.0  # minutes of history from which the season is known
 _HOURLY = 3.0  # counts that the topic's season is worth at an hour of a passage
@@ -184,7 +185,7 @@ class Rates:
         for width in (5, 15):
             count = held.window(minute, width)
             residual = surprise(count, mean * width)
-            if residual < 0 and mean * width < _BUSY:
+            if residual < 0 and (mean * width < _BUSY or held.minutes < _SETTLED):
                 continue
             score = normal_tail(abs(held.spread.of(residual)))
             if score > 1 and (best is None or score > best.score):
