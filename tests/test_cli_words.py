@@ -59,19 +59,6 @@ def test_an_option_that_is_not_there_is_wrong_usage_that_names_the_nearest() -> 
     assert "--top-k" in result.stderr
 
 
-@pytest.mark.parametrize("name", ["chat", "anomaly", "enrich", "tui", "backup", "restore"])
-def test_a_command_of_a_later_version_says_so(name: str) -> None:
-    result = CliRunner().invoke(app, [name, "something", "--option"])
-    assert result.exit_code == 2
-    assert f"`{name}` is not in this version" in result.stderr
-
-
-def test_an_option_of_a_later_version_says_so() -> None:
-    result = CliRunner().invoke(app, ["ask", "why?", "--conversation", "c1"])
-    assert result.exit_code == 2
-    assert "not in this version" in result.stderr
-
-
 LONG = " ".join(f"filler{n}" for n in range(100)) + " the payments were declined by the bank " + " ".join(["more"] * 200)
 
 

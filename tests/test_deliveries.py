@@ -76,7 +76,7 @@ def test_everything_a_draft_has_arrives(hw: Headwater) -> None:
         "caf\ufffd",
         "k",
         1.0,
-        {"a": 1, "b.c": True},
+        {"a": 1, "b.c": True, "invalid_utf8": True},
     )
 
 

@@ -263,6 +263,8 @@ def test_the_api_runs_records_as_json_and_as_events(tmp_path: Path) -> None:
     with serving(settings_in(tmp_path)) as url, httpx.Client(base_url=url) as client:
         body = {"records": ["the disk is full"], "spec": TRIAGE}
         found = client.post("/v1/pipelines/x/run", json=body).json()["results"]
+        given = client.post("/v1/enrich", json=body).json()["results"]
+        assert [(one["text"], one["fields"]) for one in given] == [(one["text"], one["fields"]) for one in found]
         assert found[0]["fields"]["label"] == "disk"
         stream = client.post("/v1/pipelines/x/run", json={**body, "stream": True}).text
         assert stream.count("event: step") == 3

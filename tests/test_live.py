@@ -350,19 +350,10 @@ def test_a_vector_of_your_own_is_searched_where_it_fits(hw: Headwater) -> None:
 
 def test_what_later_versions_will_do_is_told_apart_from_mistakes(api: httpx.Client) -> None:
     kind = "urn:headwater:problem:not-in-this-version"
-    for path, body in (
-        ("/v1/search", {"q": "x", "rerank": True}), ("/v1/search", {"q": "x", "max_tokens": 500}),
-        ("/v1/ask", {"question": "x", "conversation": "c"}), ("/v1/ask", {"question": "x", "as_of": "2h"}),
-    ):  # fmt: skip
-        told = problem(api.post(path, json=body), 422)
-        assert (told["type"], "not in this version" in told["detail"]) == (kind, True), body
+    told = problem(api.post("/v1/search", json={"q": "x", "max_tokens": 500}), 422)
+    assert told["type"] == kind
+    assert "not in this version" in told["detail"]
     assert api.post("/v1/search", json={"q": "x", "rerank": False, "max_tokens": None}).status_code == 200
-    for method, path in (
-        ("GET", "/v1/conversations"), ("GET", "/v1/conversations/a/messages"), ("POST", "/v1/answers/a/rerun"),
-        ("POST", "/v1/classify"), ("POST", "/v1/pipelines/p/backtest"), ("GET", "/v1/anomalies"),
-        ("PUT", "/v1/topics/t/anomaly"),
-    ):  # fmt: skip
-        assert problem(api.request(method, path), 404)["type"] == kind, path
     assert problem(api.get("/v1/nonsense"), 404)["type"] != kind
 
 

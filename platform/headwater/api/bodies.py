@@ -25,7 +25,7 @@ from headwater.verbs import Verbs
 
 MOST_OFFSET = (1 << 40) - 1
 LATER = "not_in_this_version"  # the kind of validation error of a field that only later versions know
-LATER_FIELDS = ("rerank", "max_tokens", "conversation", "as_of", "stream")
+LATER_FIELDS = ("max_tokens",)
 _ID = (1 << 63) - 1
 
 TopicName = Annotated[str, Path(pattern=f"^{TOPIC_NAME.pattern}$", max_length=100)]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import re
 import uuid
 from collections.abc import Mapping
 from http import HTTPStatus
@@ -20,10 +19,6 @@ from headwater.errors import EmbedError, HeadwaterError, LimitError, ModelError,
 
 logger = logging.getLogger(__name__)
 NOT_YET = "urn:headwater:problem:not-in-this-version"
-_LATER = re.compile(
-    r"/v1/(?:classify|extract|enrich"
-    r"|pipelines(?:/[^/]+(?:/(?:start|stop|backtest))?)?)"
-)
 
 _STATUS: tuple[tuple[type[HeadwaterError], int], ...] = (
     (QueryError, 400),
@@ -125,9 +120,6 @@ def plain(error: HeadwaterError) -> dict[str, Any]:
 
 async def _http(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    if error.status_code in (404, 405) and _LATER.fullmatch(request.url.path):
-        detail = f"{request.method} {request.url.path} is not in this version of Headwater"
-        return problem(404, NOT_YET, detail, title="Not in this version")
     kind = "urn:headwater:problem:not-found" if error.status_code == 404 else "about:blank"
     detail = f"no route {request.method} {request.url.path}" if error.status_code in (404, 405) else str(error.detail)
     return problem(error.status_code, kind, detail, headers=error.headers)

@@ -139,6 +139,20 @@ async def backtest(engine: Engine, name: Name, body: BacktestBody) -> Response:
     return Reply(tried)
 
 
+class EnrichBody(Body):
+    """Records, and what to do with them."""
+
+    records: list[Any] = Field(min_length=1, max_length=1000)
+    spec: Specification
+    stream: bool = False
+
+
+@router.post("/enrich", responses={200: {"content": {"text/event-stream": {}}}})
+async def enrich(shared: Shared, body: EnrichBody) -> Response:
+    """Given records through a specification that is not kept, as POST /v1/pipelines/{name}/run does with one that is."""
+    return await run(shared, "given", RunBody(records=body.records, spec=body.spec, stream=body.stream))
+
+
 @router.post("/pipelines/{name}/run", responses={200: {"content": {"text/event-stream": {}}}})
 async def run(shared: Shared, name: Name, body: RunBody) -> Response:
     """Given records through a pipeline: their results, or with `stream` each step as a server-sent event."""

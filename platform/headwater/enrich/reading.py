@@ -60,6 +60,8 @@ def read(text: str, name: str = "the pipeline") -> tuple[Any, Source]:
         raise UsageError(f"{name}{where}: this is not YAML: {getattr(error, 'problem', None) or error}") from error
     except RecursionError:
         raise UsageError(f"{name} is nested too deeply") from None
+    except ValueError as error:  # of a value that only looks like a time or a number
+        raise UsageError(f"{name}: {error}; put the value in quotation marks") from error
 
 
 def _place(node: Any, path: Path, lines: dict[Path, int], depth: int) -> None:
