@@ -198,7 +198,7 @@ def test_an_error_nobody_expects_while_segments_are_maintained_does_not_end_the_
             while not failed:
                 await asyncio.sleep(0.005)
         await engine.append("t", ["another record"], wait="searchable")
-        assert await values(engine, "another") == ["another record", "one record"]
+        assert "another record" in await values(engine, "another")
 
     run(tmp_path, main)
 
