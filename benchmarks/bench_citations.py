@@ -237,7 +237,9 @@ def main() -> None:
     parser.add_argument("--data", type=str, help="folder of the evaluation sets: judge support too")
     args = parser.parse_args()
     before = machine()
-    metrics = asyncio.run(hostile(args, SMALL if args.small else ANSWERS))
+    answers = SMALL if args.small else ANSWERS
+    say(f"{answers:,} answers of models that invent")
+    metrics = asyncio.run(hostile(args, answers))
     if args.data:
         from pathlib import Path
 
