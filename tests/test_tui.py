@@ -332,7 +332,7 @@ def test_status_shows_the_daemon_and_a_daemon_that_goes_is_told(tmp_path: Path) 
         with serving(settings_in(tmp_path)) as at:
             verbs = Client(at)
             app = HeadwaterApp(verbs)
-            async with app.run_test() as pilot:
+            async with app.run_test(notifications=True) as pilot:
                 await shown(lambda: app.seen, pilot)
                 await view(app, pilot, StatusView)
                 await sees(app, pilot, "no problems", str(tmp_path))

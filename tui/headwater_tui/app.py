@@ -115,6 +115,8 @@ class HeadwaterApp(App[None]):
                 self.seen = await self.verbs.status()
                 self.trouble = ""
             except HeadwaterError as error:
+                if self.trouble != str(error):  # once: the bar goes on saying it where there is room
+                    self.notify(str(error), severity="error", timeout=10, markup=False)
                 self.trouble = str(error)
             if self.seen is not None:
                 self.screen.post_message(Looked(self.seen))
