@@ -58,7 +58,7 @@ async def _serve(settings: Settings, started: Future[tuple[str, Callable[[], obj
         started.set_exception(error)
 
 
-def eventually(condition: Callable[[], bool], *, timeout_s: float = 10.0) -> None:
+def eventually(condition: Callable[[], bool], *, timeout_s: float = 30.0) -> None:
     """Wait until `condition` holds; AssertionError when it does not in time."""
     end = time.monotonic() + timeout_s
     while not condition():
