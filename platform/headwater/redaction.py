@@ -85,6 +85,7 @@ _NAMES = (
     r"|client[_-]?secret|signing[_-]?key|encryption[_-]?key|(?:auth|access|refresh|bearer|session|csrf|id)[_-]?token)"
 )
 _NAMED = rf"(?i)(?<![A-Za-z0-9])(?:[A-Za-z0-9]{{1,30}}[_.-]){{0,4}}{_NAMES}"
+_HINTS = ("pass", "pwd", "secret", "key", "token", "session")  # one of them is in every such name
 
 KINDS: tuple[Kind, ...] = (
     Kind(
@@ -195,39 +196,24 @@ KINDS: tuple[Kind, ...] = (
     Kind(
         "password",
         "secrets",
-        re.compile(
-            r"(?i)(?<![A-Za-z0-9])(?:[A-Za-z0-9]{1,30}[_.-]){0,4}(?:pass(?:word|wd|phrase|code)?|pwd|secret"
-            r"(?:[_-]?key)?|api[_-]?key|apikey|access[_-]?key(?:[_-]?id)?|account[_-]?key|private[_-]?key"
-            r"|client[_-]?secret|signing[_-]?key|encryption[_-]?key|(?:auth|access|refresh|bearer|session|csrf"
-            r"|id)[_-]?token)[\"']?\s{0,3}[:=]\s{0,3}([\"'])((?:(?!\1)[^\n]){3,300})\1"
-        ),
-        ("pass", "pwd", "secret", "key", "token", "session"),
+        re.compile(_NAMED + r"[\"']?\s{0,3}[:=]\s{0,3}([\"'])((?:(?!\1)[^\n]){3,300})\1"),
+        _HINTS,
         group=2,
         accepts=_worth_hiding,
     ),
     Kind(
         "password",
         "secrets",
-        re.compile(
-            r"(?i)(?<![A-Za-z0-9])(?:[A-Za-z0-9]{1,30}[_.-]){0,4}(?:pass(?:word|wd|phrase|code)?|pwd|secret"
-            r"(?:[_-]?key)?|api[_-]?key|apikey|access[_-]?key(?:[_-]?id)?|account[_-]?key|private[_-]?key"
-            r"|client[_-]?secret|signing[_-]?key|encryption[_-]?key|(?:auth|access|refresh|bearer|session|csrf"
-            r"|id)[_-]?token)=([^\s\"',;&)\]}]{3,300})"
-        ),
-        ("pass", "pwd", "secret", "key", "token", "session"),
+        re.compile(_NAMED + r"=([^\s\"',;&)\]}]{3,300})"),
+        _HINTS,
         group=1,
         accepts=_worth_hiding,
     ),
     Kind(
         "password",
         "secrets",
-        re.compile(
-            r"(?i)(?<![A-Za-z0-9])(?:[A-Za-z0-9]{1,30}[_.-]){0,4}(?:pass(?:word|wd|phrase|code)?|pwd|secret"
-            r"(?:[_-]?key)?|api[_-]?key|apikey|access[_-]?key(?:[_-]?id)?|account[_-]?key|private[_-]?key"
-            r"|client[_-]?secret|signing[_-]?key|encryption[_-]?key|(?:auth|access|refresh|bearer|session|csrf"
-            r"|id)[_-]?token)\s{0,3}(?::|=\s)\s{0,3}([^\s\"',;&)\]}]{6,300})"
-        ),
-        ("pass", "pwd", "secret", "key", "token", "session"),
+        re.compile(_NAMED + r"\s{0,3}(?::|=\s)\s{0,3}([^\s\"',;&)\]}]{6,300})"),
+        _HINTS,
         group=1,
         accepts=_mixed,
     ),
@@ -235,12 +221,10 @@ KINDS: tuple[Kind, ...] = (
         "password",
         "secrets",
         re.compile(
-            r"(?i)(?<![\w-])--(?:pass(?:word|wd|phrase|code)?|pwd|secret(?:[_-]?key)?|api[_-]?key|apikey"
-            r"|access[_-]?key(?:[_-]?id)?|account[_-]?key|private[_-]?key|client[_-]?secret|signing[_-]?key"
-            r"|encryption[_-]?key|(?:auth|access|refresh|bearer|session|csrf|id)[_-]?token)[= ]"
+            rf"(?i)(?<![\w-])--{_NAMES}[= ]"
             r"([^\s\"']{3,300})"
         ),
-        ("pass", "pwd", "secret", "key", "token", "session"),
+        _HINTS,
         group=1,
         accepts=_worth_hiding,
     ),
