@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Literal
 
 from headwater.records import Answer, Citation, Coverage, Hit
-
-if TYPE_CHECKING:
-    from headwater.verbs import Verbs
 
 _PIECE = re.compile(r"\s*\S+\s*")
 
@@ -35,11 +32,6 @@ class LiveEvent:
     hit: Hit | None = None
     skipped: int = 0
     topic: str | None = None
-
-
-def ask_events(verbs: Verbs, question: str, **scope: Any) -> AsyncIterator[AskEvent]:
-    """The answer to a question as events, as Verbs.ask_events."""
-    return verbs.ask_events(question, **scope)
 
 
 def events_of(answer: Answer) -> Iterator[AskEvent]:

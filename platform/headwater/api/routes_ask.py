@@ -12,7 +12,7 @@ from headwater.answer_records import Rerun, StoredAnswer
 from headwater.api import sse
 from headwater.api.bodies import AskBody, Body, Engine, Reply, Shared, When
 from headwater.api.problems import RESPONSES
-from headwater.composed import AskEvent, ask_events
+from headwater.composed import AskEvent
 from headwater.records import Answer
 
 router = APIRouter(prefix="/v1", responses=RESPONSES, tags=["ask"])
@@ -42,7 +42,7 @@ async def ask(shared: Shared, body: AskBody, last_event_id: Annotated[str | None
     `Last-Event-ID` gives what came behind that event of an answer that was completed. A client that leaves ends the model's
     call."""
     if body.stream:
-        events = ask_events(shared.verbs, body.question, place=last_event_id, **body.scope())
+        events = shared.verbs.ask_events(body.question, place=last_event_id, **body.scope())
         return sse.stream(_events(await _begun(events)), shared.closing)
     with shared.metrics.timed("ask"):
         return Reply(await shared.verbs.ask(body.question, **body.scope()))
