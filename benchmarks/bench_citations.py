@@ -21,7 +21,6 @@ from headwater.chunks import sentences
 from headwater.config import Settings
 from headwater.llm.chat import Chat
 from headwater.llm.extractive import content_words
-from headwater.model_records import Completion, Piece
 from headwater.rag.answering import Answerer, Dialogue, Made
 from headwater.rag.grounding import Grounding
 from headwater.rag.packing import Entry
@@ -30,6 +29,7 @@ from headwater.rag.retrieval import Retrieval
 from headwater.rag.speech import Sentence
 from headwater.rag.standalone import alone
 from headwater.records import Answer, Coverage, Hit, Passage, RecordView, SearchReply, Watermark, from_ms
+from headwater.records.models import Completion, Piece
 from headwater.visible import visible
 
 ANSWERS, SMALL = 2000, 60

@@ -21,7 +21,7 @@ from headwater.config import load
 from headwater.demo.synthetic import mixed_lines
 from headwater.engine import Engine
 from headwater.errors import ConfigError
-from headwater.log import Origin
+from headwater.log.store import Origin
 from headwater.sources import Source
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))

@@ -30,7 +30,7 @@ from headwater.llm.chat import Chat, Completion, Message, Piece
 from headwater.llm.ledger import Ledger
 from headwater.llm.lookup import load
 from headwater.llm.models import Models
-from headwater.log import Log
+from headwater.log.store import Log
 
 SERVE = "--serve-streams"
 FAULTS = ("429", "500", "timeout", "bad-json", "cut", "silent-cut", "in-stream")

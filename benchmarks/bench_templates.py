@@ -14,7 +14,7 @@ from typing import Any
 import headwater
 from common import machine, options, report, say, scorer
 from headwater.engine import Engine
-from headwater.schema import SEQ_BITS
+from headwater.log.schema import SEQ_BITS
 
 APPEND = 500
 

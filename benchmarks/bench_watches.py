@@ -14,7 +14,7 @@ import time
 from common import machine, options, percentiles, report, say
 from headwater.config import EmbeddingSettings, Settings
 from headwater.engine import Engine
-from headwater.watch_records import Watch
+from headwater.records.watches import Watch
 
 _NOUNS = [
     "payment",

@@ -21,13 +21,13 @@ from headwater.detect.budget import Incident
 from headwater.detect.judging import TopicJudge
 from headwater.detect.numeric import Alarm
 from headwater.detect.seen import MINUTE_MS, Item
-from headwater.detect_records import KINDS
-from headwater.intake import drafts as intake
-from headwater.levels import is_bad
-from headwater.lines import LineReader
-from headwater.log import Row
+from headwater.intake.drafts import drafts as intake
+from headwater.lines.reading import LineReader
+from headwater.log.store import Row
 from headwater.passages import Mapper
 from headwater.records import to_ms
+from headwater.records.anomalies import KINDS
+from headwater.records.levels import is_bad
 
 FOUND_WITHIN = 5  # minutes
 _BLOCK = 2000

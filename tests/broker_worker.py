@@ -56,7 +56,7 @@ async def work(kind: str, directory: str, address: str, name: str, group: str) -
 
 if __name__ == "__main__":
     import headwater.embed.hash
-    import headwater.keyword  # noqa: F401  # warm before the order comes
+    import headwater.keyword.index  # noqa: F401  # warm before the order comes
 
     if sys.argv[1] == "kafka":
         import confluent_kafka  # noqa: F401

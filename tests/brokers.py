@@ -23,10 +23,10 @@ from typing import Any
 import pytest
 
 from headwater.config import Settings, load
-from headwater.deliveries import deliver
 from headwater.engine import Engine
 from headwater.errors import NotFoundError
-from headwater.log import Origin
+from headwater.intake.deliveries import deliver
+from headwater.log.store import Origin
 from headwater.records import Appended, Draft, Record
 from headwater.sources import Source
 

@@ -9,8 +9,8 @@ from collections import Counter
 import numpy as np
 
 from headwater.engine import Engine
-from headwater.keyword import Scope
-from headwater.schema import SEQ_BITS, SEQ_MASK
+from headwater.keyword.index import Scope
+from headwater.log.schema import SEQ_BITS, SEQ_MASK
 
 
 async def settled(engine: Engine, topic: str, *, within_s: float = 20.0) -> None:

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from headwater.config import Settings, load
 from headwater.engine import Engine
-from headwater.log import Origin
+from headwater.log.store import Origin
 from headwater.records import Draft
 
 STREAM, SOURCE = "numbers", "file:numbers"
@@ -67,7 +67,7 @@ async def ingest(directory: Path, acks: Path, seed: int, seal_at: int) -> None:
 
 if __name__ == "__main__":
     import headwater.embed.hash
-    import headwater.keyword  # noqa: F401  # warm before the order comes
+    import headwater.keyword.index  # noqa: F401  # warm before the order comes
 
     os.write(1, b"warm\n")
     directory, acks, seed, seal_at = sys.stdin.readline().split("\t")

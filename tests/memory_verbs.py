@@ -9,20 +9,13 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
-from headwater.answer_records import Conversation, Read, Rerun, StoredAnswer
-from headwater.answer_records import Message as Said
-from headwater.audit_records import ToolCall
 from headwater.composed import AskEvent, events_of
 from headwater.config import LlmSettings
-from headwater.detect_records import AnomaliesReply, Anomaly, Detecting
 from headwater.enrich.labels import task
 from headwater.enrich.patterns import Patterns
 from headwater.enrich.spec import spec_of
-from headwater.enrich_records import Classified, ClassifyReply, Extracted, ExtractReply, LabelCount, Pipeline, StepStatus
 from headwater.errors import ConflictError, NotFoundError, UsageError
-from headwater.levels import canonical_level
 from headwater.llm.models import Models
-from headwater.model_records import Completion, Message, ModelInfo, Piece
 from headwater.query import as_filters, parse, parse_time
 from headwater.rag.changes import compared
 from headwater.records import (
@@ -49,7 +42,14 @@ from headwater.records import (
     parse_address,
     to_ms,
 )
-from headwater.watch_records import Watch, WatchHit, Woken
+from headwater.records.anomalies import AnomaliesReply, Anomaly, Detecting
+from headwater.records.answers import Conversation, Read, Rerun, StoredAnswer
+from headwater.records.answers import Message as Said
+from headwater.records.calls import ToolCall
+from headwater.records.labels import Classified, ClassifyReply, Extracted, ExtractReply, LabelCount, Pipeline, StepStatus
+from headwater.records.levels import canonical_level
+from headwater.records.models import Completion, Message, ModelInfo, Piece
+from headwater.records.watches import Watch, WatchHit, Woken
 
 NOW = datetime(2026, 11, 21, 16, 0, tzinfo=UTC)
 

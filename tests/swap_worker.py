@@ -66,7 +66,7 @@ async def work(directory: str, seed: int) -> None:
 
 if __name__ == "__main__":
     import headwater.embed.hash
-    import headwater.keyword  # noqa: F401  # warm before the order comes
+    import headwater.keyword.index  # noqa: F401  # warm before the order comes
 
     os.write(1, b"warm\n")
     directory, seed = sys.stdin.readline().split("\t")

@@ -11,9 +11,9 @@ import pytest
 from typer.testing import CliRunner
 
 import headwater
-from headwater import backups
 from headwater.cli.app import app
 from headwater.errors import DamageError, NotFoundError, StorageError, UsageError
+from headwater.log import backups
 
 HASH = {"model": "hash"}
 

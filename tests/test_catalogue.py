@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from headwater import catalogue, dropping
-from headwater.catalogue import Catalogue
-from headwater.log import Log
-from headwater.schema import MIGRATIONS, migrate
+from headwater.log import catalogue, dropping
+from headwater.log.catalogue import Catalogue
+from headwater.log.schema import MIGRATIONS, migrate
+from headwater.log.store import Log
 from headwater.vectors import SegmentRow
 
 IDS = st.lists(st.integers(1, 60), unique=True, max_size=40).map(sorted)

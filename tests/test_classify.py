@@ -22,9 +22,9 @@ from headwater.enrich.patterns import Patterns
 from headwater.enrich.purse import Purse, most_tokens
 from headwater.enrich.scores import Floats, unit
 from headwater.enrich.zero_shot import ZeroShot, label_text
-from headwater.enrich_records import Classified
 from headwater.errors import LimitError, UsageError
-from headwater.model_records import Message, Usage
+from headwater.records.labels import Classified
+from headwater.records.models import Message, Usage
 from serving import serving, settings_in
 
 NAMES = ("a", "b", "c", "d")

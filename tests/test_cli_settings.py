@@ -15,7 +15,7 @@ from headwater.cli.app import app
 from headwater.cli.config import template
 from headwater.cli.doctor import examine
 from headwater.config import EmbeddingSettings, Settings, load
-from headwater.ownership import Ownership
+from headwater.log.ownership import Ownership
 
 
 @pytest.fixture

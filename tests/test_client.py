@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from headwater import errors, wire
 from headwater.api import problems
 from headwater.client import Client
+from headwater.client.events import EventReader
 from headwater.config import SecretStr
-from headwater.events import EventReader
 from headwater.records import Answer, Citation, Coverage, Hit, Passage, SearchReply, Span, Watermark, from_ms
 from serving import serving, settings_in
 

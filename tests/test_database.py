@@ -12,10 +12,10 @@ from typing import Any
 import apsw
 import pytest
 
-import headwater.database
-from headwater.database import Database
+import headwater.log.database
 from headwater.errors import StorageError, UsageError
-from headwater.schema import MIGRATIONS, migrate
+from headwater.log.database import Database
+from headwater.log.schema import MIGRATIONS, migrate
 
 
 def tables(db: apsw.Connection) -> None:
@@ -175,7 +175,7 @@ def test_closing_finishes_what_waits_and_refuses_the_rest(tmp_path: Path) -> Non
 def test_a_writer_that_never_rests_does_not_let_the_write_ahead_log_grow_without_end(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(headwater.database, "_WAL_MOST_PAGES", 2000)
+    monkeypatch.setattr(headwater.log.database, "_WAL_MOST_PAGES", 2000)
     database = Database(tmp_path / "log.db", migrate=tables)
     wal, text = tmp_path / "log.db-wal", "x" * 1_000_000
     for n in range(40):

@@ -21,7 +21,7 @@ from convergence import assert_converged, settled
 from headwater.blocking import Headwater
 from headwater.engine import Engine
 from headwater.errors import NotFoundError, UsageError
-from headwater.log import Origin
+from headwater.log.store import Origin
 from headwater.records import Draft
 from serving import serving, settings_in
 from test_engine import fill, run, values
@@ -253,7 +253,7 @@ def test_the_same_idempotency_key_does_not_bring_them_back(hw: Headwater) -> Non
 
 
 def test_a_crash_behind_the_log_leaves_no_ghosts_in_the_keyword_index(tmp_path: Path) -> None:
-    from headwater import catalogue
+    from headwater.log import catalogue
 
     async def before(engine: Engine) -> None:
         await fill(engine, "t", [f"value {n}" for n in range(10)])

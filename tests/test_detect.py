@@ -17,8 +17,8 @@ import headwater
 from headwater.blocking import Headwater
 from headwater.cli.app import app
 from headwater.detect.detectors import per_day
-from headwater.detect_records import Anomaly
 from headwater.errors import NotFoundError, UsageError
+from headwater.records.anomalies import Anomaly
 from serving import eventually, serving, settings_in
 
 START = datetime(2026, 3, 2, 8, 0, tzinfo=UTC)

@@ -21,7 +21,7 @@ from headwater.detect.seen import MINUTE_MS, Item, Seen, counts_tail, normal_tai
 from headwater.detect.sequence import Sequences
 from headwater.detect.silence import Silence
 from headwater.detect.tail import Histogram, Tail
-from headwater.detect_records import KINDS
+from headwater.records.anomalies import KINDS
 
 MONDAY = 29_540_160  # a minute of the epoch: Monday, 2026-03-02, 00:00
 

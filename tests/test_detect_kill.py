@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import headwater
-from headwater.detect_records import Anomaly
+from headwater.records.anomalies import Anomaly
 from serving import eventually
 
 WORKER = Path(__file__).parent / "detect_worker.py"

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 import headwater
 from headwater.blocking import Headwater
-from headwater.changes import Windows, adjusted, chance, compare, matters, ratio
 from headwater.errors import UsageError
+from headwater.records.changes import Windows, adjusted, chance, compare, matters, ratio
 from serving import serving, settings_in
 
 START = datetime(2026, 3, 1, 8, 0, tzinfo=UTC)

@@ -29,8 +29,8 @@ from headwater.cli.app import app
 from headwater.cli.errors import exit_code
 from headwater.config import TopicConfig, describe, load
 from headwater.errors import HeadwaterError
-from headwater.index_records import Comparison, Progress, Shadow
 from headwater.records import IndexInfo, SourceInfo, Status, Topic, Watermark
+from headwater.records.indexes import Comparison, Progress, Shadow
 from headwater.verbs import Verbs
 from headwater_mcp.tools import tools
 from memory_verbs import MemoryVerbs

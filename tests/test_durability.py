@@ -16,14 +16,14 @@ from pathlib import Path
 
 import pytest
 
-import headwater.database
+import headwater.log.database
 from convergence import assert_converged, settled
 from crash_worker import draft, settings_for
 from forgetful_vfs import ForgetfulDisk
 from headwater.engine import Engine
 from headwater.errors import OwnedError, StorageError
-from headwater.log import Log, Origin
-from headwater.ownership import Ownership
+from headwater.log.ownership import Ownership
+from headwater.log.store import Log, Origin
 from headwater.records import Draft
 
 KILLS, SEAL_KILLS, CUTS, RACERS = 50, 10, 100, 20
@@ -178,7 +178,7 @@ def outlive_power_cuts(directory: Path, rng: random.Random, cuts: int, *, durabl
 
 
 def test_a_hundred_power_cuts_lose_nothing_acknowledged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(headwater.database, "_WAL_PAGES", 20)  # cuts fall into checkpoints too
+    monkeypatch.setattr(headwater.log.database, "_WAL_PAGES", 20)  # cuts fall into checkpoints too
     acked, lost = outlive_power_cuts(tmp_path, seeded(), CUTS, durable=True)
     print(f"{acked} acknowledged")
     assert acked > CUTS
@@ -328,7 +328,7 @@ _RACER = """
 import sys, time
 from pathlib import Path
 from headwater.errors import OwnedError
-from headwater.ownership import Ownership
+from headwater.log.ownership import Ownership
 sys.stdin.readline()
 began = time.monotonic()
 try:

@@ -20,8 +20,8 @@ from headwater.enrich.graph import combined
 from headwater.enrich.items import Item, Outcome, Unit, digest_id, flat
 from headwater.enrich.steps_local import Redact, Route
 from headwater.enrich.steps_outside import Http
-from headwater.enrich_records import Ran
 from headwater.errors import UnreachableError, UsageError
+from headwater.records.labels import Ran
 from serving import eventually
 
 

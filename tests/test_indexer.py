@@ -12,10 +12,10 @@ import pytest
 
 from convergence import assert_converged, settled
 from fake_openai import FakeOpenAI
-from headwater import catalogue
 from headwater.engine import Engine
 from headwater.errors import ConfigError, EmbedError, UsageError, WaitTimeout
-from headwater.log import Log
+from headwater.log import catalogue
+from headwater.log.store import Log
 from headwater.records import MAX_MS, Draft, from_ms
 from headwater.vectors import VectorIndex
 from test_engine import BASE, fill, given, run, until, values

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 
 from headwater.config import IngestSettings, TopicConfig
 from headwater.errors import UsageError
-from headwater.intake import drafts
-from headwater.lines import LineReader
+from headwater.intake.drafts import drafts
+from headwater.lines.reading import LineReader
 from headwater.records import MAX_MS, MIN_MS, Draft, to_ms
 from headwater.verbs import Entry
 

@@ -16,10 +16,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from headwater.errors import DamageError, StorageError, UsageError
-from headwater.keyword import Doc, KeywordIndex, Scope
-from headwater.keyword_words import MAX_TERMS, attainable
-from headwater.levels import LEVELS
+from headwater.keyword.index import Doc, KeywordIndex, Scope
+from headwater.keyword.words import MAX_TERMS, attainable
 from headwater.query import Filter, parse
+from headwater.records.levels import LEVELS
 
 MINUTE = 60_000
 ALL = Scope((1, 2))
@@ -415,7 +415,7 @@ def test_very_long_texts_and_tokens_are_bounded(index: KeywordIndex) -> None:
 WRITER = """
 import sys
 from pathlib import Path
-from headwater.keyword import Doc, KeywordIndex
+from headwater.keyword.index import Doc, KeywordIndex
 with KeywordIndex(Path(sys.argv[1])) as index:
     start = index.documents
     for batch in range(start // 50, 10_000):

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from headwater.lines import LineReader, Reading
+from headwater.lines.reading import LineReader, Reading
 from headwater.records import from_ms
 
 NOW = datetime(2025, 11, 21, 12, 0, tzinfo=UTC)

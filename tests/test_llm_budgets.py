@@ -17,8 +17,8 @@ from headwater.llm.chat import Chat, Completion, Message
 from headwater.llm.ledger import Ledger
 from headwater.llm.lookup import load as load_model
 from headwater.llm.provider import Prompt
-from headwater.log import Log
-from headwater.model_records import Usage
+from headwater.log.store import Log
+from headwater.records.models import Usage
 
 
 def user(text: str) -> list[Message]:

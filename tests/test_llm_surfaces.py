@@ -21,7 +21,7 @@ from headwater.client import Client
 from headwater.config import LlmSettings, Settings
 from headwater.errors import ModelError, UsageError
 from headwater.llm.rehearsal import OPENING
-from headwater.model_records import Completion, Message, Piece
+from headwater.records.models import Completion, Message, Piece
 from serving import serving, settings_in
 
 

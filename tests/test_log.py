@@ -14,9 +14,9 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from headwater import browse, catalogue, dropping
 from headwater.errors import ConflictError, NotFoundError, UsageError
-from headwater.log import Delivery, Log, Origin, set_cursor
+from headwater.log import browse, catalogue, dropping
+from headwater.log.store import Delivery, Log, Origin, set_cursor
 from headwater.records import Draft, Receipt
 
 NOW = 1_770_000_000_000

@@ -14,9 +14,9 @@ from mcp.types import Implementation
 
 from headwater.errors import UnreachableError
 from headwater.records import SourceInfo, Topic
+from headwater.records.watches import Watch
 from headwater.scoped import scoped
 from headwater.tokens import Token
-from headwater.watch_records import Watch
 from headwater_mcp import build
 from headwater_mcp.budget import tokens
 from headwater_mcp.connect import connecting

@@ -14,7 +14,7 @@ from mcp.types import PromptReference, ResourceTemplateReference
 
 from headwater.errors import HeadwaterError, UnreachableError
 from headwater.records import Topic
-from headwater.watch_records import Woken
+from headwater.records.watches import Woken
 from headwater_mcp import build
 from headwater_mcp.budget import tokens
 from headwater_mcp.updates import Updates

@@ -15,10 +15,11 @@ import pytest
 from nbclient import NotebookClient
 
 import headwater
-from headwater import launch, plots
+from headwater import launch
 from headwater.config import load
 from headwater.errors import UsageError
 from headwater.notebook import Cells
+from headwater.records import plots
 
 NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))
 

@@ -10,7 +10,7 @@ import httpx
 
 import headwater
 from headwater.engine import Engine
-from headwater.log import Origin
+from headwater.log.store import Origin
 from headwater.records import Draft
 from serving import serving, settings_in
 

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headwater.catalogue import Piece
 from headwater.config import IngestSettings, TopicConfig
 from headwater.errors import UsageError
-from headwater.log import Row
+from headwater.log.catalogue import Piece
+from headwater.log.store import Row
 from headwater.passages import Batch, Mapper, choose, embedding_text, source_text
 
 NOW = 1_777_892_400_000

@@ -12,9 +12,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from headwater.errors import QueryError, UsageError
-from headwater.levels import canonical_level
 from headwater.query import Filter, Query, as_filters, parse, parse_time
 from headwater.records import to_ms
+from headwater.records.levels import canonical_level
 
 NOW = to_ms(datetime(2026, 3, 1, 16, 30, tzinfo=UTC))
 HOUR = 3_600_000

@@ -12,19 +12,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from headwater.candidates import Costs, Nearest, Nearness
-from headwater.catalogue import Catalogue
 from headwater.config import TopicConfig
 from headwater.engine import Engine
 from headwater.errors import UsageError
-from headwater.keyword import Doc, KeywordIndex, Scope
-from headwater.keyword_held import Held
-from headwater.log import Log
-from headwater.planning import plan
+from headwater.index.topic import TopicIndex
+from headwater.keyword.held import Held
+from headwater.keyword.index import Doc, KeywordIndex, Scope
+from headwater.log.catalogue import Catalogue
+from headwater.log.store import Log
 from headwater.query import parse
 from headwater.records import SearchReply
-from headwater.search import position_of
-from headwater.topicindex import TopicIndex
+from headwater.search.candidates import Costs, Nearest, Nearness
+from headwater.search.planning import plan
+from headwater.search.searching import position_of
 from headwater.vectors import Hnsw, VectorIndex
 from test_engine import BASE, fill, run, until
 
@@ -162,7 +162,7 @@ def test_the_passages_of_a_scope_are_listed_in_order_however_many_they_are(corpo
 def test_a_scope_too_large_to_be_listed_at_once_is_listed_in_parts(
     corpora: list[Corpus], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("headwater.keyword_listing._LISTED", 50)
+    monkeypatch.setattr("headwater.keyword.listing._LISTED", 50)
     for corpus in corpora:
         corpus.keyword.commit()
         scope = scoped("-colour:3")

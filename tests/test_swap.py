@@ -19,7 +19,7 @@ from headwater.cli.app import app
 from headwater.config import Settings, load
 from headwater.engine import Engine
 from headwater.errors import ConfigError, ConflictError, NotFoundError, UsageError
-from headwater.index_records import Shadow
+from headwater.records.indexes import Shadow
 from headwater.vectors.counting import Counts
 from serving import eventually, serving, settings_in
 

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from headwater.lines import LineReader
-from headwater.templates import Miner, TemplateReader, decide, embed_text
+from headwater.lines.reading import LineReader
+from headwater.templates.mining import Miner, TemplateReader, decide, embed_text
 from imitations import lines_of, system_names
 
 NOW_MS = 1_763_720_000_000
@@ -185,7 +185,7 @@ def test_what_is_returned_is_never_an_alias_and_lives_on_in_the_last_template(me
 
 
 def test_random_words_do_not_grow_without_bound(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("headwater.templates._MOST_GROUPS", 300)
+    monkeypatch.setattr("headwater.templates.mining._MOST_GROUPS", 300)
     rng = random.Random(3)
     letters = "abcdefghijklmnopqrstuvwxyz"
     miner, seen = Miner(), set()

@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 import headwater
-from headwater import catalogue, former
 from headwater.config import EmbeddingSettings, Settings, TopicConfig
 from headwater.engine import Engine
 from headwater.errors import NotFoundError, UsageError
+from headwater.log import catalogue, former
 from headwater.records import Draft
 from serving import settings_in
 

@@ -16,8 +16,8 @@ from fake_openai import FakeOpenAI
 from headwater.blocking import Headwater
 from headwater.engine import Engine
 from headwater.errors import ConflictError, LimitError, NotFoundError, QueryError, UsageError
-from headwater.watch_records import Watch, WatchHit, Woken
-from headwater.watches import MOST_OF_OWNER
+from headwater.records.watches import Watch, WatchHit, Woken
+from headwater.watch.verbs import MOST_OF_OWNER
 from serving import eventually, serving, settings_in
 from test_engine import run
 from test_standby import settings as remote_settings

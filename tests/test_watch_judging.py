@@ -11,12 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from headwater.engine import Engine
-from headwater.log import Row
+from headwater.log.store import Row
+from headwater.log.watches import Spec, State, WatchRow
 from headwater.matching import matches
 from headwater.query import parse
-from headwater.watch import standing
-from headwater.watch_judging import WordIndex
-from headwater.watch_store import Spec, State, WatchRow
+from headwater.watch.judging import WordIndex
+from headwater.watch.running import standing
 from test_engine import given as settings_of
 
 WORDS = ("pay", "Failed", "disk", "full", "über", "x1", "a.b")

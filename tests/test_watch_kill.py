@@ -12,7 +12,7 @@ import pytest
 
 import headwater
 from headwater.blocking import Headwater
-from headwater.watch_records import WatchHit
+from headwater.records.watches import WatchHit
 from serving import eventually
 
 KILLS = 10

@@ -9,8 +9,8 @@ from mcp.server.context import ServerRequestContext
 from mcp.types import CompleteRequestParams, CompleteResult, Completion
 
 from headwater.errors import HeadwaterError
-from headwater.levels import LEVELS
 from headwater.query import KNOWN_FIELDS
+from headwater.records.levels import LEVELS
 from headwater.verbs import Verbs
 from headwater.visible import visible
 from headwater_mcp.render import as_is

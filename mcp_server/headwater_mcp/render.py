@@ -16,7 +16,6 @@ from datetime import datetime
 from functools import partial
 from typing import Any, Literal
 
-from headwater.levels import LEVELS, canonical_level
 from headwater.records import (
     Answer,
     Appended,
@@ -32,6 +31,7 @@ from headwater.records import (
     Status,
     Topic,
 )
+from headwater.records.levels import LEVELS, canonical_level
 from headwater.visible import visible
 from headwater_mcp.budget import Item, clip, fit, tokens
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 
-from headwater.detect_records import AnomaliesReply, Anomaly
-from headwater.enrich_records import Classified, ClassifyReply, LabelCount, Pipeline
 from headwater.records import SourceInfo
+from headwater.records.anomalies import AnomaliesReply, Anomaly
+from headwater.records.labels import Classified, ClassifyReply, LabelCount, Pipeline
 from headwater_mcp.budget import Item, clip
 from headwater_mcp.render import Fence, Page, counted, framed, instant, one_line
 

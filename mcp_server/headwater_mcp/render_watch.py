@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from functools import partial
 
 from headwater.records import Timeline
+from headwater.records.watches import Watch, WatchHit, Woken
 from headwater.visible import visible
-from headwater.watch_records import Watch, WatchHit, Woken
 from headwater_mcp.budget import Item, fit
 from headwater_mcp.render import Fence, Page, counted, fenced, framed, headline, instant, one_line
 

@@ -18,9 +18,9 @@ from mcp.server.mcpserver.tools import Tool
 from mcp.types import ToolAnnotations
 from pydantic import BeforeValidator, Field
 
-from headwater.detect_records import Severity
 from headwater.errors import UsageError
 from headwater.records import Mode, parse_address
+from headwater.records.anomalies import Severity
 from headwater.verbs import Verbs
 from headwater_mcp import noting, render, render_found, render_watch
 from headwater_mcp.render import Page

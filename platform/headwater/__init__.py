@@ -38,7 +38,6 @@ if TYPE_CHECKING:
         UsageError,
         WaitTimeout,
     )
-    from headwater.model_records import Completion, Message, ModelInfo, Piece, Usage
     from headwater.records import (
         Answer,
         Appended,
@@ -65,7 +64,8 @@ if TYPE_CHECKING:
         Topic,
         Watermark,
     )
-    from headwater.removals import Deleted, Purged
+    from headwater.records.models import Completion, Message, ModelInfo, Piece, Usage
+    from headwater.records.removals import Deleted, Purged
     from headwater.verbs import Verbs
 
     __version__: str
@@ -78,7 +78,7 @@ _HOMES = {
     "composed": ("AskEvent", "LiveEvent"),
     "config": ("Settings", "TopicConfig"),
     "engine": ("Engine",),
-    "model_records": ("Completion", "Message", "ModelInfo", "Piece", "Usage"),
+    "records.models": ("Completion", "Message", "ModelInfo", "Piece", "Usage"),
     "errors": (
         "AuthError", "ConfigError", "ConflictError", "DamageError", "EmbedError", "HeadwaterError", "LimitError",
         "ModelError", "NotFoundError", "OwnedError", "QueryError", "StorageError", "UnreachableError", "UsageError",
@@ -89,7 +89,7 @@ _HOMES = {
         "Passage", "Pattern", "PatternsReply", "Receipt", "Record", "RecordView", "SearchReply", "SourceInfo", "Span", "Status",
         "Timeline", "Topic", "Watermark",
     ),
-    "removals": ("Deleted", "Purged"),
+    "records.removals": ("Deleted", "Purged"),
     "verbs": ("Verbs",),
 }  # fmt: skip
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}

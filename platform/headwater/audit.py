@@ -7,10 +7,10 @@ from collections.abc import Callable
 
 import anyio.to_thread
 
-from headwater.audit_records import ToolCall
 from headwater.errors import UsageError
-from headwater.log import Log
+from headwater.log.store import Log
 from headwater.records import from_ms
+from headwater.records.calls import ToolCall
 
 MOST = 1000  # calls of one reply
 _LONGEST = 200

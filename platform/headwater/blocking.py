@@ -15,15 +15,15 @@ from concurrent.futures import Future
 from contextlib import AbstractAsyncContextManager
 from typing import Any, Concatenate, Generic, Literal, ParamSpec, Self, TypeVar, overload
 
-from headwater.answer_records import Conversation
 from headwater.composed import AskEvent, LiveEvent
-from headwater.detect_records import Anomaly
-from headwater.enrich_records import RunEvent
 from headwater.errors import UsageError
-from headwater.model_records import Completion, Message, Piece
 from headwater.records import Answer, IndexInfo, Mode, Record, SourceInfo, Topic
+from headwater.records.anomalies import Anomaly
+from headwater.records.answers import Conversation
+from headwater.records.labels import RunEvent
+from headwater.records.models import Completion, Message, Piece
+from headwater.records.watches import WatchHit
 from headwater.verbs import Verbs, When
-from headwater.watch_records import WatchHit
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -204,7 +204,7 @@ class Headwater:
     def map(self, topic: str, *, limit: int = 300, since: When | None = None) -> Any:
         """An altair.Chart of a topic's most frequent patterns as points, near each other where they mean alike; it can be
         zoomed, and a point says its pattern. UsageError where altair is not installed, or there are fewer than three."""
-        from headwater import plots
+        from headwater.records import plots
 
         patterns = self.patterns(topic, since=since, limit=limit).patterns
         vectors = self.embed([p.passage.text for p in patterns]).vectors if patterns else ()

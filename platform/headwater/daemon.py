@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING
 from headwater import launch, supervisor
 from headwater.errors import HeadwaterError, OwnedError
 from headwater.listening import check_address, listen, serving
-from headwater.ownership import Ownership
+from headwater.log.ownership import Ownership
 from headwater.tokens import Access, tokens_of
 
 if TYPE_CHECKING:

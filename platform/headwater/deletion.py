@@ -16,19 +16,19 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import anyio.to_thread
 
-from headwater import catalogue, gone
 from headwater.embed.cache import VectorCache
 from headwater.errors import NotFoundError, UsageError
-from headwater.indexer import Indexer
-from headwater.keyword import KeywordIndex, Scope
-from headwater.keyword_schema import analyzer, prepared
-from headwater.log import Log, Row, in_list
+from headwater.index.indexer import Indexer
+from headwater.index.topic import TopicIndex
+from headwater.keyword.index import KeywordIndex, Scope
+from headwater.keyword.schema import analyzer, prepared
+from headwater.log import catalogue, gone
+from headwater.log.schema import SEQ_BITS
+from headwater.log.store import Log, Row, in_list
 from headwater.matching import matches
 from headwater.passages import embedding_text
 from headwater.query import Filter, Query, parse
-from headwater.removals import Deleted
-from headwater.schema import SEQ_BITS
-from headwater.topicindex import TopicIndex
+from headwater.records.removals import Deleted
 
 if TYPE_CHECKING:
     import apsw

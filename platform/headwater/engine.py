@@ -22,34 +22,36 @@ from typing import Any, Literal, ParamSpec, TypeVar
 
 import anyio.to_thread
 
-from headwater import browse, deliveries, telemetry, versions, views
-from headwater.asking import Asking
+from headwater import telemetry, versions, views
 from headwater.audit import Audit
 from headwater.batches import Delivered, Fault
 from headwater.composed import LiveEvent
 from headwater.config import Settings, TopicConfig
-from headwater.conversations import Conversations
 from headwater.deletion import delete
 from headwater.detect.detectors import Detectors
-from headwater.doors import Doors
 from headwater.embed.cache import VectorCache
 from headwater.embed.rerank import CrossEncoder
 from headwater.enrich.pipelines import Pipelines
 from headwater.enrich.texts import Texts
 from headwater.errors import ConflictError, HeadwaterError, NotFoundError, StorageError, UsageError
-from headwater.finding import Finding
-from headwater.index_records import Shadow, SwapStep
-from headwater.indexer import Indexer
-from headwater.intake import drafts as intake
-from headwater.lines import LineReader
-from headwater.live import Live, tail, wish
+from headwater.index.indexer import Indexer
+from headwater.index.rebuilding import Rebuilding
+from headwater.index.topic import TopicIndex
+from headwater.intake import deliveries
+from headwater.intake.doors import Doors
+from headwater.intake.drafts import drafts as intake
+from headwater.intake.roster import Roster
+from headwater.lines.reading import LineReader
 from headwater.llm.models import Models
-from headwater.log import Delivery, Log, Origin
-from headwater.ownership import Ownership
-from headwater.past import Past
-from headwater.planning import now_ms, plan, window
+from headwater.log import browse
+from headwater.log.ownership import Ownership
+from headwater.log.shadows import Asked
+from headwater.log.store import Delivery, Log, Origin
 from headwater.purging import Purge
-from headwater.rebuilding import Rebuilding
+from headwater.rag.asking import Asking
+from headwater.rag.conversations import Conversations
+from headwater.rag.past import Past
+from headwater.rag.rereading import search_again
 from headwater.records import (
     Appended,
     DeadLetter,
@@ -67,17 +69,17 @@ from headwater.records import (
     Timeline,
     Topic,
 )
-from headwater.removals import Deleted, Purged
-from headwater.rereading import search_again
-from headwater.roster import Roster
-from headwater.search import Searcher
-from headwater.shadows import Asked
+from headwater.records.indexes import Shadow, SwapStep
+from headwater.records.removals import Deleted, Purged
+from headwater.search.finding import Finding
+from headwater.search.planning import now_ms, plan, window
+from headwater.search.searching import Searcher
 from headwater.stock import Embedders, Stock, open_keyword
 from headwater.swap import Swaps
-from headwater.topicindex import TopicIndex
 from headwater.verbs import Entry, When
-from headwater.watch import Watching
-from headwater.watches import Watches
+from headwater.watch.live import Live, tail, wish
+from headwater.watch.running import Watching
+from headwater.watch.verbs import Watches
 
 logger = logging.getLogger(__name__)
 P = ParamSpec("P")

@@ -15,12 +15,12 @@ from contextlib import aclosing
 import anyio.to_thread
 
 from headwater import telemetry
-from headwater.deliveries import deliver
 from headwater.engine import Engine
 from headwater.errors import HeadwaterError, StorageError
-from headwater.log import Origin
+from headwater.intake.deliveries import deliver
+from headwater.intake.roster import Entry, Tally
+from headwater.log.store import Origin
 from headwater.records import Appended, Draft
-from headwater.roster import Entry, Tally
 from headwater.source_settings import SourceSettings
 from headwater.sources import Batch, Draining, Source
 from headwater.versions import settle

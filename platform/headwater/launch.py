@@ -136,7 +136,7 @@ def _read(directory: Path) -> Runtime | None:
 
 
 def _owner(directory: Path) -> int | None:
-    """The process that last took the lock of a data directory (headwater.ownership)."""
+    """The process that last took the lock of a data directory (headwater.log.ownership)."""
     pid = _json(directory / "lock").get("pid")
     return pid if isinstance(pid, int) else None
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from headwater.errors import HeadwaterError, UsageError
-from headwater.frames import answer_html
+from headwater.records.frames import answer_html
 
 if TYPE_CHECKING:
     from headwater.blocking import Headwater

@@ -1,9 +1,9 @@
 """Record -> passages: what of a record is read, and how it is cut into units of meaning.
 
-template    a log line's template, mined as the stream goes by (headwater.templates); its occurrences are whole records
+template    a log line's template, mined as the stream goes by (headwater.templates.mining); its occurrences are whole records
 exact       the text itself, blanks folded; equal texts are one passage
 chunks      overlapping pieces of a document with exact spans (headwater.chunks), each under its headings
-auto        one of these, decided from the topic's first records (headwater.templates.decide)
+auto        one of these, decided from the topic's first records (headwater.templates.mining.decide)
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from typing import Any
 
 import orjson
 
-from headwater.catalogue import Piece
 from headwater.chunks import chunk
 from headwater.config import IngestSettings, TopicConfig
 from headwater.errors import HeadwaterError, UsageError
-from headwater.lines import LineReader
-from headwater.lines_fields import json_fields
-from headwater.log import Row
-from headwater.templates import Miner, TemplateReader, decide, embed_text
+from headwater.lines.fields import json_fields
+from headwater.lines.reading import LineReader
+from headwater.log.catalogue import Piece
+from headwater.log.store import Row
+from headwater.templates.mining import Miner, TemplateReader, decide, embed_text
 
 DECIDE_RECORDS = 200
 DOCUMENT_FORMATS = ("pdf", "docx", "pptx", "xlsx", "html", "notebook", "markdown", "code", "text")

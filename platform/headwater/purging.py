@@ -15,17 +15,17 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
-from headwater import remains
 from headwater.deletion import hide
 from headwater.embed.cache import VectorCache
 from headwater.errors import StorageError, UsageError
-from headwater.indexer import Indexer
-from headwater.keyword import KeywordIndex
-from headwater.log import Log
+from headwater.index.indexer import Indexer
+from headwater.keyword.index import KeywordIndex
+from headwater.log import remains
+from headwater.log.schema import SEQ_BITS
+from headwater.log.shadows import Asked
+from headwater.log.store import Log
 from headwater.passages import embedding_text
-from headwater.removals import Purged
-from headwater.schema import SEQ_BITS
-from headwater.shadows import Asked
+from headwater.records.removals import Purged
 from headwater.stock import Stock
 
 logger = logging.getLogger(__name__)

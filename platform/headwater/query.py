@@ -27,8 +27,8 @@ from datetime import UTC, date, datetime, time
 from typing import Any, Literal, cast, get_args
 
 from headwater.errors import QueryError, UsageError
-from headwater.levels import LEVELS, canonical_level
 from headwater.records import MAX_MS, MIN_MS, Mode, Scalar, from_ms, to_ms
+from headwater.records.levels import LEVELS, canonical_level
 from headwater.verbs import When
 
 Op = Literal["=", "!=", ">", ">=", "<", "<=", "prefix", "!prefix"]

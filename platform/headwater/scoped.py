@@ -11,8 +11,6 @@ from typing import Any, cast
 
 from headwater.batches import Delivered
 from headwater.composed import AskEvent
-from headwater.detect_records import AnomaliesReply, Anomaly, Detecting, Verdict
-from headwater.enrich_records import ClassifyReply
 from headwater.errors import AuthError, HeadwaterError, NotFoundError
 from headwater.records import (
     Answer,
@@ -26,9 +24,11 @@ from headwater.records import (
     Topic,
     parse_address,
 )
+from headwater.records.anomalies import AnomaliesReply, Anomaly, Detecting, Verdict
+from headwater.records.labels import ClassifyReply
+from headwater.records.watches import Watch, WatchHit, Woken
 from headwater.tokens import Token
 from headwater.verbs import Verbs
-from headwater.watch_records import Watch, WatchHit, Woken
 
 _OF_A_TOPIC = frozenset({"topic", "records", "patterns", "index"})  # read the one topic that their first argument names
 _STREAM_OF_A_TOPIC = frozenset({"tail"})

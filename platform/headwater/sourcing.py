@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp
 
     from headwater.config import ServerSettings
-    from headwater.roster import Entry
+    from headwater.intake.roster import Entry
 
 Serve = Callable[["ServerSettings", str], "ASGIApp"]
 

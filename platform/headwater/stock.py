@@ -17,20 +17,21 @@ from typing import Any
 
 import apsw
 
-from headwater import catalogue, conversation_store, dropping, shadows
 from headwater.config import INDEX_SETTINGS, EmbeddingSettings, Settings, TopicConfig, topic_config
 from headwater.deletion import Deletion
 from headwater.embed import Embedder, Fallback
 from headwater.embed.cache import VectorCache
 from headwater.embed.lookup import load
 from headwater.errors import ConfigError, ConflictError, DamageError, EmbedError, NotFoundError, StorageError, UsageError
-from headwater.indexer import Indexer
-from headwater.keyword import KeywordIndex
-from headwater.log import Log, Row, TopicRow, add_dead_letter, set_columns, set_cursor
+from headwater.index.indexer import Indexer
+from headwater.index.topic import TopicIndex
+from headwater.keyword.index import KeywordIndex
+from headwater.log import catalogue, dropping, shadows
+from headwater.log import conversations as conversation_store
+from headwater.log.store import Log, Row, TopicRow, add_dead_letter, set_columns, set_cursor
+from headwater.log.watches import seq_since
 from headwater.passages import Mapper
 from headwater.records import TOPIC_NAME
-from headwater.topicindex import TopicIndex
-from headwater.watch_store import seq_since
 
 logger = logging.getLogger(__name__)
 _FIXED = ("partitions", "passages", "field", "text_template", "dimension")

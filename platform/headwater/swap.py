@@ -29,22 +29,22 @@ import apsw
 import numpy as np
 import orjson
 
-from headwater import shadows
-from headwater.catalogue import drop_vectors
 from headwater.config import INDEX_SETTINGS, Settings, TopicConfig, topic_config
 from headwater.embed import Embedder
 from headwater.embed.cache import Cached
-from headwater.embedding import home_of
 from headwater.errors import ConflictError, HeadwaterError, NotFoundError, UsageError
-from headwater.index_records import Comparison, Found, SideBySide, SwapStep
-from headwater.indexer import Indexer
-from headwater.log import Log
-from headwater.rebuilding import Rebuilding
+from headwater.index.embedding import home_of
+from headwater.index.indexer import Indexer
+from headwater.index.rebuilding import Rebuilding
+from headwater.index.topic import Shadow, TopicIndex
+from headwater.log import shadows
+from headwater.log.catalogue import drop_vectors
+from headwater.log.shadows import Asked, ShadowRow
+from headwater.log.store import Log
 from headwater.records import from_ms
-from headwater.search import unit_score
-from headwater.shadows import Asked, ShadowRow
+from headwater.records.indexes import Comparison, Found, SideBySide, SwapStep
+from headwater.search.searching import unit_score
 from headwater.stock import Stock, given
-from headwater.topicindex import Shadow, TopicIndex
 from headwater.vectors import VectorIndex
 
 logger = logging.getLogger(__name__)

@@ -5,7 +5,7 @@ under `gone` none. The state is stored in one transaction with the records, and 
 done twice it changes nothing, so a source that is started with such a state has only to hand it out again. Records of
 other sources, whatever their keys, are left alone.
 
-What was replaced becomes a former version (headwater.former): found and listed only by who asks for it, and for an earlier
+What was replaced becomes a former version (headwater.log.former): found and listed only by who asks for it, and for an earlier
 time. The topic's setting `versions_kept` says how many of a key stay; older ones are deleted, and all by retention.
 """
 
@@ -20,12 +20,12 @@ from typing import TYPE_CHECKING, Any
 import anyio.to_thread
 import orjson
 
-from headwater import former
 from headwater.deletion import STEP, Deletion
-from headwater.indexer import Indexer
-from headwater.log import Log
-from headwater.schema import SEQ_BITS, SEQ_MASK
-from headwater.topicindex import TopicIndex
+from headwater.index.indexer import Indexer
+from headwater.index.topic import TopicIndex
+from headwater.log import former
+from headwater.log.schema import SEQ_BITS, SEQ_MASK
+from headwater.log.store import Log
 
 if TYPE_CHECKING:
     import apsw

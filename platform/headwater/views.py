@@ -10,15 +10,14 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from headwater import shadows
-from headwater.catalogue import PassageRow
-from headwater.changes import Windows, compare, matters
 from headwater.config import IndexSettings, TopicConfig
 from headwater.errors import NotFoundError, UsageError
-from headwater.index_records import Comparison, Found, Progress, Shadow, SideBySide
-from headwater.indexer import Indexer
-from headwater.keyword import KeywordIndex
-from headwater.log import Log, TopicRow
+from headwater.index.indexer import Indexer
+from headwater.index.topic import Pace, TopicIndex
+from headwater.keyword.index import KeywordIndex
+from headwater.log import shadows
+from headwater.log.catalogue import PassageRow
+from headwater.log.store import Log, TopicRow
 from headwater.query import parse_time
 from headwater.records import (
     Bucket,
@@ -31,8 +30,9 @@ from headwater.records import (
     address,
     from_ms,
 )
-from headwater.search import Plan, Searcher, is_narrow
-from headwater.topicindex import Pace, TopicIndex
+from headwater.records.changes import Windows, compare, matters
+from headwater.records.indexes import Comparison, Found, Progress, Shadow, SideBySide
+from headwater.search.searching import Plan, Searcher, is_narrow
 from headwater.verbs import When
 
 MOST_PASSAGES = 200_000  # distinct passages a narrowed patterns request may count

@@ -7,11 +7,11 @@ from typing import Any, Literal
 
 from textual.message import Message
 
-from headwater.answer_records import Message as Turn
-from headwater.detect_records import AnomaliesReply, Detecting
-from headwater.enrich_records import Pipeline
 from headwater.records import Answer, Citation, PatternsReply, RecordView, SearchReply, Status, Timeline
-from headwater.watch_records import Watch, Woken
+from headwater.records.anomalies import AnomaliesReply, Detecting
+from headwater.records.answers import Message as Turn
+from headwater.records.labels import Pipeline
+from headwater.records.watches import Watch, Woken
 from headwater_tui.rows import Row
 
 

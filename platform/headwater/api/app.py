@@ -30,7 +30,7 @@ from headwater.api.bodies import State
 from headwater.api.guard import Guard
 from headwater.api.metrics import Metrics
 from headwater.config import ServerSettings
-from headwater.doors import Doors
+from headwater.intake.doors import Doors
 from headwater.tokens import Tokens
 from headwater.verbs import Verbs
 

@@ -15,10 +15,10 @@ from headwater import wire
 from headwater.api.guard import CALLER
 from headwater.api.metrics import Metrics
 from headwater.config import INDEX_SETTINGS, IndexKind, Metric
-from headwater.doors import Doors
 from headwater.errors import UsageError
-from headwater.index_records import SwapStep
+from headwater.intake.doors import Doors
 from headwater.records import TOPIC_NAME, Mode
+from headwater.records.indexes import SwapStep
 from headwater.scoped import scoped
 from headwater.tokens import Token
 from headwater.verbs import Verbs

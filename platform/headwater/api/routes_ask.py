@@ -8,12 +8,12 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Header, Path, Query, Response
 from pydantic import Field
 
-from headwater.answer_records import Rerun, StoredAnswer
 from headwater.api import sse
 from headwater.api.bodies import AskBody, Body, Engine, Reply, Shared, When
 from headwater.api.problems import RESPONSES
 from headwater.composed import AskEvent
 from headwater.records import Answer
+from headwater.records.answers import Rerun, StoredAnswer
 
 router = APIRouter(prefix="/v1", responses=RESPONSES, tags=["ask"])
 AnswerId = Annotated[str, Path(max_length=100)]

@@ -9,7 +9,7 @@ from pydantic import Field
 
 from headwater.api.bodies import Body, Engine, Reply
 from headwater.api.problems import RESPONSES
-from headwater.audit_records import ToolCall
+from headwater.records.calls import ToolCall
 
 router = APIRouter(prefix="/v1/calls", responses=RESPONSES, tags=["agents"])
 

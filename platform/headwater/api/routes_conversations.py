@@ -7,9 +7,9 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Path, Query, Response
 from pydantic import Field
 
-from headwater.answer_records import Conversation, Message
 from headwater.api.bodies import Body, Engine, Reply
 from headwater.api.problems import RESPONSES
+from headwater.records.answers import Conversation, Message
 
 router = APIRouter(prefix="/v1/conversations", responses=RESPONSES, tags=["ask"])
 ConversationId = Annotated[str, Path(max_length=100)]

@@ -12,7 +12,7 @@ from headwater import wire
 from headwater.api import sse
 from headwater.api.bodies import Body, Engine, Names, Reply, Shared, Time, TopicName, names
 from headwater.api.problems import RESPONSES
-from headwater.detect_records import AnomaliesReply, Anomaly, Detecting, DetectorKind, Sensitivity, Severity, Verdict
+from headwater.records.anomalies import AnomaliesReply, Anomaly, Detecting, DetectorKind, Sensitivity, Severity, Verdict
 
 router = APIRouter(prefix="/v1", responses=RESPONSES, tags=["anomalies"])
 AnomalyId = Annotated[str, Path(max_length=120, description="Such as `logs-17`.")]

@@ -11,7 +11,7 @@ from pydantic import Field
 from headwater.api import sse
 from headwater.api.bodies import Body, Engine, Reply, Shared, When
 from headwater.api.problems import RESPONSES
-from headwater.enrich_records import Backtest, By, ClassifyReply, ExtractReply, Method, Pipeline, Ran, RunEvent
+from headwater.records.labels import Backtest, By, ClassifyReply, ExtractReply, Method, Pipeline, Ran, RunEvent
 
 router = APIRouter(prefix="/v1", responses=RESPONSES, tags=["enrichment"])
 Name = Annotated[str, Path(max_length=100)]

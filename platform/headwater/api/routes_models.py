@@ -14,7 +14,7 @@ from headwater.api import sse
 from headwater.api.bodies import Body, Engine, Reply, Shared
 from headwater.api.problems import RESPONSES
 from headwater.errors import ModelError
-from headwater.model_records import Completion, Message, ModelInfo, Piece, Role
+from headwater.records.models import Completion, Message, ModelInfo, Piece, Role
 
 T = TypeVar("T")
 router = APIRouter(prefix="/v1", responses=RESPONSES, tags=["models"])

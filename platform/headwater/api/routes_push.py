@@ -8,8 +8,8 @@ from fastapi import APIRouter, Path, Request, Response
 
 from headwater.api.bodies import Reply, Shared
 from headwater.api.problems import RESPONSES
-from headwater.doors import Doors
 from headwater.errors import NotFoundError
+from headwater.intake.doors import Doors
 
 otlp = APIRouter(tags=["sources"])
 router = APIRouter(responses=RESPONSES, tags=["sources"])

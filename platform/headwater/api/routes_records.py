@@ -12,10 +12,10 @@ from headwater import wire
 from headwater.api import problems, sse
 from headwater.api.bodies import MOST_OFFSET, Engine, Offset, Partition, Reply, Shared, Time, TopicName, Words
 from headwater.errors import ConflictError, UsageError
-from headwater.intake import drafted
+from headwater.intake.drafts import drafted
 from headwater.query import parse
 from headwater.records import Page, Record, RecordView
-from headwater.removals import Deleted
+from headwater.records.removals import Deleted
 from headwater.sources.lines import decode
 from headwater.verbs import Entry, Verbs
 

@@ -21,9 +21,9 @@ from headwater.api.bodies import (
 )
 from headwater.api.problems import RESPONSES
 from headwater.errors import UsageError
-from headwater.index_records import Shadow
 from headwater.records import IndexInfo, Topic
-from headwater.removals import Purged
+from headwater.records.indexes import Shadow
+from headwater.records.removals import Purged
 
 router = APIRouter(prefix="/v1", responses=RESPONSES, tags=["topics"])
 _NEW = {"requestBody": {"content": {"application/json": {"schema": NewTopicBody.model_json_schema()}}, "required": True}}

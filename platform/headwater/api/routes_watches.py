@@ -14,7 +14,7 @@ from headwater.api import sse
 from headwater.api.bodies import Body, Engine, Reply, Shared, When
 from headwater.api.problems import RESPONSES
 from headwater.records import Mode
-from headwater.watch_records import Watch, WatchHit, Woken
+from headwater.records.watches import Watch, WatchHit, Woken
 
 router = APIRouter(prefix="/v1/watches", responses=RESPONSES, tags=["watches"])
 LONGEST_S = 25.0  # below what proxies allow a request

@@ -10,7 +10,7 @@ from headwater.cli import output
 from headwater.cli.session import Csv, Data, Json, Jsonl, Topics, Url, names_of, session
 
 if TYPE_CHECKING:
-    from headwater.detect_records import Anomaly, Detecting, DetectorKind, Sensitivity, Severity, Verdict
+    from headwater.records.anomalies import Anomaly, Detecting, DetectorKind, Sensitivity, Severity, Verdict
 
 Topic = Annotated[str, typer.Argument(metavar="TOPIC")]
 Id = Annotated[str, typer.Argument(metavar="ID", help="Such as logs-17.")]

@@ -10,7 +10,7 @@ import typer
 from headwater.cli.session import Json
 
 if TYPE_CHECKING:
-    from headwater.backups import Backup
+    from headwater.log.backups import Backup
 
 
 def add(app: typer.Typer) -> None:
@@ -31,10 +31,10 @@ def backup(
     \b
     headwater backup /backups/headwater-$(date +%F)
     """
-    from headwater import backups
     from headwater.cli import output
     from headwater.cli.progress import bar
     from headwater.config import load
+    from headwater.log import backups
 
     directory = load(None, {"data_dir": None if data is None else str(data)}).settings.path
     with bar(1.0, "backing up", unit_bytes=False) as step:
@@ -54,9 +54,9 @@ def restore(
     headwater restore /backups/headwater-2026-11-21 --data ~/headwater-restored
     headwater up --data ~/headwater-restored
     """
-    from headwater import backups
     from headwater.cli import output
     from headwater.cli.progress import bar
+    from headwater.log import backups
 
     with bar(1.0, "restoring", unit_bytes=False) as step:
         about = backups.restore(source, data, progress=lambda done, total: step(done / max(total, 1), 0, "restoring"))

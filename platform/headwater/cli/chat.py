@@ -18,8 +18,8 @@ from headwater.cli.words import QueryCommand
 from headwater.visible import visible
 
 if TYPE_CHECKING:
-    from headwater.answer_records import Conversation, Message
     from headwater.blocking import Headwater
+    from headwater.records.answers import Conversation, Message
 
 Id = Annotated[str, typer.Argument(metavar="ID")]
 conversations = typer.Typer(invoke_without_command=True, rich_markup_mode=None)

@@ -150,7 +150,7 @@ def _database(settings: Settings) -> tuple[str, str]:
 def _keyword(settings: Settings) -> tuple[str, str]:
     import tantivy
 
-    from headwater.keyword import KeywordIndex
+    from headwater.keyword.index import KeywordIndex
 
     with tempfile.TemporaryDirectory() as directory:
         index = KeywordIndex(Path(directory) / "keyword", memory_bytes=settings.index.keyword_memory_bytes)
@@ -185,7 +185,7 @@ def _chat(settings: Settings) -> tuple[str, str]:
     import asyncio
 
     from headwater.llm.models import Models
-    from headwater.model_records import ModelInfo
+    from headwater.records.models import ModelInfo
 
     if settings.llm.provider == "extractive":
         return "extractive: answers are made of sentences of the records; no model is needed", ""
@@ -230,7 +230,7 @@ def _daemon(settings: Settings) -> tuple[str, str]:
         return f"answers at {runtime.url} (process {runtime.pid}, version {runtime.version})", ""
     if settings.path.exists():
         from headwater.errors import OwnedError
-        from headwater.ownership import Ownership
+        from headwater.log.ownership import Ownership
 
         try:
             Ownership(settings.path).release()

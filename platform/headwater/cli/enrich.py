@@ -13,7 +13,7 @@ from headwater.cli import output, pipelines
 from headwater.cli.session import Csv, Data, Json, Jsonl, Since, Topics, Until, Url, names_of, session
 
 if TYPE_CHECKING:
-    from headwater.enrich_records import ClassifyReply, ExtractReply
+    from headwater.records.labels import ClassifyReply, ExtractReply
 
 _METHODS = ("auto", "zero-shot", "examples", "neighbours", "llm", "cascade")
 _BYS = ("regex", "llm", "both")

@@ -11,8 +11,8 @@ from headwater.cli import index_progress, output
 from headwater.cli.session import Csv, Data, Json, Jsonl, Url, Yes, confirmed, session
 
 if TYPE_CHECKING:
-    from headwater.index_records import SwapStep
     from headwater.records import IndexInfo
+    from headwater.records.indexes import SwapStep
 
 Name = Annotated[str, typer.Argument(metavar="TOPIC")]
 Model = Annotated[

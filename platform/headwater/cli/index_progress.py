@@ -10,8 +10,8 @@ from headwater.cli import output
 
 if TYPE_CHECKING:
     from headwater.blocking import Headwater
-    from headwater.index_records import Found, Progress, Shadow
     from headwater.records import IndexInfo
+    from headwater.records.indexes import Found, Progress, Shadow
 
 _LOOK_S = 0.3
 _SAY_S = 10.0  # between two lines where there is no terminal

@@ -12,7 +12,7 @@ from headwater.cli.session import Csv, Data, Json, Jsonl, Url, session
 from headwater.visible import visible
 
 if TYPE_CHECKING:
-    from headwater.model_records import ModelInfo
+    from headwater.records.models import ModelInfo
 
 _CSV = (
     "name", "provider", "model", "standing", "url", "key", "reachable", "streaming", "schema", "embeddings", "problem", "mend",
@@ -94,7 +94,7 @@ def complete(
     headwater complete "Write a regular expression for an IPv4 address."
     tail -50 app.log | headwater complete --system "Explain this log." --model ollama:llama3.1
     """
-    from headwater.model_records import Piece
+    from headwater.records.models import Piece
 
     text = prompt or sys.stdin.read()
     if not text.strip():

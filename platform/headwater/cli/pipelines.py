@@ -17,7 +17,7 @@ from headwater.cli.session import Data, Json, Url, Yes, confirmed, session
 
 if TYPE_CHECKING:
     from headwater.blocking import Headwater
-    from headwater.enrich_records import Backtest, Pipeline, Ran, StepTrace
+    from headwater.records.labels import Backtest, Pipeline, Ran, StepTrace
 
 Name = Annotated[str, typer.Argument(metavar="NAME")]
 File = Annotated[Path | None, typer.Option("--config", metavar="FILE", help="The pipeline (YAML or JSON).")]

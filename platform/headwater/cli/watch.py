@@ -16,7 +16,7 @@ from headwater.cli.words import QueryCommand
 
 if TYPE_CHECKING:
     from headwater.records import Mode
-    from headwater.watch_records import Watch, WatchHit
+    from headwater.records.watches import Watch, WatchHit
 
 Id = Annotated[str, typer.Argument(metavar="ID", help="Its id or its name.")]
 group = typer.Typer(invoke_without_command=True, rich_markup_mode=None)

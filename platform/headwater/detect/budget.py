@@ -16,7 +16,7 @@ from typing import Any
 
 from headwater.detect.seen import MINUTE_MS, Seen
 from headwater.detect.tail import Tail
-from headwater.detect_records import Sensitivity
+from headwater.records.anomalies import Sensitivity
 
 BLOCK = 5  # minutes
 TOGETHER = 10  # minutes within which signals add up

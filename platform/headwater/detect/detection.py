@@ -26,11 +26,11 @@ from headwater.detect.near import nearest_before
 from headwater.detect.seen import MINUTE_MS, Item
 from headwater.detect.store import GROUP, AnomalyRow, Spec
 from headwater.errors import HeadwaterError
-from headwater.indexer import Indexer
-from headwater.levels import is_bad
-from headwater.log import Log, Row
+from headwater.index.indexer import Indexer
+from headwater.index.topic import TopicIndex
+from headwater.log.store import Log, Row
 from headwater.records import Appended
-from headwater.topicindex import TopicIndex
+from headwater.records.levels import is_bad
 from headwater.verbs import Entry
 
 logger = logging.getLogger(__name__)

@@ -16,7 +16,13 @@ from headwater.detect.explain import told
 from headwater.detect.marking import markers
 from headwater.detect.seen import Seen
 from headwater.detect.store import AnomalyRow, Spec
-from headwater.detect_records import (
+from headwater.errors import NotFoundError, UsageError
+from headwater.index.indexer import Indexer
+from headwater.index.topic import TopicIndex
+from headwater.log.store import Log
+from headwater.query import parse_time
+from headwater.records import MAX_MS, MIN_MS, Coverage, Timeline, from_ms, to_ms
+from headwater.records.anomalies import (
     KINDS,
     SEVERITIES,
     AnomaliesReply,
@@ -28,14 +34,8 @@ from headwater.detect_records import (
     Severity,
     Verdict,
 )  # fmt: skip
-from headwater.errors import NotFoundError, UsageError
-from headwater.indexer import Indexer
-from headwater.log import Log
-from headwater.query import parse_time
-from headwater.records import MAX_MS, MIN_MS, Coverage, Timeline, from_ms, to_ms
 from headwater.stock import Stock
-from headwater.topicindex import TopicIndex
-from headwater.verbs_detect import When
+from headwater.verbs.detect import When
 
 T = TypeVar("T")
 MOST = 1000  # anomalies of one reply
@@ -45,7 +45,7 @@ _MOST_BUDGET = 1000.0
 
 
 class Detectors:
-    """Implements headwater.verbs_detect.DetectVerbs over those that run."""
+    """Implements headwater.verbs.detect.DetectVerbs over those that run."""
 
     def __init__(self, log: Log, stock: Stock, indexer: Indexer, append: Append, *, clock_ms: Callable[[], int]) -> None:
         self._log, self._stock, self._clock_ms = log, stock, clock_ms

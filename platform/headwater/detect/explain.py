@@ -10,11 +10,11 @@ from headwater.detect.budget import Incident
 from headwater.detect.near import nearest_before
 from headwater.detect.seen import MINUTE_MS, Seen
 from headwater.detect.store import AnomalyRow
-from headwater.detect_records import Anomaly, DetectorKind, Normal, Severity, Signal
-from headwater.log import Log
+from headwater.index.topic import TopicIndex
+from headwater.log.schema import SEQ_BITS, SEQ_MASK
+from headwater.log.store import Log
 from headwater.records import address, from_ms
-from headwater.schema import SEQ_BITS, SEQ_MASK
-from headwater.topicindex import TopicIndex
+from headwater.records.anomalies import Anomaly, DetectorKind, Normal, Severity, Signal
 
 MOST_DAYS = 3650.0  # what is rarer than once in ten years is not told more exactly
 _NORMAL = 3

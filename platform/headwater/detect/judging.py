@@ -20,7 +20,7 @@ from headwater.detect.season import minute_of
 from headwater.detect.seen import Item, Seen
 from headwater.detect.sequence import Sequences
 from headwater.detect.silence import Silence
-from headwater.detect_records import DetectorKind, Sensitivity
+from headwater.records.anomalies import DetectorKind, Sensitivity
 
 VERSION = 1  # of the state
 _LATE = 15  # minutes

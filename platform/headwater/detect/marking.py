@@ -6,12 +6,12 @@ from collections.abc import Iterable
 
 from headwater.detect import store
 from headwater.detect.explain import told
-from headwater.detect_records import KINDS, SEVERITIES
-from headwater.levels import is_bad
-from headwater.log import Log
-from headwater.markers import Marker
+from headwater.index.topic import TopicIndex
+from headwater.log.store import Log
 from headwater.records import from_ms
-from headwater.topicindex import TopicIndex
+from headwater.records.anomalies import KINDS, SEVERITIES
+from headwater.records.levels import is_bad
+from headwater.records.markers import Marker
 
 MOST = 40  # markers of one timeline
 _LOOKED_AT = 400  # new passages of a topic

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from headwater.topicindex import TopicIndex
+from headwater.index.topic import TopicIndex
 
 _NEAR = 24  # passages looked at for the nearest that were before
 

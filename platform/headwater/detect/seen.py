@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
-from headwater.detect_records import DetectorKind
+from headwater.records.anomalies import DetectorKind
 
 MINUTE_MS = 60_000
 MOST_SCORE = 60.0

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import orjson
 
-from headwater.detect_records import KINDS, DetectorKind, Sensitivity, Severity, Verdict
-from headwater.log import Log, set_cursor
+from headwater.log.store import Log, set_cursor
+from headwater.records.anomalies import KINDS, DetectorKind, Sensitivity, Severity, Verdict
 
 if TYPE_CHECKING:
     import apsw

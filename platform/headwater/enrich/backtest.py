@@ -12,13 +12,13 @@ import anyio.to_thread
 
 from headwater.enrich.items import Item
 from headwater.enrich.running import Running, outputs
-from headwater.enrich_records import Backtest, Ran
 from headwater.errors import LimitError
 from headwater.records import address
+from headwater.records.labels import Backtest, Ran
 
 if TYPE_CHECKING:
-    from headwater.log import Log, Row
-    from headwater.topicindex import TopicIndex
+    from headwater.index.topic import TopicIndex
+    from headwater.log.store import Log, Row
 
 _BLOCK = 500  # records decided together
 _BLOCK_ASKED = 10  # where models are asked: a limit that is reached loses no more of the count than this

@@ -16,7 +16,7 @@ from headwater.errors import HeadwaterError, UsageError
 
 if TYPE_CHECKING:
     from headwater.enrich.texts import Texts
-    from headwater.topicindex import TopicIndex
+    from headwater.index.topic import TopicIndex
 
 
 class Builder:

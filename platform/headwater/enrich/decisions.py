@@ -12,7 +12,7 @@ from headwater.enrich import store
 from headwater.enrich.items import Outcome
 
 if TYPE_CHECKING:
-    from headwater.log import Log
+    from headwater.log.store import Log
 
 _HELD = 100_000
 Key = tuple[int, str]

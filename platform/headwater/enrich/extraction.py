@@ -17,9 +17,9 @@ import orjson
 from headwater.enrich.labelling import beside, is_outage
 from headwater.enrich.patterns import Patterns, checked
 from headwater.enrich.purse import Purse, most_tokens
-from headwater.enrich_records import By, Extracted
 from headwater.errors import HeadwaterError, LimitError, ModelError, UsageError
-from headwater.model_records import Message
+from headwater.records.labels import By, Extracted
+from headwater.records.models import Message
 
 if TYPE_CHECKING:
     from headwater.llm.chat import Chat

@@ -20,10 +20,10 @@ from headwater.enrich.purse import Spent
 from headwater.enrich.spec import Group, Leaf, Spec
 from headwater.enrich.steps_local import Redact
 from headwater.enrich.store import DecisionRow
-from headwater.enrich_records import StepTrace
 from headwater.errors import HeadwaterError, LimitError, UnreachableError
 from headwater.matching import matches
-from headwater.model_records import Usage
+from headwater.records.labels import StepTrace
+from headwater.records.models import Usage
 
 BLOCK = 256  # things that one call of a step decides where models or services are asked
 _BLOCK_HERE = 2048  # and where none is

@@ -12,10 +12,10 @@ import orjson
 
 from headwater.enrich.labelling import Embed
 from headwater.enrich.scores import Floats
-from headwater.enrich_records import Cost, StepTrace
 from headwater.errors import HeadwaterError
-from headwater.model_records import Usage
 from headwater.records import Record, from_ms
+from headwater.records.labels import Cost, StepTrace
+from headwater.records.models import Usage
 
 if TYPE_CHECKING:
     from headwater.redaction import Redactor

@@ -16,9 +16,9 @@ from headwater.enrich.neighbours import Neighbours
 from headwater.enrich.purse import Purse, most_tokens
 from headwater.enrich.scores import Floats, Head
 from headwater.enrich.zero_shot import ZeroShot, label_text
-from headwater.enrich_records import Classified
 from headwater.errors import HeadwaterError, LimitError, ModelError, UsageError
-from headwater.model_records import Message
+from headwater.records.labels import Classified
+from headwater.records.models import Message
 
 if TYPE_CHECKING:
     from headwater.llm.chat import Chat

@@ -9,8 +9,8 @@ from typing import Any
 
 import orjson
 
-from headwater.enrich_records import Label, Method
 from headwater.errors import UsageError
+from headwater.records.labels import Label, Method
 
 MOST_LABELS = 1000
 MOST_EXAMPLES = 20_000

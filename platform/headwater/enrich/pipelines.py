@@ -1,4 +1,4 @@
-"""The pipelines of an engine: made, changed, started, stopped, tried, and seen. The verbs of headwater.verbs_enrich."""
+"""The pipelines of an engine: made, changed, started, stopped, tried, and seen. The verbs of headwater.verbs.enrich."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ from headwater.enrich.graph import Graph
 from headwater.enrich.items import Item
 from headwater.enrich.running import Running, home
 from headwater.enrich.spec import NAME, Spec, spec_of
-from headwater.enrich_records import Backtest, Pipeline, PipelineState, Ran, RunEvent, StepStatus
 from headwater.errors import HeadwaterError, NotFoundError, UsageError
-from headwater.model_records import Usage
+from headwater.log.watches import seq_since
 from headwater.query import parse_time
 from headwater.records import Draft, Record, from_ms, parse_address
-from headwater.watch_store import seq_since
+from headwater.records.labels import Backtest, Pipeline, PipelineState, Ran, RunEvent, StepStatus
+from headwater.records.models import Usage
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from headwater.enrich.texts import Texts
-    from headwater.indexer import Indexer
-    from headwater.log import Log
+    from headwater.index.indexer import Indexer
+    from headwater.index.topic import TopicIndex
+    from headwater.log.store import Log
     from headwater.stock import Stock
-    from headwater.topicindex import TopicIndex
     from headwater.verbs import Entry
 
 MOST_RECORDS = 1000  # in one run

@@ -10,7 +10,7 @@ import orjson
 
 from headwater.embed.fault import Fault
 from headwater.errors import LimitError, ModelError
-from headwater.model_records import Message, Usage
+from headwater.records.models import Message, Usage
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -22,21 +22,21 @@ from headwater.enrich.items import Item, Space, flat
 from headwater.enrich.spec import Spec
 from headwater.enrich.texts import texts_of
 from headwater.errors import ConflictError, HeadwaterError, LimitError, NotFoundError, UsageError
+from headwater.index.topic import Pace
 from headwater.records import Draft
-from headwater.topicindex import Pace
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     import apsw
 
-    from headwater.catalogue import Place
     from headwater.enrich.building import Builder
     from headwater.enrich.purse import Purse
-    from headwater.indexer import Indexer
-    from headwater.log import Log, Row
+    from headwater.index.indexer import Indexer
+    from headwater.index.topic import TopicIndex
+    from headwater.log.catalogue import Place
+    from headwater.log.store import Log, Row
     from headwater.stock import Stock
-    from headwater.topicindex import TopicIndex
 
 logger = logging.getLogger(__name__)
 BLOCK = 2000  # records of one transaction

@@ -10,11 +10,11 @@ import numpy as np
 
 from headwater.enrich.items import Outcome, Space, Unit
 from headwater.enrich.scores import Floats
-from headwater.enrich_records import Cost
 from headwater.errors import HeadwaterError, UsageError
 from headwater.matching import matches
-from headwater.model_records import Usage
 from headwater.query import Query, parse
+from headwater.records.labels import Cost
+from headwater.records.models import Usage
 from headwater.redaction import DEFAULT, Redactor
 
 ROUTE_SCORE = 0.5  # likeness from which on a text goes to a topic

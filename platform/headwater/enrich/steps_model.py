@@ -13,9 +13,9 @@ from headwater.enrich.items import Outcome, Space, Unit
 from headwater.enrich.labelling import Labeller, beside, is_outage
 from headwater.enrich.labels import task
 from headwater.enrich.purse import Purse, most_tokens
-from headwater.enrich_records import Cost, Extracted
 from headwater.errors import HeadwaterError, LimitError, ModelError
-from headwater.model_records import Message, Usage
+from headwater.records.labels import Cost, Extracted
+from headwater.records.models import Message, Usage
 
 if TYPE_CHECKING:
     from headwater.llm.chat import Chat

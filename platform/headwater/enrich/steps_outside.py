@@ -17,9 +17,9 @@ import orjson
 
 from headwater.embed.endpoint import is_loopback, refuse_private
 from headwater.enrich.items import Outcome, Space, Unit
-from headwater.enrich_records import Cost
 from headwater.errors import ConfigError, HeadwaterError, UnreachableError, UsageError
-from headwater.model_records import Usage
+from headwater.records.labels import Cost
+from headwater.records.models import Usage
 
 if TYPE_CHECKING:
     import httpx

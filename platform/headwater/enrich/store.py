@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import orjson
 
-from headwater.log import Log, add_dead_letter, in_list, set_cursor
+from headwater.log.store import Log, add_dead_letter, in_list, set_cursor
 
 if TYPE_CHECKING:
     import apsw

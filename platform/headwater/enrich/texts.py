@@ -17,22 +17,22 @@ from headwater.enrich.labelling import Embed, Labeller
 from headwater.enrich.labels import Task, task
 from headwater.enrich.purse import Purse
 from headwater.enrich.scores import Floats
-from headwater.enrich_records import Classified, ClassifyReply, Extracted, ExtractReply, LabelCount
 from headwater.errors import HeadwaterError, UsageError
-from headwater.model_records import Usage
 from headwater.passages import embedding_text
-from headwater.planning import plan
 from headwater.records import address
-from headwater.search import is_narrow
+from headwater.records.labels import Classified, ClassifyReply, Extracted, ExtractReply, LabelCount
+from headwater.records.models import Usage
+from headwater.search.planning import plan
+from headwater.search.searching import is_narrow
 
 if TYPE_CHECKING:
     from headwater.embed import Embedder
-    from headwater.keyword import KeywordIndex
+    from headwater.index.topic import TopicIndex
+    from headwater.keyword.index import KeywordIndex
     from headwater.llm.chat import Chat
     from headwater.llm.models import Models
-    from headwater.log import Log
+    from headwater.log.store import Log
     from headwater.stock import Stock
-    from headwater.topicindex import TopicIndex
 
 MOST_TEXTS = 10_000
 MOST_CHARS = 20_000_000  # of all texts of a call

@@ -23,7 +23,7 @@ from headwater.errors import ConfigError, LimitError, ModelError
 from headwater.llm.ledger import Ledger
 from headwater.llm.prices import Price, price_of
 from headwater.llm.provider import MEND, Prompt, Provider, Reply
-from headwater.model_records import Completion, Piece, Usage
+from headwater.records.models import Completion, Piece, Usage
 
 if TYPE_CHECKING:
     from headwater.embed.cache import VectorCache

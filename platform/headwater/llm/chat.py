@@ -14,7 +14,7 @@ from headwater.config import LlmSettings
 from headwater.errors import LimitError, ModelError, UsageError
 from headwater.llm.caller import Caller
 from headwater.llm.provider import Prompt
-from headwater.model_records import Completion, Message, Piece, Role, Usage
+from headwater.records.models import Completion, Message, Piece, Role, Usage
 
 if TYPE_CHECKING:
     from pydantic import BaseModel

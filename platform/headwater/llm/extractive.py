@@ -20,8 +20,8 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, Literal
 
 from headwater.chunks import sentences
-from headwater.levels import canonical_level
 from headwater.records import Hit, Passage, Span
+from headwater.records.levels import canonical_level
 
 if TYPE_CHECKING:
     import numpy as np

@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING, Any
 
 from headwater.config import LlmSettings
 from headwater.errors import LimitError
-from headwater.model_records import Usage
+from headwater.records.models import Usage
 
 if TYPE_CHECKING:
     import apsw
 
-    from headwater.log import Log
+    from headwater.log.store import Log
 
 _DAY_S = 86_400
 _ROUNDING = 1e-9  # of a dollar

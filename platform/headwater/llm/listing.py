@@ -12,7 +12,7 @@ from headwater.llm.caller import Caller
 from headwater.llm.ledger import Taken
 from headwater.llm.lookup import NONE, served
 from headwater.llm.provider import MEND, Provider
-from headwater.model_records import ModelInfo, Standing
+from headwater.records.models import ModelInfo, Standing
 
 _CHECK_S = 10.0  # for one look at a provider
 

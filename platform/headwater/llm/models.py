@@ -1,4 +1,4 @@
-"""All chat models of an engine: found by name, each made once; and the verbs of headwater.verbs_models."""
+"""All chat models of an engine: found by name, each made once; and the verbs of headwater.verbs.models."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from headwater.llm.chat import Chat
 from headwater.llm.ledger import Ledger
 from headwater.llm.listing import extractive, known, told
 from headwater.llm.lookup import NONE, PROVIDERS, SERVED, load
-from headwater.model_records import Completion, Message, ModelInfo, Piece, Standing
+from headwater.records.models import Completion, Message, ModelInfo, Piece, Standing
 
 if TYPE_CHECKING:
     from headwater.embed.cache import VectorCache
-    from headwater.log import Log
+    from headwater.log.store import Log
 
 
 class Models:

@@ -10,7 +10,7 @@ from typing import Any
 import orjson
 
 from headwater.embed.fault import Fault
-from headwater.model_records import Finish, Message
+from headwater.records.models import Finish, Message
 
 MEND = "To mend it: "  # what follows it in an error is a command
 _MESSAGE_TOKENS = 16  # a chat template's own tokens around a message

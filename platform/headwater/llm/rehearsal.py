@@ -13,7 +13,7 @@ import orjson
 from headwater.embed.fault import Fault
 from headwater.errors import ConfigError
 from headwater.llm.provider import Prompt, Provider, Reply
-from headwater.model_records import Finish
+from headwater.records.models import Finish
 
 _PIECE = re.compile(r"\s*\S+|\s+")
 _WORD = re.compile(r"\w+")

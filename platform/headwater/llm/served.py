@@ -23,7 +23,7 @@ from headwater.embed.fault import Fault
 from headwater.errors import ConfigError
 from headwater.llm.provider import MEND, Prompt, Provider, Reply
 from headwater.llm.translation import counted, messages_of, parameters_of, said_in, settings_of
-from headwater.model_records import Finish
+from headwater.records.models import Finish
 
 if TYPE_CHECKING:
     import httpx2

@@ -11,7 +11,7 @@ import orjson
 
 from headwater.errors import ModelError, UsageError
 from headwater.llm.chat import Chat, Extracted, Labelled
-from headwater.model_records import Completion, Message, Usage
+from headwater.records.models import Completion, Message, Usage
 
 if TYPE_CHECKING:
     from collections.abc import Callable

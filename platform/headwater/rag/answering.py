@@ -15,12 +15,10 @@ from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
-from headwater.answer_records import Read
 from headwater.composed import AskEvent
 from headwater.errors import LimitError, ModelError
 from headwater.llm.chat import Chat
 from headwater.llm.extractive import Embed
-from headwater.model_records import Completion, Message
 from headwater.rag import prompts
 from headwater.rag.chain import Reading, by_rules, nothing_found, read_as
 from headwater.rag.grounding import Bibliography, Grounded, Grounding
@@ -30,6 +28,8 @@ from headwater.rag.retrieval import Retrieval
 from headwater.rag.speech import Sentence, Speech
 from headwater.rag.standalone import Standalone, Turn, Wording
 from headwater.records import Answer, Coverage, Hit, PassageForm, from_ms
+from headwater.records.answers import Read
+from headwater.records.models import Completion, Message
 
 T = TypeVar("T")
 WEAK = 0.12  # score of the best hit below which nothing is asked of the model: no record is near

@@ -5,8 +5,8 @@ from __future__ import annotations
 import difflib
 import re
 
-from headwater.answer_records import Change, Rerun, StoredAnswer
 from headwater.chunks import sentences
+from headwater.records.answers import Change, Rerun, StoredAnswer
 
 _MARKS = re.compile(r" ?\[\d+\]")
 

@@ -16,8 +16,8 @@ from typing import Any, Literal, Protocol
 
 from headwater.chunks import sentences
 from headwater.errors import UsageError
-from headwater.hits import page_of
 from headwater.records import Citation, parse_address
+from headwater.search.hits import page_of
 
 
 class Quotable(Protocol):

@@ -14,11 +14,11 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 
 from headwater.chunks import sentences
-from headwater.levels import LEVELS, canonical_level
 from headwater.llm.extractive import LONGEST_SENTENCE, Embed, Evidence, content_words, tells_trouble
 from headwater.rag.place import Placed, Scope, named_topics, when
 from headwater.rag.say import Page, bounds, how_often, quote, whose
 from headwater.records import Hit, Mode, Pattern, Record, to_ms
+from headwater.records.levels import LEVELS, canonical_level
 
 MOST_NEW = 8  # patterns shown
 MOST_EVENTS = 20  # that a question may mean

@@ -15,9 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from headwater.chunks import sentences
-from headwater.levels import LEVELS, canonical_level
 from headwater.llm.extractive import LONGEST_SENTENCE, content_words, tells_trouble
-from headwater.model_records import Completion, Message
 from headwater.rag import prompts
 from headwater.rag.answering import Answerer
 from headwater.rag.grounding import Bibliography, Grounded, Grounding
@@ -27,6 +25,8 @@ from headwater.rag.retrieval import as_words
 from headwater.rag.say import Page, bounds, how_often, quote, stretch
 from headwater.rag.speech import Sentence, Speech
 from headwater.records import Answer, Citation, Coverage, PassageForm, Pattern, Record
+from headwater.records.levels import LEVELS, canonical_level
+from headwater.records.models import Completion, Message
 
 _MOST_PATTERNS = 60  # of one topic
 _MOST_RECORDS = 120

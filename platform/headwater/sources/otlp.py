@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import orjson
 
 from headwater.errors import LimitError, UsageError
-from headwater.levels import LEVELS, canonical_level
 from headwater.records import Draft, Scalar
+from headwater.records.levels import LEVELS, canonical_level
 
 if TYPE_CHECKING:
     from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest

@@ -11,8 +11,8 @@ from textual.binding import Binding, BindingType
 from textual.containers import VerticalScroll
 from textual.widgets import DataTable, Static
 
-from headwater.detect_records import Anomaly, Detecting, Verdict
 from headwater.errors import HeadwaterError
+from headwater.records.anomalies import Anomaly, Detecting, Verdict
 from headwater_tui.lines import clock, flat, number
 from headwater_tui.messages import Detected, Failed, Looked, Opened
 from headwater_tui.screens.asking_for import Choose, Prompt

@@ -10,8 +10,8 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.widgets import DataTable, Static
 
-from headwater.enrich_records import Pipeline
 from headwater.errors import HeadwaterError
+from headwater.records.labels import Pipeline
 from headwater_tui.lines import flat, number
 from headwater_tui.messages import Failed, Looked, Piped
 from headwater_tui.screens.view import View

@@ -11,7 +11,7 @@ from textual.binding import Binding, BindingType
 from textual.widgets import DataTable, Static
 
 from headwater.errors import HeadwaterError
-from headwater.watch_records import Watch
+from headwater.records.watches import Watch
 from headwater_tui.lines import clock, flat, number
 from headwater_tui.messages import Failed, Fired, Looked, Watched
 from headwater_tui.rows import StreamRows

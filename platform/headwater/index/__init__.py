@@ -1,0 +1,1 @@
+"""What makes stored records findable: the indexer, and one topic's indexes."""

@@ -1,0 +1,1 @@
+"""The keyword index: one tantivy index for all topics of a data directory."""

@@ -1,0 +1,38 @@
+"""What every reply that is a table can become, for notebooks and for other libraries' tables."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+class Tabular:
+    """A reply with rows: hits, records, patterns, buckets. `headwater.records.frames` says what the columns are."""
+
+    __slots__ = ()
+
+    def to_pandas(self) -> Any:
+        """A pandas.DataFrame: one line for each row; UsageError where pandas is not installed."""
+        from headwater.records import frames
+
+        return frames.to_pandas(self)
+
+    def to_polars(self) -> Any:
+        """A polars.DataFrame: one line for each row; UsageError where polars is not installed."""
+        from headwater.records import frames
+
+        return frames.to_polars(self)
+
+    def to_arrow(self) -> Any:
+        """A pyarrow.Table: one line for each row; UsageError where pyarrow is not installed."""
+        from headwater.records import frames
+
+        return frames.to_arrow(self)
+
+    def __arrow_c_stream__(self, requested_schema: object = None) -> Any:
+        """Arrow's own interface: `polars.DataFrame(reply)`, DuckDB and others take a reply as it is. Needs pyarrow."""
+        return self.to_arrow().__arrow_c_stream__(requested_schema)
+
+    def _repr_html_(self) -> str:
+        from headwater.records import frames
+
+        return frames.to_html(self)

@@ -1,0 +1,1 @@
+"""From lines to the few texts they are instances of."""

@@ -1,0 +1,1 @@
+"""Standing queries: live searches, and watches that wake whoever waits for them."""
