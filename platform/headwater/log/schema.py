@@ -154,6 +154,43 @@ MIGRATIONS: tuple[str, ...] = (
         DELETE FROM detector WHERE topic = OLD.id; DELETE FROM detector_state WHERE topic = OLD.id;
         DELETE FROM anomaly WHERE topic = OLD.id; END;
     """,
+    # Webhooks: what each gets, and what it is to be sent. A hit or an alert is put into the outbox by the transaction that writes
+    # it; of each webhook the newest 10,000 stay. `due_ms` is NULL once a call is given up.
+    """
+    CREATE TABLE webhook(
+        id INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT NOT NULL UNIQUE, url TEXT NOT NULL, secret TEXT NOT NULL,
+        private INTEGER NOT NULL, tries INTEGER NOT NULL, paused TEXT, created_ms INTEGER NOT NULL,
+        made INTEGER NOT NULL DEFAULT 0, sent INTEGER NOT NULL DEFAULT 0, dropped INTEGER NOT NULL DEFAULT 0,
+        failures INTEGER NOT NULL DEFAULT 0, wait_ms INTEGER NOT NULL DEFAULT 0, sent_ms INTEGER, failed_ms INTEGER, error TEXT);
+    CREATE TABLE webhook_for(kind TEXT, of INTEGER, webhook INTEGER, PRIMARY KEY(kind, of, webhook)) WITHOUT ROWID;
+    CREATE TABLE outbox(webhook INTEGER, n INTEGER, id TEXT NOT NULL, kind TEXT NOT NULL, of INTEGER NOT NULL, at INTEGER NOT NULL,
+        made_ms INTEGER NOT NULL, tries INTEGER NOT NULL DEFAULT 0, due_ms INTEGER DEFAULT 0, error TEXT,
+        PRIMARY KEY(webhook, n)) WITHOUT ROWID;
+    CREATE TRIGGER hit_out AFTER INSERT ON watch_hit
+        WHEN EXISTS (SELECT 1 FROM webhook_for WHERE kind = 'watch' AND of IN (0, NEW.watch)) BEGIN
+        UPDATE webhook SET made = made + 1 WHERE id IN
+            (SELECT webhook FROM webhook_for WHERE kind = 'watch' AND of IN (0, NEW.watch));
+        INSERT INTO outbox(webhook, n, id, kind, of, at, made_ms)
+            SELECT id, made, lower(hex(randomblob(12))), 'watch', NEW.watch, NEW.n, NEW.fired_ms FROM webhook WHERE id IN
+            (SELECT webhook FROM webhook_for WHERE kind = 'watch' AND of IN (0, NEW.watch)); END;
+    CREATE TRIGGER alert_out AFTER INSERT ON anomaly
+        WHEN NEW.alerted AND EXISTS (SELECT 1 FROM webhook_for WHERE kind = 'alert' AND of IN (0, NEW.topic)) BEGIN
+        UPDATE webhook SET made = made + 1 WHERE id IN
+            (SELECT webhook FROM webhook_for WHERE kind = 'alert' AND of IN (0, NEW.topic));
+        INSERT INTO outbox(webhook, n, id, kind, of, at, made_ms)
+            SELECT id, made, lower(hex(randomblob(12))), 'alert', NEW.topic, NEW.n, NEW.found_ms FROM webhook WHERE id IN
+            (SELECT webhook FROM webhook_for WHERE kind = 'alert' AND of IN (0, NEW.topic)); END;
+    CREATE TRIGGER outbox_bound AFTER INSERT ON outbox WHEN NEW.n > 10000 BEGIN
+        UPDATE webhook SET dropped = dropped + (SELECT count(*) FROM outbox
+            WHERE webhook = NEW.webhook AND n <= NEW.n - 10000 AND due_ms IS NOT NULL) WHERE id = NEW.webhook;
+        DELETE FROM outbox WHERE webhook = NEW.webhook AND n <= NEW.n - 10000; END;
+    CREATE TRIGGER watch_out AFTER DELETE ON watch BEGIN
+        DELETE FROM webhook_for WHERE kind = 'watch' AND of = OLD.id;
+        DELETE FROM outbox WHERE kind = 'watch' AND of = OLD.id; END;
+    CREATE TRIGGER topic_out AFTER DELETE ON topic BEGIN
+        DELETE FROM webhook_for WHERE kind = 'alert' AND of = OLD.id;
+        DELETE FROM outbox WHERE kind = 'alert' AND of = OLD.id; END;
+    """,
 )
 
 
