@@ -189,6 +189,7 @@ class TopicConfig:
     retention_records: int | None = _set(None, "Count beyond which the oldest records go.")
     versions_kept: int = _set(10, "Former versions of a document that are kept, out of sight; 0 keeps none.")
     oversize: Literal["keep", "dead-letter"] = _set("keep", "What becomes of an oversized value.")
+    redact: tuple[str, ...] = _set((), "Taken out before a record is stored: secrets, personal, network, or NAME=PATTERN.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -443,7 +444,7 @@ def _convert(value: Any, hint: Any, name: str) -> Any:
                 return duration_s(value)
             return float(value)
         if typing.get_origin(wanted) is tuple:
-            return tuple(value.split(",")) if isinstance(value, str) else tuple(value)
+            return tuple(p.strip() for p in value.split(",") if p.strip()) if isinstance(value, str) else tuple(value)
         return str(value)
     except (ValueError, KeyError, TypeError):
         raise ConfigError(f"{name} must be of type {_type_name(hint)}, not {value!r}") from None
@@ -468,6 +469,10 @@ def _check_topic(config: TopicConfig) -> None:
     for name in ("retention_s", "retention_bytes", "retention_records"):
         if (limit := getattr(config, name)) is not None and limit <= 0:
             raise ConfigError(f"{name} must be positive")
+    if config.redact:
+        from headwater.redaction import Redactor
+
+        Redactor.of(config.redact)
 
 
 def _nearest(name: str, known: typing.Iterable[str]) -> str:

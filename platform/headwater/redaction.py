@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import orjson
+
 from headwater.errors import ConfigError
 
 
@@ -313,6 +315,15 @@ class Redactor:
         own = tuple(Kind(name, "own", _compiled(name, pattern)) for name, pattern in (extra or {}).items())
         self.kinds = (*own, *(kind for kind in KINDS if wanted & {kind.name, kind.family}))
 
+    @classmethod
+    def of(cls, entries: Iterable[str]) -> Redactor:
+        """What a setting names: kinds and families, and `NAME=PATTERN` for patterns of your own."""
+        pairs = [entry.partition("=") for entry in entries]
+        for name, equals, _ in pairs:
+            if equals and not _OWN.fullmatch(name):
+                raise ConfigError(f"{name[:40]!r} cannot name a pattern; use letters, digits, dash and underscore (at most 40)")
+        return cls([name for name, equals, _ in pairs if not equals], {n: pattern for n, equals, pattern in pairs if equals})
+
     def find(self, text: str) -> tuple[Concealed, ...]:
         """What is to be hidden, in order, none overlapping: of two that do the earlier and longer one."""
         small = text.lower()
@@ -340,11 +351,30 @@ class Redactor:
             at = one.end
         return Redacted("".join([*parts, text[at:]]), found)
 
+    def text(self, text: str) -> str:
+        """The text redacted; what is JSON stays JSON, and is looked into behind its escapes."""
+        plain = self.redact(text).text
+        if text.lstrip()[:1] not in ("{", "[") or (plain is text and "\\" not in text):
+            return plain
+        try:
+            inside = orjson.loads(text)
+        except orjson.JSONDecodeError:
+            return plain
+        hidden = self.redact_all(inside)
+        if hidden == inside and _is_json(plain):
+            return plain
+        whole = orjson.dumps(hidden).decode()
+        again = self.redact(whole).text  # what only shows beside its neighbours, such as `"password": "..."`
+        return again if _is_json(again) else whole
+
     def redact_all(self, value: Any) -> Any:
         """A JSON value with every text in it redacted; the names of members stay. A text under a name such as `password` is
-        hidden whole."""
+        hidden whole, and so is a number that is one of a card."""
         if isinstance(value, str):
             return self.redact(value).text
+        if isinstance(value, int) and not isinstance(value, bool):
+            shown = str(value)
+            return value if (hidden := self.redact(shown).text) == shown else hidden
         if isinstance(value, Mapping):
             return {name: self._member(str(name), inner) for name, inner in value.items()}
         if isinstance(value, list | tuple):
@@ -357,10 +387,23 @@ class Redactor:
 
 
 _SECRET_NAME = re.compile(_NAMED)
+_OWN = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,39}")
+NESTED = re.compile(r"\((?:[^()\\]|\\.)*[+*](?:[^()\\]|\\.)*\)[+*{]")
+"""A repetition within a repetition: some text makes such a pattern take for ever."""
 
 
 def _compiled(name: str, pattern: str) -> re.Pattern[str]:
+    if NESTED.search(pattern):
+        raise ConfigError(f"pattern {name!r} repeats a repetition, which can take for ever; write it without, as [a-z]+")
     try:
         return re.compile(pattern)
     except re.error as error:
         raise ConfigError(f"pattern {name!r} is not a regular expression: {error}") from error
+
+
+def _is_json(text: str) -> bool:
+    try:
+        orjson.loads(text)
+    except orjson.JSONDecodeError:
+        return False
+    return True

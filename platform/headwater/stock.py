@@ -35,7 +35,7 @@ from headwater.records import TOPIC_NAME
 
 logger = logging.getLogger(__name__)
 _FIXED = ("partitions", "passages", "field", "text_template", "dimension")
-_LIGHT = {"semantic_weight", "retention_s", "retention_bytes", "retention_records", "oversize"}  # no index is touched
+_LIGHT = {"semantic_weight", "retention_s", "retention_bytes", "retention_records", "oversize", "redact"}  # no index is touched
 _SHAPE = set(INDEX_SETTINGS) - {"metric"}  # segments of other settings answer until they are built anew
 _RELEASE_STEP = 5000
 _FORGET_STEP = 10_000  # vectors deleted by one commit
@@ -185,7 +185,7 @@ class Stock:
             changed = {key for key, value in asdict(settings).items() if getattr(topic.config, key) != value}
             if changed <= _LIGHT | _SHAPE:
                 self._log.update_topic(topic.row.id, config=given(settings))
-                topic.config = settings
+                self._indexer.configure(topic, settings)
                 if changed & _SHAPE:
                     self._indexer.embedding.configure(topic)
                 return

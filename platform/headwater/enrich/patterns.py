@@ -11,10 +11,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from headwater.errors import UsageError
+from headwater.redaction import NESTED
 
 _MOST_CHARS = 50_000  # of a text that are searched
 _MOST_MATCHES = 100
-_NESTED = re.compile(r"\((?:[^()\\]|\\.)*[+*](?:[^()\\]|\\.)*\)[+*{]")
 _MONTHS = "Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec"
 FORMATS: Mapping[str, str] = {
     "email": r"[A-Za-z0-9._%+-]{1,64}@[A-Za-z0-9-]{1,63}(?:\.[A-Za-z0-9-]{1,63}){1,8}",
@@ -73,7 +73,7 @@ def checked(name: str, text: str) -> re.Pattern[str]:
         pattern = re.compile(text)
     except re.error as error:
         raise UsageError(f"the pattern of {name!r} is not a regular expression: {error}") from error
-    if len(text) > 2000 or _NESTED.search(text):
+    if len(text) > 2000 or NESTED.search(text):
         raise UsageError(f"the pattern of {name!r} repeats a repetition, which can take for ever; write it without, as [a-z]+")
     return pattern
 

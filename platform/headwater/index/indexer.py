@@ -46,6 +46,7 @@ from headwater.log.catalogue import (
 from headwater.log.schema import SEQ_MASK
 from headwater.log.store import Log, Row, TopicRow, add_dead_letter, set_cursor
 from headwater.passages import Batch, Mapper, choose
+from headwater.redacting import Redacting
 
 logger = logging.getLogger(__name__)
 _KNOWN_TEXTS = 200_000  # passage texts whose ids are remembered, per topic
@@ -98,6 +99,7 @@ class Indexer:
         topic = TopicIndex(row, config, catalogue, embedder, stored=row.next_seq, mapped=cursors.get(MAPPED, 0))
         topic.next_passage = cursors.get(SEMANTIC, 0)
         topic.learn_aliases(catalogue.aliases())
+        self.configure(topic, config)
         if row.passages is not None:
             topic.mapper = self._mapper(topic, row.passages)
         topic.keyword = max(cursors.get(KEYWORD, 0), row.first_seq)
@@ -118,6 +120,11 @@ class Indexer:
         if earlier is not None:
             earlier.close()
         return topic
+
+    def configure(self, topic: TopicIndex, config: TopicConfig) -> None:
+        """Let these settings hold for a topic, those that its indexes do not depend on."""
+        topic.config = config
+        topic.redacting = Redacting(config.redact, self._log.secret("pseudonyms")) if config.redact else None
 
     def rest(self, id: int) -> None:
         """Feed a topic no more. It is served from what it holds until it is opened anew or closed."""

@@ -14,6 +14,7 @@ from headwater.log.shadows import ShadowRow
 from headwater.log.store import TopicRow
 from headwater.passages import Mapper
 from headwater.records import PassageForm, Watermark
+from headwater.redacting import Redacting
 from headwater.vectors import VectorIndex
 
 _PACE_S = 60.0
@@ -78,6 +79,7 @@ class TopicIndex:
     standby: Standby | None = None
     shadow: Shadow | None = None
     mapper: Mapper | None = None
+    redacting: Redacting | None = None
     aliases: dict[int, int] = field(default_factory=dict)
     families: dict[int, list[int]] = field(default_factory=dict)
     known: dict[str, int] = field(default_factory=dict)

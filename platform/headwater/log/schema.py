@@ -191,6 +191,8 @@ MIGRATIONS: tuple[str, ...] = (
         DELETE FROM webhook_for WHERE kind = 'alert' AND of = OLD.id;
         DELETE FROM outbox WHERE kind = 'alert' AND of = OLD.id; END;
     """,
+    # Random bytes that only this data directory has: pseudonyms of keys are made by them.
+    "CREATE TABLE secret(name TEXT PRIMARY KEY, value BLOB NOT NULL);",
 )
 
 
