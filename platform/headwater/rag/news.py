@@ -85,12 +85,12 @@ async def whats_new(placed: Placed, page: Page, *, embed: Embed | None) -> News:
     ranked = sorted(patterns, key=lambda p: (-rank(p), -p.count, p.topic, p.passage.id))
     if asked.trouble:
         ranked = [p for p in ranked if rank(p) >= WARN]
-    shown = [Found(p, await _record(scope, p, first=asked.fresh)) for p in ranked[:MOST_NEW]]
+    shown = [Found(p, await first_record(scope, p, first=asked.fresh)) for p in ranked[:MOST_NEW]]
     if shown:
         where = ", ".join(dict.fromkeys(f.pattern.topic for f in shown))
         time = "" if page.lines else f" {bounds(scope.since_ms, scope.until_ms)}"
         page.lines.append(f"{'New' if asked.fresh else 'Seen'}{time} in {where}, the worst first:")
-        page.lines += [_bullet(page, f, scope) for f in shown]
+        page.lines += [bullet(page, f, scope) for f in shown]
     if shown and asked.seen_before:
         await _tell_known(placed, page, shown, embed)
     left = len(ranked) - len(shown)
@@ -112,8 +112,8 @@ async def count_words(scope: Scope, topics: Sequence[str], words: str, level: st
         having = [f'the words "{words}"'] * bool(words) + [f"level {level} or worse"] * bool(level)
         what = "records" if total > 1 else "record"
         page.lines.append(f"{total:,} {what} in {where}{' with ' * bool(having)}{' and '.join(having)}:")
-        shown = [Found(p, await _record(scope, p, first=False)) for p in patterns[:_MOST_COUNTED]]
-        page.lines += [_bullet(page, f, scope) for f in shown]
+        shown = [Found(p, await first_record(scope, p, first=False)) for p in patterns[:_MOST_COUNTED]]
+        page.lines += [bullet(page, f, scope) for f in shown]
     return total
 
 
@@ -155,7 +155,7 @@ def rank(pattern: Pattern) -> int:
     return WARN if tells_trouble(pattern.passage.text) else WARN - 1
 
 
-async def _record(scope: Scope, pattern: Pattern, *, first: bool) -> Record:
+async def first_record(scope: Scope, pattern: Pattern, *, first: bool) -> Record:
     """The first record of a pattern, or any that is in scope."""
     passage = pattern.passage
     low, words = to_ms(passage.first_seen), plain(passage.text)
@@ -167,7 +167,7 @@ async def _record(scope: Scope, pattern: Pattern, *, first: bool) -> Record:
     return (await scope.look.read(pattern.example if hit is None else hit.address)).record
 
 
-def _bullet(page: Page, found: Found, scope: Scope) -> str:
+def bullet(page: Page, found: Found, scope: Scope) -> str:
     """The first line of its record, the cause at the bottom of a stack trace, level, count and time."""
     record, pattern = found.record, found.pattern
     marks, said = [], []
@@ -200,7 +200,7 @@ async def _tell_known(placed: Placed, page: Page, new: Sequence[Found], embed: E
     earlier = scope.within(None, scope.since_ms)
     before = await known(earlier, texts, homes, by_meaning=embed is not None)
     page.lines += ["Seen before:"] * bool(before)
-    page.lines += [await _known_bullet(page, k, texts, mark, embed) for k in before]
+    page.lines += [await known_bullet(page, k, texts, mark, embed) for k in before]
     told = {i for k in before for i, score in k.like.items() if score >= HINT}
     rest = "".join(mark[i] for i in range(len(texts)) if i not in told)
     if before and rest:
@@ -211,7 +211,7 @@ async def _tell_known(placed: Placed, page: Page, new: Sequence[Found], embed: E
     event = None if placed.event is None else placed.event.address
     since = [k for k in since if k.hit.address != event and k.hit.topic not in scope.documents]
     page.lines += ["Said of it since:"] * bool(since)
-    page.lines += [await _known_bullet(page, k, texts, mark, embed) for k in since]
+    page.lines += [await known_bullet(page, k, texts, mark, embed) for k in since]
 
 
 async def _tell_nearest(
@@ -222,7 +222,7 @@ async def _tell_nearest(
     near = await known(scope, texts, homes, by_meaning=embed is not None, least=NEAR)
     near = [k for k in near if k.hit.address not in cited and k.hit.topic not in scope.documents][:_MOST_NEAR]
     page.lines += ["Nothing earlier is clearly the same; the nearest:"] * bool(near)
-    page.lines += [await _known_bullet(page, k, texts, mark, embed) for k in near]
+    page.lines += [await known_bullet(page, k, texts, mark, embed) for k in near]
     return bool(near)
 
 
@@ -234,7 +234,7 @@ async def tell_of(scope: Scope, page: Page, words: str, patterns: Sequence[Evide
     homes = {item.address.rsplit("/", 2)[0] for item in patterns}
     found = [k for k in await known(scope, texts, homes, by_meaning=embed is not None) if k.hit.address not in cited]
     page.lines += ["Told of it, the most alike first:"] * bool(found)
-    page.lines += [await _known_bullet(page, k, texts, mark, embed) for k in found]
+    page.lines += [await known_bullet(page, k, texts, mark, embed) for k in found]
     if patterns and not found:
         await _tell_nearest(scope, page, texts, homes, mark, embed)
     return bool(found)
@@ -266,18 +266,18 @@ def plain(text: str) -> str:
     return " ".join(words)[:_MOST_QUERY]
 
 
-async def _known_bullet(page: Page, item: Known, texts: Sequence[str], mark: Mapping[int, str], embed: Embed | None) -> str:
+async def known_bullet(page: Page, item: Known, texts: Sequence[str], mark: Mapping[int, str], embed: Embed | None) -> str:
     """Its most telling sentence, and how it was mended where it says so."""
     hit = item.hit
     best = max(item.like, key=lambda i: item.like[i])
-    spans = await _telling_sentences(hit, texts[best], embed)
+    spans = await telling_sentences(hit, texts[best], embed)
     said = " ... ".join(quote(hit.value, *span) for span in spans)
     marks = "".join(page.cite(hit, *span) for span in spans)
     like = "".join(mark[i] for i in sorted(item.like) if i in mark and (item.like[i] >= HINT or i == best))
     return f"- {said} ({whose(hit)}, {hit.timestamp:%Y-%m-%d %H:%M} UTC) {marks}{f', like {like}' if like else ''}"
 
 
-async def _telling_sentences(hit: Hit, text: str, embed: Embed | None) -> list[tuple[int, int]]:
+async def telling_sentences(hit: Hit, text: str, embed: Embed | None) -> list[tuple[int, int]]:
     low, high = (hit.span.start, hit.span.end) if hit.span else (0, len(hit.value))
     spans = [_cut(hit.value, low + a, low + b) for a, b in sentences(hit.value[low:high])][:24] or [_cut(hit.value, low, high)]
     if len(spans) == 1:
