@@ -154,17 +154,18 @@ MIGRATIONS: tuple[str, ...] = (
         DELETE FROM detector WHERE topic = OLD.id; DELETE FROM detector_state WHERE topic = OLD.id;
         DELETE FROM anomaly WHERE topic = OLD.id; END;
     """,
-    # Webhooks: what each gets, and what it is to be sent. A hit or an alert is put into the outbox by the transaction that writes
-    # it; of each webhook the newest 10,000 stay. `due_ms` is NULL once a call is given up.
+    # Webhooks: what each gets, and what it is to be sent. The transaction that writes a hit or an alert also puts it into the
+    # outbox; of each webhook the newest 10,000 stay. `due_ms` is NULL once a call is given up.
     """
     CREATE TABLE webhook(
         id INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT NOT NULL UNIQUE, url TEXT NOT NULL, secret TEXT NOT NULL,
         private INTEGER NOT NULL, tries INTEGER NOT NULL, paused TEXT, created_ms INTEGER NOT NULL,
         made INTEGER NOT NULL DEFAULT 0, sent INTEGER NOT NULL DEFAULT 0, dropped INTEGER NOT NULL DEFAULT 0,
-        failures INTEGER NOT NULL DEFAULT 0, wait_ms INTEGER NOT NULL DEFAULT 0, sent_ms INTEGER, failed_ms INTEGER, error TEXT);
+        failures INTEGER NOT NULL DEFAULT 0, wait_ms INTEGER NOT NULL DEFAULT 0, sent_ms INTEGER, failed_ms INTEGER,
+        error TEXT);
     CREATE TABLE webhook_for(kind TEXT, of INTEGER, webhook INTEGER, PRIMARY KEY(kind, of, webhook)) WITHOUT ROWID;
-    CREATE TABLE outbox(webhook INTEGER, n INTEGER, id TEXT NOT NULL, kind TEXT NOT NULL, of INTEGER NOT NULL, at INTEGER NOT NULL,
-        made_ms INTEGER NOT NULL, tries INTEGER NOT NULL DEFAULT 0, due_ms INTEGER DEFAULT 0, error TEXT,
+    CREATE TABLE outbox(webhook INTEGER, n INTEGER, id TEXT NOT NULL, kind TEXT NOT NULL, of INTEGER NOT NULL,
+        at INTEGER NOT NULL, made_ms INTEGER NOT NULL, tries INTEGER NOT NULL DEFAULT 0, due_ms INTEGER DEFAULT 0, error TEXT,
         PRIMARY KEY(webhook, n)) WITHOUT ROWID;
     CREATE TRIGGER hit_out AFTER INSERT ON watch_hit
         WHEN EXISTS (SELECT 1 FROM webhook_for WHERE kind = 'watch' AND of IN (0, NEW.watch)) BEGIN
