@@ -181,6 +181,11 @@ def test_auto_is_decided_from_the_field_that_is_read() -> None:
     assert choose(values, TopicConfig(embedding_model="external", dimension=2)) == "exact"
 
 
+def test_the_same_few_texts_over_and_over_are_no_reason_for_templates() -> None:
+    said = rows(*["It happens daily", "Since the update", "Only in one browser", "Nothing loads"] * 60)
+    assert choose(said, TopicConfig()) == "exact"
+
+
 @given(st.lists(st.text(), max_size=5), st.sampled_from(["template", "exact", "chunks"]))
 def test_any_text_is_mapped_without_harm(values: list[str], kind: str) -> None:
     batch = mapper(kind).batch(rows(*values))

@@ -15,9 +15,10 @@ import pytest
 from headwater.errors import LimitError, NotFoundError, UsageError
 from headwater.records import TOPIC_NAME, Draft
 from headwater.sources import Batch, Fault, State
-from headwater.sources.directory import DirectoryFollow, classify, plan
+from headwater.sources.directory import DirectoryFollow, classify
 from headwater.sources.fields import parse_time
 from headwater.sources.files import read
+from headwater.sources.planning import plan
 from headwater.sources.stdin import Stdin
 
 
@@ -96,6 +97,15 @@ def test_tables_have_a_header_and_rows_over_several_lines(tmp_path: Path) -> Non
     assert "6 cells" in fault.reason
     (only,), _ = load(write(tmp_path / "b.tsv", "name\tcity\nAda\tParis\n"))
     assert only.value == '{"name":"Ada","city":"Paris"}'
+
+
+def test_a_ticket_is_its_subject_and_its_body_however_the_columns_are_spelt(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.csv", "Id,Subject,Description,Created At\nT-7,Login fails,It began today,2026-01-01\n")
+    (ticket,), _ = load(path)
+    assert (ticket.key, ticket.value, ticket.time_ms) == ("T-7", "Login fails\nIt began today", 1767225600000)
+    assert ticket.attributes == {"Subject": "Login fails"}
+    same = write(tmp_path / "b.jsonl", '{"title":"Login fails","text":"Login fails: again"}\n{"title":"A","value":"b"}\n')
+    assert [d.value for d in load(same)[0]] == ["Login fails: again", "b"]
 
 
 def test_a_quote_never_closed_costs_one_row(tmp_path: Path) -> None:

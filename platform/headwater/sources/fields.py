@@ -1,10 +1,12 @@
 """JSON objects and table rows -> drafts: which field is the value, the key, the time.
 
-value: the first of value, text, message, body, msg, content that holds text; without one the whole line is the value.
-key: key or id. time: timestamp, time, ts, @timestamp, created_at, date (ISO 8601, or epoch seconds, milliseconds,
-microseconds or nanoseconds told apart by size). `attributes` and every other field become attributes; lists and
-objects as their JSON text. NaN and infinities become text, and so do integers beyond 64 bits; of duplicate keys the
-last counts.
+value: the first of value, text, message, body, msg, content, description that holds text, below the first of title,
+subject, summary that holds a line it does not begin with (not above `value`, which says what it is); without any the
+whole line is the value. key: key or id. time: timestamp, time, ts, @timestamp, created_at, created, datetime, date (ISO
+8601, or epoch seconds, milliseconds, microseconds or nanoseconds told apart by size). Names are found as they are, else
+in any case and with spaces or hyphens for underscores, as spreadsheets and exports write them. `attributes` and every
+other field become attributes, the title too; lists and objects as their JSON text. NaN and infinities become text, and so
+do integers beyond 64 bits; of duplicate keys the last counts.
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -20,10 +22,12 @@ import orjson
 
 from headwater.records import MAX_MS, MIN_MS, Draft, Scalar, to_ms
 
-VALUE_FIELDS = ("value", "text", "message", "body", "msg", "content")
+VALUE_FIELDS = ("value", "text", "message", "body", "msg", "content", "description")
+TITLE_FIELDS = ("title", "subject", "summary")
 KEY_FIELDS = ("key", "id")
-TIME_FIELDS = ("timestamp", "time", "ts", "@timestamp", "created_at", "date")
+TIME_FIELDS = ("timestamp", "time", "ts", "@timestamp", "created_at", "created", "datetime", "date")
 
+_APART = re.compile(r"[\s-]+")
 _INTEGER = re.compile(r"-?(?:0|[1-9]\d{0,17})")
 _NUMBER = re.compile(r"-?\d+(?:\.\d+)?")
 _ISO = re.compile(r"(\d{4}-\d\d-\d\d)(?:[T ](\d\d:\d\d(?::\d\d)?)(?:[.,](\d{1,9}))?\s?(Z|[+-]\d\d:?\d\d)?)?")
@@ -46,11 +50,16 @@ def json_draft(line: str, position: int) -> Draft:
 def object_draft(tree: Mapping[str, Any], whole: str, position: int) -> Draft:
     """The draft of a JSON object or table row whose text is `whole`. Raises BadLine."""
     rest = dict(tree)
-    value = next((rest.pop(name) for name in VALUE_FIELDS if isinstance(tree.get(name), str) and tree[name].strip()), whole)
-    key = next((str(rest.pop(name)) for name in KEY_FIELDS if _is_key(tree.get(name))), None)
+    body = next((name for name in _named(tree, VALUE_FIELDS) if _is_text(tree[name])), None)
+    value = whole if body is None else rest.pop(body)
+    if body is not None and body != "value":
+        titles = (tree[name].strip() for name in _named(rest, TITLE_FIELDS) if _is_text(tree[name]))
+        if (title := next(titles, None)) is not None and not value.lstrip().startswith(title):
+            value = f"{title}\n{value}"
+    key = next((str(rest.pop(name)) for name in _named(rest, KEY_FIELDS) if _is_key(tree[name])), None)
     time_ms = None
-    for name in TIME_FIELDS:
-        if name in rest and (time_ms := parse_time(rest[name])) is not None:
+    for name in _named(rest, TIME_FIELDS):
+        if (time_ms := parse_time(rest[name])) is not None:
             del rest[name]
             break
     vector = _vector(rest.pop("vector")) if rest.get("vector") is not None else None
@@ -58,6 +67,20 @@ def object_draft(tree: Mapping[str, Any], whole: str, position: int) -> Draft:
     nested = rest.pop("attributes") if isinstance(rest.get("attributes"), dict) else {}
     attributes = {str(k): scalar(v) for k, v in {**rest, **nested}.items() if v is not None}
     return Draft(value, key, time_ms, attributes, partition, position, vector=vector)
+
+
+def _named(tree: Mapping[str, Any], names: Sequence[str]) -> list[str]:
+    """The fields of `tree` that bear one of some names, in the order of the names: as they are, else however they are spelt."""
+    found = [name for name in names if name in tree]
+    if found or all(name.islower() and name.isidentifier() for name in tree):
+        return found
+    spelt = {folded(name): name for name in reversed(tree)}
+    return [spelt[name] for name in names if name in spelt]
+
+
+def folded(name: str) -> str:
+    """A field's name as the names above are written: `Created At` is `created_at`."""
+    return _APART.sub("_", name.strip().lower())
 
 
 def parse_time(value: object) -> int | None:
@@ -118,6 +141,10 @@ def _parse(line: str) -> Any:
         raise BadLine("JSON nested too deep") from None
     except ValueError:
         raise BadLine(f"not JSON: {reason}") from None
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str) and not value.isspace() and value != ""
 
 
 def _is_key(value: object) -> bool:

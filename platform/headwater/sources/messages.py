@@ -20,7 +20,7 @@ import orjson
 from headwater.batches import Fault
 from headwater.errors import ConfigError
 from headwater.records import Draft, Scalar
-from headwater.sources.fields import KEY_FIELDS, BadLine, object_draft, parse_time, scalar
+from headwater.sources.fields import KEY_FIELDS, BadLine, folded, object_draft, parse_time, scalar
 from headwater.sources.lines import decode
 
 MessageForm = Literal["auto", "text", "json"]
@@ -98,7 +98,7 @@ class Reading:
         partition = tree.pop("partition", None)  # it says nothing about where the record is to lie here
         draft = object_draft(tree, text, message.position)
         if message.key and key is None and draft.key is not None:
-            name = next(name for name in KEY_FIELDS if str(tree.get(name)) == draft.key)
+            name = next(name for name in tree if folded(name) in KEY_FIELDS and str(tree[name]) == draft.key)
             draft = draft._replace(attributes={name: scalar(tree[name]), **draft.attributes})
         if value is not None:
             draft = draft._replace(value=value if isinstance(value, str) else orjson.dumps(value).decode())

@@ -106,5 +106,7 @@ def _machine(text: str) -> float:
 
 
 def _collapse(texts: Sequence[str]) -> float:
-    """Distinct masked shapes over texts: near 1 for prose, small for machine lines."""
-    return len({mask(loose(fold(text))[0].decode()) for text in texts}) / len(texts)
+    """Distinct masked shapes over distinct texts: near 1 for prose, and for the same few texts over and over, which need no
+    templates; small for machine lines."""
+    distinct = set(texts)
+    return len({mask(loose(fold(text))[0].decode()) for text in distinct}) / len(distinct)
