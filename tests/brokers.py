@@ -172,7 +172,7 @@ async def follow(engine: Engine, source: Source) -> None:
     async with aclosing(source.batches(engine.log.source_state(source.name))) as batches:  # type: ignore[type-var]
         async for batch in batches:
             origin = Origin(batch.stream, source.name, batch.state)
-            await deliver(append, engine.log, home.row.id, batch.drafts, origin, batch.faults, source.name)
+            await deliver(append, engine.log, home, batch.drafts, origin, batch.faults, source.name)
 
 
 @asynccontextmanager

@@ -41,20 +41,20 @@ _SETTLE = 10_000  # of them taken out of the keyword index by one commit
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """Which records are to go: those of a key, else those that a query matches."""
+    """Which records are to go: those of a key (and of what a topic that redacts calls it), else those that a query matches."""
 
-    key: str | None
+    keys: tuple[str, ...]
     query: Query
     scope: Scope
 
 
-def choice(topic: int, key: str | None, q: str | None, *, now_ms: int) -> Choice:
-    """The records of one key, or what `q` matches: all its words and phrases must occur. UsageError for a query that says
-    nothing of the records, which would match them all."""
-    if (key is None) == (q is None):
+def choice(topic: int, keys: tuple[str, ...], q: str | None, *, now_ms: int) -> Choice:
+    """The records of one key, given by all its names, or what `q` matches: all its words and phrases must occur. UsageError for
+    a query that says nothing of the records, which would match them all."""
+    if bool(keys) != (q is None):
         raise UsageError("say which records: an address, a key or a query, one of them")
-    if key is not None:
-        return Choice(key, Query(""), Scope((topic,), filters=(Filter("key", "=", (key,)),), versions=True))
+    if keys:
+        return Choice(keys, Query(""), Scope((topic,), filters=(Filter("key", "=", keys),), versions=True))
     query = parse(q or "", now_ms=now_ms)
     if any(f.field == "topic" for f in query.filters):
         raise UsageError("records are deleted from one topic at a time; leave topic: out of the query")
@@ -69,7 +69,7 @@ def choice(topic: int, key: str | None, q: str | None, *, now_ms: int) -> Choice
     scope = Scope(
         (topic,), query.filters, phrases=needed, excluded=query.excluded, since_ms=since_ms, until_ms=until_ms, versions=True
     )
-    return Choice(None, query, scope)
+    return Choice((), query, scope)
 
 
 async def delete(
@@ -86,8 +86,8 @@ async def delete(
             raise UsageError("say which records: an address, a key or a query, one of them")
         record = (await _thread(log.find, row, partition, offset)).id
         return Deleted(name, 1, 0 if dry_run else await _thread(deletion.remove_one, id, record), dry_run)
-    chosen = choice(id, key, q, now_ms=now_ms)
-    if chosen.key is None:  # what is not in the keyword index by then is compared word for word
+    chosen = choice(id, _names(topic, key), q, now_ms=now_ms)
+    if not chosen.keys:  # what is not in the keyword index by then is compared word for word
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_INDEXED_S):
                 await indexer.wait(topic, row.next_seq, semantic=False)
@@ -203,16 +203,16 @@ class Deletion:
     def _must_look(topic: TopicIndex, chosen: Choice) -> bool:
         """Whether what the keyword index finds is to be checked: it knows keys up to their first characters and numbers by
         value, and of a document each chunk for itself."""
-        return chosen.key is not None or (topic.kind == "chunks" and bool(chosen.query.excluded))
+        return bool(chosen.keys) or (topic.kind == "chunks" and bool(chosen.query.excluded))
 
     def _holds(self, chosen: Choice, row: Row) -> bool:
-        if chosen.key is not None:
-            return row.key == chosen.key
+        if chosen.keys:
+            return row.key in chosen.keys
         tokens = f" {' '.join(self._tokens.analyze(prepared(row.value)))} "
         return not any(f" {' '.join(self._tokens.analyze(prepared(e)))} " in tokens for e in chosen.query.excluded)
 
     def _is_meant(self, topic: TopicIndex, chosen: Choice, row: Row) -> bool:
-        return row.key == chosen.key if chosen.key is not None else matches(chosen.query, row.record(topic.row.name))
+        return row.key in chosen.keys if chosen.keys else matches(chosen.query, row.record(topic.row.name))
 
 
 def hide(topic: TopicIndex, dead: Sequence[int]) -> None:
@@ -220,6 +220,11 @@ def hide(topic: TopicIndex, dead: Sequence[int]) -> None:
     for vectors in topic.indexes():
         vectors.remove(dead)
     topic.known.clear()
+
+
+def _names(topic: TopicIndex, key: str | None) -> tuple[str, ...]:
+    """A key with what a topic that redacts calls it: records from before it did have it as it is."""
+    return () if key is None else (key,) if topic.redacting is None else tuple(dict.fromkeys((key, topic.redacting.key(key))))
 
 
 def _below(scope: Scope, topic: int, before: int) -> Scope:

@@ -41,6 +41,7 @@ from headwater.intake import deliveries
 from headwater.intake.doors import Doors
 from headwater.intake.drafts import drafts as intake
 from headwater.intake.roster import Roster
+from headwater.investigation.investigating import Investigating
 from headwater.lines.reading import LineReader
 from headwater.llm.models import Models
 from headwater.log import browse
@@ -80,6 +81,7 @@ from headwater.verbs import Entry, When
 from headwater.watch.live import Live, tail, wish
 from headwater.watch.running import Watching
 from headwater.watch.verbs import Watches
+from headwater.webhooks.verbs import Webhooks
 
 logger = logging.getLogger(__name__)
 P = ParamSpec("P")
@@ -185,6 +187,8 @@ class Engine:
             )  # fmt: skip
             self.ask, self.ask_events, self.rerun = asking.ask, asking.events, asking.rerun
             self.answers, self.answer, self.summarize = asking.answers, asking.answer, asking.summarize
+            looking = Investigating(self, chat, self.settings.ask, lambda topic: self.stock.find(topic).kind, asking.reading)
+            self.investigate, self.investigate_events = looking.investigate, looking.events
             self.create_conversation, self.conversations, self.conversation = talk.create, talk.all, talk.one
             self.set_conversation, self.remove_conversation, self.messages = talk.change, talk.remove, talk.messages
             audit = Audit(self.log, clock_ms=now_ms)
@@ -199,6 +203,10 @@ class Engine:
             odd = self._detectors = Detectors(self.log, self.stock, self.indexer, self.append, clock_ms=now_ms)
             self.anomalies, self.anomaly, self.anomaly_events = odd.anomalies, odd.one, odd.events
             self.detecting, self.set_detecting, self.judge_anomaly = odd.detecting, odd.set, odd.judge
+            hooks = self._webhooks = Webhooks(self.log, self.stock, self._watching, watches, odd, clock_ms=now_ms)
+            self.add_webhook, self.webhooks, self.webhook, self.remove_webhook = hooks.add, hooks.all, hooks.one, hooks.remove
+            self.pause_webhook, self.resume_webhook, self.test_webhook = hooks.pause, hooks.resume, hooks.test
+            self.call_webhooks = hooks.run
             self.create_pipeline, self.pipelines, self.pipeline = pipes.create, pipes.all, pipes.one
             self.start_pipeline, self.stop_pipeline, self.delete_pipeline = pipes.start, pipes.stop, pipes.delete
             self.backtest_pipeline, self.run_pipeline, self.trace_pipeline = pipes.backtest, pipes.run_on, pipes.trace
@@ -258,7 +266,8 @@ class Engine:
     def _append(
         self, index: TopicIndex, records: Sequence[Entry], key: str | None, origin: Origin | None
     ) -> Future[list[Receipt]]:
-        ready = intake(records, index.config, self._reader, self.settings.ingest, now_ms=now_ms())
+        own = (index.config, self._reader, self.settings.ingest)
+        ready = intake(records, *own, now_ms=now_ms(), redacting=index.redacting)
         delivery = Delivery.of(key, records) if key else None
         if index.config.oversize == "dead-letter":
             most = self.settings.ingest.max_value_bytes
@@ -275,7 +284,7 @@ class Engine:
         index = await self.home(topic)
         done = await deliveries.receive(
             lambda drafts, origin: self.append(topic, drafts, origin=origin),
-            self.log, index.row.id, source, records, stream, state, faults,
+            self.log, index, source, records, stream, state, faults,
         )  # fmt: skip
         await versions.settle(self.stock.deletion, self.indexer, self.log, index, source, state)
         return done
@@ -447,6 +456,7 @@ class Engine:
 
     async def status(self) -> Status:
         own = (*self._watching.troubles(), *self._models.problems(), *self._detectors.troubles())
+        own = (*own, *await _thread(self._webhooks.troubles))
         problems = views.problems((*self.stock.problems.values(), *own), self.indexer)
         uptime_s, model = round(time.monotonic() - self._started, 1), self.settings.embedding.model
         return Status(

@@ -178,7 +178,7 @@ class Feed:
 
         home = await engine.home(topic)
         origin = Origin(batch.stream, source.name, batch.state)
-        await deliver(append, engine.log, home.row.id, batch.drafts, origin, batch.faults, source.name)
+        await deliver(append, engine.log, home, batch.drafts, origin, batch.faults, source.name)
         await settle(engine.stock.deletion, engine.indexer, engine.log, home, source.name, batch.state)
 
 

@@ -185,7 +185,7 @@ class Stock:
             changed = {key for key, value in asdict(settings).items() if getattr(topic.config, key) != value}
             if changed <= _LIGHT | _SHAPE:
                 self._log.update_topic(topic.row.id, config=given(settings))
-                self._indexer.configure(topic, settings)
+                topic.configure(settings, self._log)
                 if changed & _SHAPE:
                     self._indexer.embedding.configure(topic)
                 return

@@ -39,6 +39,8 @@ async def settle(
     """Take out of sight the records that the state of `source` says have been replaced or are gone: how many. The newest is
     findable by words before the one it replaces goes, unless indexing is more than 30 s behind."""
     latest, gone = _keys(state, "latest"), _keys(state, "gone")
+    if topic.redacting is not None:
+        latest, gone = list(map(topic.redacting.key, latest)), list(map(topic.redacting.key, gone))
     if not latest and not gone:
         return 0
     found = await anyio.to_thread.run_sync(_replaced, log, topic, source, latest, gone)

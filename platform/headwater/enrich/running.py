@@ -287,13 +287,17 @@ class Running:
                 draft = self._draft(topic, row, item)
                 for name in targets:
                     drafts.setdefault(ids[name], []).append(draft)
+        for id, held in drafts.items():  # a topic that redacts does so whoever writes to it
+            target = self._indexer.topics.get(id)
+            if target is not None and (redacting := target.redacting) is not None:
+                drafts[id] = [redacting.draft(draft) for draft in held]
         return drafts
 
     def _draft(self, topic: TopicIndex, row: Row, item: Item) -> Draft:
         """A record as it is written: its text, time and key, its attributes with the fields it got, and where it came from."""
         value, key, attributes = row.value, row.key, orjson.loads(row.attributes) if row.attributes else {}
         for redactor in item.redactors:
-            value, attributes = redactor.redact(value).text, redactor.redact_all(attributes)
+            value, attributes = redactor.text(value), redactor.redact_all(attributes)
             key = None if key is None else redactor.redact(key).text
         attributes.update(outputs(item))
         attributes["source"] = f"{topic.row.name}/{row.partition}/{row.offset}"

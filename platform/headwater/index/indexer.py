@@ -46,7 +46,6 @@ from headwater.log.catalogue import (
 from headwater.log.schema import SEQ_MASK
 from headwater.log.store import Log, Row, TopicRow, add_dead_letter, set_cursor
 from headwater.passages import Batch, Mapper, choose
-from headwater.redacting import Redacting
 
 logger = logging.getLogger(__name__)
 _KNOWN_TEXTS = 200_000  # passage texts whose ids are remembered, per topic
@@ -99,7 +98,7 @@ class Indexer:
         topic = TopicIndex(row, config, catalogue, embedder, stored=row.next_seq, mapped=cursors.get(MAPPED, 0))
         topic.next_passage = cursors.get(SEMANTIC, 0)
         topic.learn_aliases(catalogue.aliases())
-        self.configure(topic, config)
+        topic.configure(config, self._log)
         if row.passages is not None:
             topic.mapper = self._mapper(topic, row.passages)
         topic.keyword = max(cursors.get(KEYWORD, 0), row.first_seq)
@@ -120,11 +119,6 @@ class Indexer:
         if earlier is not None:
             earlier.close()
         return topic
-
-    def configure(self, topic: TopicIndex, config: TopicConfig) -> None:
-        """Let these settings hold for a topic, those that its indexes do not depend on."""
-        topic.config = config
-        topic.redacting = Redacting(config.redact, self._log.secret("pseudonyms")) if config.redact else None
 
     def rest(self, id: int) -> None:
         """Feed a topic no more. It is served from what it holds until it is opened anew or closed."""
@@ -476,13 +470,7 @@ def _docs(topic: TopicIndex, rows: Sequence[Row], pieces: Sequence[Piece], passa
 
 
 def _doc(
-    topic: int,
-    row: Row,
-    n: int,
-    passage: int,
-    start: int | None,
-    stop: int | None,
-    seen: dict[bytes | None, Mapping[str, Any]],
+    topic: int, row: Row, n: int, passage: int, start: int | None, stop: int | None, seen: dict[bytes | None, Mapping[str, Any]]
 ) -> Doc:
     """One occurrence as the keyword index takes it: its own stretch of the text, the record's fields. `seen` are attributes
     that were decoded before: most lines have a level and nothing else."""

@@ -10,8 +10,9 @@ from dataclasses import dataclass, field
 from headwater.config import TopicConfig
 from headwater.embed import Embedder, Fallback
 from headwater.log.catalogue import Catalogue
+from headwater.log.secrets import PSEUDONYMS, secret
 from headwater.log.shadows import ShadowRow
-from headwater.log.store import TopicRow
+from headwater.log.store import Log, TopicRow
 from headwater.passages import Mapper
 from headwater.records import PassageForm, Watermark
 from headwater.redacting import Redacting
@@ -100,6 +101,11 @@ class TopicIndex:
         """How records are cut; `exact` while `auto` has not decided."""
         kind = self.mapper.kind if self.mapper is not None else self.row.passages or self.config.passages
         return "template" if kind == "template" else "chunks" if kind == "chunks" else "exact"
+
+    def configure(self, config: TopicConfig, log: Log) -> None:
+        """Let settings hold: those that its indexes do not depend on."""
+        self.config = config
+        self.redacting = Redacting(config.redact, secret(log, PSEUDONYMS)) if config.redact else None
 
     def watermark(self) -> Watermark:
         return Watermark(self.stored, self.keyword, self.semantic if self.embedder is not None else self.keyword)

@@ -21,6 +21,8 @@ from headwater.records import Appended, Draft
 if TYPE_CHECKING:
     import apsw
 
+    from headwater.index.topic import TopicIndex
+
 PAYLOAD_CHARS = 2000
 _LOOK_BACK = 20_000  # dead letters among which one delivered again is looked for: more than a batch has
 Append = Callable[[Sequence[Draft], Origin], Awaitable[Appended]]
@@ -36,11 +38,11 @@ class Letter(NamedTuple):
 
 
 async def receive(
-    append: Append, log: Log, topic: int, source: str, drafts: Sequence[Draft], stream: str, state: Mapping[str, Any] | None,
-    faults: Sequence[Fault],
+    append: Append, log: Log, topic: TopicIndex, source: str, drafts: Sequence[Draft], stream: str,
+    state: Mapping[str, Any] | None, faults: Sequence[Fault],
 ) -> Delivered:  # fmt: skip
-    """As `Verbs.deliver`, into the topic of that id."""
-    name = f"{source}@{topic}"  # a topic that was deleted and made anew has had nothing yet
+    """As `Verbs.deliver`, into one topic."""
+    name = f"{source}@{topic.row.id}"  # a topic that was deleted and made anew has had nothing yet
     if not drafts and not faults and state is None:
         return Delivered(state=await anyio.to_thread.run_sync(log.source_state, name))
     if any(draft.position is None for draft in drafts):
@@ -50,13 +52,13 @@ async def receive(
 
 
 async def deliver(
-    append: Append, log: Log, topic: int, drafts: Sequence[Draft], origin: Origin, faults: Sequence[Fault], place: str
+    append: Append, log: Log, topic: TopicIndex, drafts: Sequence[Draft], origin: Origin, faults: Sequence[Fault], place: str
 ) -> Delivered:
-    """Store a batch in the topic of that id. `place` names the source where dead letters are shown. Raises StorageError,
+    """Store a batch in a topic. `place` names the source where dead letters are shown. Raises StorageError,
     and then the batch is to be delivered again."""
-    letters = [Letter("source", f.reason, f.payload[:PAYLOAD_CHARS], f"{place} at {f.position}") for f in faults]
+    letters = [Letter("source", f.reason, f.payload, f"{place} at {f.position}") for f in faults]
     if letters:
-        await _thread(log, topic, letters)
+        await _thread(log, topic, letters, PAYLOAD_CHARS)
     try:
         done = _counted(await append(drafts, origin))
     except ConflictError:
@@ -67,7 +69,7 @@ async def deliver(
     return Delivered(done.stored, done.duplicates, done.dead_letters + len(letters), origin.state)
 
 
-async def _each(append: Append, log: Log, topic: int, drafts: Sequence[Draft], origin: Origin, place: str) -> Delivered:
+async def _each(append: Append, log: Log, topic: TopicIndex, drafts: Sequence[Draft], origin: Origin, place: str) -> Delivered:
     """Store what can be; drafts that cannot become dead letters. The state is not moved: that comes after all."""
     try:
         return _counted(await append(drafts, origin))
@@ -88,21 +90,23 @@ def _counted(reply: Appended) -> Delivered:
     return Delivered(len(reply.records) - again, again)
 
 
-async def _thread(log: Log, topic: int, letters: Sequence[Letter]) -> None:
-    await anyio.to_thread.run_sync(set_aside, log, topic, letters)
+async def _thread(log: Log, topic: TopicIndex, letters: Sequence[Letter], most: int | None = None) -> None:
+    await anyio.to_thread.run_sync(set_aside, log, topic, letters, most)
 
 
-def set_aside(log: Log, topic: int, letters: Sequence[Letter]) -> None:
-    """Keep input that is no record, in one transaction; what was kept from the same place for the same reason is not
-    kept twice."""
-    now_ms = time.time_ns() // 1_000_000
+def set_aside(log: Log, topic: TopicIndex, letters: Sequence[Letter], most: int | None = None) -> None:
+    """Keep input that is no record, at most so many characters of each, in one transaction; what was kept from the same place
+    for the same reason is not kept twice. A topic that redacts does so here too."""
+    now_ms, id = time.time_ns() // 1_000_000, topic.row.id
+    if (redacting := topic.redacting) is not None:
+        letters = [one._replace(reason=redacting.text(one.reason), payload=redacting.text(one.payload)) for one in letters]
 
     def write(db: apsw.Connection) -> None:
         newest = "SELECT source, reason FROM dead_letter WHERE topic = ? AND seq IS NULL ORDER BY id DESC LIMIT ?"
-        known = set(db.execute(newest, (topic, _LOOK_BACK)))
+        known = set(db.execute(newest, (id, _LOOK_BACK)))
         for letter in letters:
             if (letter.source, letter.reason) not in known:
-                payload = letter.payload.encode("utf-8", "replace").decode()  # lone surrogates cannot be stored
-                add_dead_letter(db, topic, letter.stage, letter.reason, payload, now_ms, source=letter.source)
+                payload = letter.payload[:most].encode("utf-8", "replace").decode()  # lone surrogates cannot be stored
+                add_dead_letter(db, id, letter.stage, letter.reason, payload, now_ms, source=letter.source)
 
     log.write(write, rows=len(letters))

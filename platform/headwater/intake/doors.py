@@ -92,7 +92,7 @@ class Doors:
                 return await self._append(topic, part)
 
             home = await self._home(topic)
-            done = await deliver(append, self._log, home.row.id, drafts, Origin("otlp"), (), entry.name)
+            done = await deliver(append, self._log, home, drafts, Origin("otlp"), (), entry.name)
             tally.stored += done.stored
             tally.count("dead_letters", done.dead_letters)
             rejected += done.dead_letters
@@ -155,7 +155,7 @@ class Doors:
             async def append(part: Sequence[Draft], origin: Origin) -> Appended:
                 return await self._append(topic, part, origin=origin)
 
-            kept = await deliver(append, self._log, home.row.id, sent.drafts, origin, (), entry.name)
+            kept = await deliver(append, self._log, home, sent.drafts, origin, (), entry.name)
             return kept.stored
         return sum(not receipt.duplicate for receipt in done.records)
 

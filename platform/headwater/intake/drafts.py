@@ -22,6 +22,7 @@ from headwater.errors import UsageError
 from headwater.lines.reading import LineReader
 from headwater.query import parse_time
 from headwater.records import MAX_MS, MIN_MS, Draft, Scalar
+from headwater.redacting import Redacting
 from headwater.verbs import Entry
 
 _KNOWN = {"value", "key", "timestamp", "attributes", "partition", "vector"}
@@ -31,11 +32,12 @@ _draft_of = Draft._make  # all nine fields in order: half the time of a call wit
 
 
 def drafts(
-    entries: Sequence[Entry], config: TopicConfig, reader: LineReader, limits: IngestSettings, *, now_ms: int
-) -> list[Draft]:
+    entries: Sequence[Entry], config: TopicConfig, reader: LineReader, limits: IngestSettings, *, now_ms: int,
+    redacting: Redacting | None = None,
+) -> list[Draft]:  # fmt: skip
     """The drafts of `entries`, in order; UsageError names the entry that is not acceptable, and then none is."""
     out: list[Draft] = []
-    plain = config.passages != "chunks" and config.embedding_model != "external"
+    plain = config.passages != "chunks" and config.embedding_model != "external" and redacting is None
     head_of = reader.head
     levels: dict[str | None, Mapping[str, Scalar]] = {None: {}}  # the attributes of lines that have no others
     for entry in entries:
@@ -53,7 +55,7 @@ def drafts(
             out.append(_draft_of((entry, None, found.time_ms, attributes, None, None, None, None, body)))
             continue
         try:
-            out.append(_complete(drafted(entry, now_ms), config, reader, limits))
+            out.append(_complete(drafted(entry, now_ms), config, reader, limits, redacting))
         except UsageError as error:
             raise UsageError(f"record {len(out)}: {error}") from error
     return out
@@ -92,13 +94,18 @@ def drafted(entry: Entry, now_ms: int) -> Draft:
 REPLACED = "\ufffd"  # what stands for bytes, or half characters, that are no text; the bytes are kept beside it
 
 
-def _complete(draft: Draft, config: TopicConfig, reader: LineReader, limits: IngestSettings) -> Draft:
-    """The draft with clean text, flat attributes, and what its text says of time, level and fields."""
+def _complete(
+    draft: Draft, config: TopicConfig, reader: LineReader, limits: IngestSettings, redacting: Redacting | None
+) -> Draft:
+    """The draft with clean text, flat attributes, and what its text says of time, level and fields; redacted before anything
+    is read of it."""
     value, raw, time_ms = draft.value, draft.raw, draft.time_ms
     if not isinstance(value, str):
         value = _text(value)
     if not value.isascii() and (clean := _clean(value)) is not value:
         raw, value = raw or value.encode("utf-8", "surrogatepass"), clean
+    if redacting is not None:
+        value = redacting.text(value)
     attributes = _flat(draft.attributes, limits.max_attributes) if draft.attributes else {}
     body = None
     if config.passages != "chunks" and len(value) <= _READABLE_CHARS:
@@ -118,6 +125,8 @@ def _complete(draft: Draft, config: TopicConfig, reader: LineReader, limits: Ing
     key = None if draft.key is None else _clean(draft.key)
     if raw is not None and REPLACED in value:
         attributes = {**attributes, "invalid_utf8": True}
+    if redacting is not None:  # the bytes behind the text could hold what it hides
+        key, attributes, raw = None if key is None else redacting.key(key), redacting.attributes(attributes), None
     return Draft(value, key, time_ms, attributes, draft.partition, draft.position, raw, vector, body)
 
 

@@ -280,16 +280,6 @@ class Log:
             found = db.execute(f"SELECT {columns} FROM topic {clause}", values)
             return [TopicRow(r[0], r[1], orjson.loads(r[2]), *r[3:]) for r in found]
 
-    def secret(self, name: str) -> bytes:
-        """32 random bytes of this data directory, made when they are first asked for."""
-
-        def write(db: apsw.Connection) -> bytes:
-            db.execute("INSERT OR IGNORE INTO secret VALUES(?, randomblob(32))", (name,))
-            found: bytes = db.execute("SELECT value FROM secret WHERE name = ?", (name,)).get
-            return found
-
-        return self.write(write)
-
     def update_topic(self, id: int, **values: Any) -> None:
         """Set columns config (a mapping), passages, model or generation, all at once."""
         self.write(lambda db: set_columns(db, id, values))

@@ -49,7 +49,7 @@ class Finding:
         if failed and not vectors and wanted.mode == "semantic":
             raise next(iter(failed.values()))
         if _asks_meaning(wanted):
-            self._asked.note([t.row.id for t in wanted.topics], wanted.words, now_ms())
+            self._asked.note([t.row.id for t in wanted.topics], hidden(wanted.words, wanted.topics), now_ms())
         notes = [*wanted.notes, *(f"meaning not searched with {name}: {error}" for name, error in failed.items())]
         return await anyio.to_thread.run_sync(self._searcher.search, replace(wanted, notes=tuple(notes)), vectors)
 
@@ -184,10 +184,18 @@ def _models(topics: Collection[TopicIndex]) -> list[Embedder]:
     return list({e.name: e for t in topics for e, _ in t.shelves()}.values())
 
 
+def hidden(text: str, topics: Collection[TopicIndex]) -> str:
+    """A text without what any of these topics takes out of its records: so it is compared with them, and shown to no model."""
+    for topic in topics:
+        text = text if topic.redacting is None else topic.redacting.text(text)
+    return text
+
+
 @telemetry.traced("headwater.embed")
 async def embed(topics: Collection[TopicIndex], embedder: Embedder, texts: Sequence[str], kind: Kind = "query") -> np.ndarray:
     """`(n, d)`; a model known to be down fails at once instead of holding the search up."""
     telemetry.note(model=embedder.name, texts=len(texts))
+    texts = [hidden(text, topics) for text in texts]
     for topic in topics:
         if topic.standby is not None and embedder.name in topic.standby.fallback.names:
             return await topic.standby.fallback.embed_as(embedder.name, texts, kind)
