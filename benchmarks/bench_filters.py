@@ -7,15 +7,17 @@ queries are embedded as always. Beside each figure: an exact scan of the records
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
+import shutil
 import signal
 import sys
 import tempfile
 import time
 from argparse import Namespace
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,11 +43,16 @@ _STREAM, _QUERIES = 1, 2
 
 class Corpus:
     """`n` records: text, vector, and for each what the filters ask for. `area` goes with the meaning: texts near in meaning to
-    one of BUCKETS centres share it."""
+    one of BUCKETS centres share it. The embedded texts are kept in `home`: another version of the embedder gives vectors that
+    differ a little, around which entirely different ones would be drawn."""
 
-    def __init__(self, n: int, queries: int, seed: int, *, small: bool) -> None:
+    def __init__(self, home: Path, n: int, queries: int, seed: int, *, small: bool) -> None:
         lines = texts(60 if small else 6000)
-        base = embedded(lines, 384)
+        kept = home / "texts.npy"
+        base = np.load(kept) if kept.exists() else embedded(lines, 384)
+        if len(base) != len(lines):
+            raise SystemExit(f"{kept} is of {len(base)} texts, not of {len(lines)}; give --keep another directory")
+        np.save(kept, base)
         rng = np.random.default_rng(seed)
         maker = Maker(base, seed)
         origins = rng.integers(0, len(base), n)
@@ -61,6 +68,13 @@ class Corpus:
         words = [line.split() for line in lines]
         self.texts = [f"{' '.join(words[o][:12])} #{i}" for i, o in enumerate(origins)]
         self.words = [" ".join(words[o][2:8]) for o in asked]
+
+    def marks(self) -> dict[str, Any]:
+        """What an engine that was loaded with these records is known by."""
+        digest = hashlib.sha256()
+        for part in (self.vectors, self.area, self.bucket):
+            digest.update(np.ascontiguousarray(part).data)
+        return {"n": len(self.texts), "sha256": digest.hexdigest()}
 
     def record(self, i: int) -> dict[str, Any]:
         marks = {"bucket": f"b{self.bucket[i]}", "area": f"a{self.area[i]}"}
@@ -92,6 +106,22 @@ def cases(corpus: Corpus) -> dict[str, Callable[[int], Case]]:
         "attribute_like_meaning": where("area", corpus.area, lambda i: int(area[i]), "a"),
         "attribute_unlike_meaning": where("area", corpus.area, lambda i: int(area[i] + 1 + i % (BUCKETS - 1)) % BUCKETS, "a"),
     }
+
+
+def loaded(directory: Path, marker: Path, corpus: Corpus, args: Namespace) -> float | None:
+    """See to it that an engine with exactly this corpus is there. The seconds that took; None where an earlier run left it."""
+    wanted, held = corpus.marks(), json.loads(marker.read_text("utf-8")) if marker.exists() else None
+    if held == wanted:
+        return None
+    if held is not None:
+        say(f"{directory} does not hold the records of this run; it is loaded anew")
+        shutil.rmtree(directory, ignore_errors=True)
+    elif directory.exists():
+        raise SystemExit(f"{directory} was not made by this benchmark; give --keep another directory")
+    marker.write_text("{}", "utf-8")
+    took = fill(directory, corpus, args)
+    marker.write_text(json.dumps(wanted), "utf-8")
+    return round(took, 1)
 
 
 def fill(directory: Path, corpus: Corpus, args: Namespace) -> float:
@@ -138,7 +168,8 @@ def through_the_engine(hw: headwater.Headwater, corpus: Corpus, label: str, metr
         for i, query in enumerate(corpus.queries[:SCANNED]):  # afterwards: they would empty the processor's caches
             among = case(i)[1]()
             started = time.perf_counter()
-            best = np.sort(corpus.vectors[among] @ query)[-TOP_K:]
+            rows = corpus.vectors if len(among) == len(corpus.vectors) else corpus.vectors[among]
+            best = np.sort(rows @ query)[-TOP_K:]
             scan.append((time.perf_counter() - started) * 1000)
             recalls.append(_recall(replies[i], corpus, query, best))
         plans = dict(Counter(plan["plan"] for reply in replies for plan in (reply.explain or {}).get("plans", ())))
@@ -202,14 +233,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.small:
         args.n, args.queries, args.seal_at = 2000, 20, 1500
     before, metrics, label = machine(), dict[str, Any](), _label(args.n)
-    corpus = Corpus(args.n, args.queries, args.seed, small=args.small)
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as temporary:
-        directory = (args.keep or Path(temporary)) / "data"
-        marker = directory.parent / "loaded.json"
-        wanted: Mapping[str, int] = {"n": args.n, "seed": args.seed}
-        if not marker.exists() or json.loads(marker.read_text("utf-8")) != wanted:
-            metrics["fill_s"] = round(fill(directory, corpus, args), 1)
-            marker.write_text(json.dumps(wanted), "utf-8")
+        home = args.keep or Path(temporary)
+        home.mkdir(parents=True, exist_ok=True)
+        corpus = Corpus(home, args.n, args.queries, args.seed, small=args.small)
+        directory = home / "data"
+        if (took := loaded(directory, home / "loaded.json", corpus, args)) is not None:
+            metrics["fill_s"] = took
         started = time.perf_counter()
         with headwater.open(directory, **_options(args)) as hw:
             hw.search_vector(corpus.queries[0].tolist(), topics=[TOPIC])
