@@ -20,6 +20,7 @@ from headwater.errors import UsageError
 from headwater.records import Answer, IndexInfo, Mode, Record, SourceInfo, Topic
 from headwater.records.anomalies import Anomaly
 from headwater.records.answers import Conversation
+from headwater.records.investigations import InvestigateEvent
 from headwater.records.labels import RunEvent
 from headwater.records.models import Completion, Message, Piece
 from headwater.records.watches import WatchHit
@@ -95,6 +96,13 @@ class Headwater:
     dead_letters = _blocking(Verbs.dead_letters)
     replay_dead_letter = _blocking(Verbs.replay_dead_letter)
     drop_dead_letter = _blocking(Verbs.drop_dead_letter)
+    add_webhook = _blocking(Verbs.add_webhook)
+    webhooks = _blocking(Verbs.webhooks)
+    webhook = _blocking(Verbs.webhook)
+    pause_webhook = _blocking(Verbs.pause_webhook)
+    resume_webhook = _blocking(Verbs.resume_webhook)
+    test_webhook = _blocking(Verbs.test_webhook)
+    remove_webhook = _blocking(Verbs.remove_webhook)
     sources = _blocking(Verbs.sources)
     pause_source = _blocking(Verbs.pause_source)
     resume_source = _blocking(Verbs.resume_source)
@@ -103,6 +111,7 @@ class Headwater:
     note_call = _blocking(Verbs.note_call)
     calls = _blocking(Verbs.calls)
     _ask = _blocking(Verbs.ask)
+    investigate = _blocking(Verbs.investigate)
     answers = _blocking(Verbs.answers)
     answer = _blocking(Verbs.answer)
     rerun = _blocking(Verbs.rerun)
@@ -196,6 +205,10 @@ class Headwater:
         """An answer whose every sentence cites records; abstains where support is weak. With `stream` its events as they
         come: retrieval, token, citation, done. The rest is as Verbs.ask."""
         return self.ask_events(question, **scope) if stream else self._ask(question, **scope)
+
+    def investigate_events(self, question: str, **scope: Any) -> Iterator[InvestigateEvent]:
+        """The steps of an investigation as they are taken, and the whole last; leaving the loop ends it."""
+        yield from self._loop.iterate(lambda verbs: verbs.investigate_events(question, **scope))
 
     def ask_events(self, question: str, *, place: str | None = None, **scope: Any) -> Iterator[AskEvent]:
         """The answer as it is made, as Verbs.ask_events; leaving the loop ends the model's call."""

@@ -121,6 +121,10 @@ class AskSettings:
     conversation_tokens: int = _set(2000, "Tokens of a conversation that a model is shown; older turns are summarised.")
     conversation_ttl_s: float | None = _set(7_776_000.0, "Seconds after its last message that a conversation goes.")
     answers_kept: int = _set(5000, "Answers kept to be looked up or asked again; older ones go.")
+    investigate_steps: int = _set(12, "Most looks at the records of one investigation.")
+    investigate_tokens: int = _set(60_000, "Most tokens a chat model takes in one investigation.")
+    investigate_cost: float | None = _set(None, "Most US dollars a chat model takes in one investigation; no limit by default.")
+    investigate_timeout_s: float = _set(180.0, "Most seconds of one investigation, by a chat model.")
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,7 @@ from headwater.api import (
     routes_deliveries,
     routes_detect,
     routes_enrich,
+    routes_investigate,
     routes_live,
     routes_models,
     routes_push,
@@ -24,6 +25,7 @@ from headwater.api import (
     routes_system,
     routes_topics,
     routes_watches,
+    routes_webhooks,
 )
 from headwater.api.agents import PATH, Agents
 from headwater.api.bodies import State
@@ -48,7 +50,8 @@ def routes(
     app.state.headwater = State(verbs, metrics or Metrics(), closing or asyncio.Event(), version, doors)
     busiest_first = (
         routes_records, routes_push, routes_search, routes_topics, routes_deliveries, routes_live, routes_watches, routes_ask,
-        routes_conversations, routes_models, routes_enrich, routes_detect, routes_sources, routes_audit, routes_system,
+        routes_investigate, routes_conversations, routes_models, routes_enrich, routes_detect, routes_webhooks, routes_sources, routes_audit,
+        routes_system,
     )  # fmt: skip
     for part in busiest_first:
         app.include_router(part.router)

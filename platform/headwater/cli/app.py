@@ -17,6 +17,7 @@ from headwater.cli import (
     enrich,
     health,
     index,
+    investigate,
     letters,
     mcp,
     models,
@@ -29,6 +30,7 @@ from headwater.cli import (
     topics,
     tui,
     watch,
+    webhook,
 )
 from headwater.cli.errors import Commands
 
@@ -78,6 +80,7 @@ for subject in (
     removing,
     search,
     ask,
+    investigate,
     chat,
     topics,
     documents,
@@ -94,6 +97,7 @@ for subject in (
     tui,
     watch,
     anomaly,
+    webhook,
     enrich,
 ):
     subject.add(app)

@@ -24,9 +24,11 @@ from headwater.client.ask import AskCalls
 from headwater.client.audit import AuditCalls
 from headwater.client.detect import DetectCalls
 from headwater.client.enrich import EnrichCalls
+from headwater.client.investigate import InvestigateCalls
 from headwater.client.models import ModelCalls
 from headwater.client.sending import PAUSES_S, Sending, given, listed
 from headwater.client.watches import WatchCalls
+from headwater.client.webhooks import WebhookCalls
 from headwater.composed import LiveEvent
 from headwater.errors import HeadwaterError, UnreachableError, UsageError
 from headwater.records import (
@@ -79,11 +81,16 @@ class Client:
         self.create_conversation, self.conversations = asking.create_conversation, asking.conversations
         self.conversation, self.set_conversation = asking.conversation, asking.set_conversation
         self.remove_conversation = asking.remove_conversation
+        looking = InvestigateCalls(self._sending)
+        self.investigate, self.investigate_events = looking.investigate, looking.events
         self.add_watch, self.watches, self.watch, self.remove_watch = watching.add, watching.all, watching.one, watching.remove
         self.wait, self.watch_events = watching.wait, watching.events
         odd = DetectCalls(self._sending)
         self.anomalies, self.anomaly, self.anomaly_events = odd.anomalies, odd.one, odd.events
         self.detecting, self.set_detecting, self.judge_anomaly = odd.detecting, odd.set, odd.judge
+        hooks = WebhookCalls(self._sending)
+        self.add_webhook, self.webhooks, self.webhook, self.remove_webhook = hooks.add, hooks.all, hooks.one, hooks.remove
+        self.pause_webhook, self.resume_webhook, self.test_webhook = hooks.pause, hooks.resume, hooks.test
         enriching = EnrichCalls(self._sending)
         self.classify, self.extract = enriching.classify, enriching.extract
         self.create_pipeline, self.pipelines, self.pipeline = enriching.create, enriching.all, enriching.one

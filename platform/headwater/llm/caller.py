@@ -144,12 +144,20 @@ class Caller:
                 )
             self._readied = True
 
-    async def _fitted(self, prompt: Prompt) -> Prompt:
-        """The prompt with as many tokens left for the answer as the budget of one call leaves. LimitError where too few."""
+    async def likely_cost(self, prompt: Prompt) -> float | None:
+        """US dollars that a call may take; None where no price is known."""
+        await self._loaded()
+        return self._costing(prompt.likely_input_tokens, prompt.max_tokens).cost
+
+    async def _loaded(self) -> None:
         try:
             await self.ready()
         except Fault as fault:
             raise self._failed(fault) from fault
+
+    async def _fitted(self, prompt: Prompt) -> Prompt:
+        """The prompt with as many tokens left for the answer as the budget of one call leaves. LimitError where too few."""
+        await self._loaded()
         most = prompt.max_tokens
         if budget := self._settings.budget_tokens_per_call:
             most = min(most, budget - prompt.likely_input_tokens)

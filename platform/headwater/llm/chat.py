@@ -101,6 +101,12 @@ class Chat:
                 if begun or caller is serving[-1]:
                     raise
 
+    async def likely_cost(self, messages: Sequence[Message], *, max_tokens: int) -> float | None:
+        """US dollars that an answer may cost, by the dearest model that may give it; None where a price is unknown."""
+        prompt = self._prompt(messages, None, max_tokens, None)
+        costs = [await caller.likely_cost(prompt) for caller in self._serving()]
+        return None if None in costs else max(cost for cost in costs if cost is not None)
+
     @overload
     async def extract(
         self,

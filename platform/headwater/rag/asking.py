@@ -20,6 +20,7 @@ from headwater.config import Settings, TopicConfig, duration_s
 from headwater.embed import Embedder
 from headwater.errors import ConfigError, LimitError, ModelError, NotFoundError, UsageError
 from headwater.llm.chat import Chat
+from headwater.llm.extractive import Embed
 from headwater.llm.models import Models
 from headwater.log import conversations as store
 from headwater.log.conversations import AnswerRow, ConversationRow, MessageRow, Shelf
@@ -345,6 +346,11 @@ class Asking:
         """The model that judges meaning; None where there is none."""
         name = self._settings.embedding.model
         return None if name in ("none", "external") else self._stock.embedders.get(name, TopicConfig())
+
+    def reading(self) -> tuple[Embed | None, float]:
+        """What embeds texts to judge meaning, None where nothing does, and its floor."""
+        reader = self._reader()
+        return (None, 0.0) if reader is None else (reader.embed, reader.floor)
 
     def _marker(self, text: str) -> str:
         """What stands around the records of one call: nobody who writes records can know it, and the same question has the

@@ -38,7 +38,9 @@ from headwater.verbs.ask import AskVerbs
 from headwater.verbs.audit import AuditVerbs
 from headwater.verbs.detect import DetectVerbs
 from headwater.verbs.enrich import EnrichVerbs
+from headwater.verbs.investigate import InvestigateVerbs
 from headwater.verbs.models import ModelVerbs
+from headwater.verbs.webhooks import WebhookVerbs
 
 When = datetime | str | float | int
 Entry = Draft | Mapping[str, Any] | str
@@ -84,7 +86,7 @@ class WatchVerbs(Protocol):
         """The hits of a watch behind `cursor` as they are fired, until it expires or goes. A hit's id is `WATCH-CURSOR`."""
 
 
-class Verbs(AskVerbs, WatchVerbs, AuditVerbs, EnrichVerbs, ModelVerbs, DetectVerbs, Protocol):
+class Verbs(AskVerbs, InvestigateVerbs, WatchVerbs, AuditVerbs, EnrichVerbs, ModelVerbs, DetectVerbs, WebhookVerbs, Protocol):
     """Everything, in one."""
 
     async def append(
