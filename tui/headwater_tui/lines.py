@@ -5,8 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Collection
 from datetime import UTC, datetime
+from typing import Literal
 
+from rich.console import Console
+from rich.segment import Segment
+from rich.style import Style
 from rich.text import Text
+from textual.strip import Strip
 
 from headwater.records import Record
 from headwater.visible import visible
@@ -15,12 +20,21 @@ from headwater_tui.rows import Found, Gap, Row, level_of
 LEVEL_STYLES = {"trace": "dim", "debug": "dim", "info": "", "warn": "yellow", "error": "bold red", "fatal": "bold white on red"}
 _BARS = " ▏▎▍▌▋▊▉█"
 _MOST_CHARS = 4000  # of one record in a list
+_HANGING = "    "  # before the second line of a record and those that follow
 MATCH = "reverse"
 MARK = "bold magenta"
 
 
-def line(row: Row, *, words: Collection[str] = (), topics: bool = False, marked: bool = False, score: bool = False) -> Text:
-    """One row: mark, score bar, time, topic, level, text with `words` highlighted."""
+def line(
+    row: Row,
+    *,
+    words: Collection[str] = (),
+    topics: bool = False,
+    marked: bool = False,
+    score: bool = False,
+    whole: bool = False,
+) -> Text:
+    """One row: mark, score bar, time, topic, level, text with `words` highlighted; its own line breaks where it is `whole`."""
     text = Text(no_wrap=True, end="")
     if isinstance(row, Gap):
         return text.append("· deleted or past its retention" if row.gone else "…", "dim")
@@ -42,15 +56,37 @@ def line(row: Row, *, words: Collection[str] = (), topics: bool = False, marked:
     if level:
         text.append(f"{visible(level)[:5]:<5} ", LEVEL_STYLES.get(level, ""))
     start = len(text)
-    text.append(flat(value), "red" if level in ("error", "fatal") else "")
+    text.append(flat(value, newlines="keep" if whole else "mark"), "red" if level in ("error", "fatal") else "")
     highlight(text, words, start)
     return text
 
 
-def flat(value: str) -> str:
+def flat(value: str, *, newlines: Literal["keep", "mark"] = "mark") -> str:
     """Text on one line, hidden and control characters as escapes, its length bounded and that said."""
     cut = value if len(value) <= _MOST_CHARS else value[:_MOST_CHARS] + f" … {len(value) - _MOST_CHARS:,} characters more"
-    return visible(cut, newlines="mark").expandtabs(4)
+    return visible(cut, newlines=newlines).expandtabs(4)
+
+
+def stripped(text: Text, console: Console) -> Strip:
+    """A line as the terminal draws it."""
+    return Strip([segment for segment in text.render(console) if isinstance(segment, Segment)])
+
+
+def windowed(text: Text, console: Console, left: int, width: int) -> Strip:
+    """The columns of a line that are in sight; a sign stands where it goes on to the left or to the right."""
+    strip = stripped(text, console)
+    more = Strip([Segment("›", Style(dim=True))]) if strip.cell_length > left + width > 0 else Strip([])
+    less = Strip([Segment("‹", Style(dim=True))]) if left and strip.cell_length else Strip([])
+    return Strip.join([less, strip.crop(left + less.cell_length, left + width - more.cell_length), more])
+
+
+def wrapped(text: Text, console: Console, width: int, most: int) -> list[Text]:
+    """A text on as many lines as it needs, at most `most`; the last says how many are left out."""
+    parts = text.wrap(console, max(width - len(_HANGING), 1), overflow="fold", no_wrap=False) or [text]
+    lines = [parts[0], *(Text(_HANGING, end="").append_text(part) for part in parts[1:])]
+    if len(lines) > most:
+        lines[most - 1 :] = [Text(f"{_HANGING}… {len(lines) - most + 1:,} more lines (Enter shows all)", "dim italic", end="")]
+    return lines
 
 
 def highlight(text: Text, words: Collection[str], start: int = 0) -> None:

@@ -83,7 +83,7 @@ class Live(RecordsView):
         self.set_reactive(Live.paused, False)
         listed = self.listed
         listed.topics = len(self.topics) > 1
-        listed.marks = set(self.hw.kept.marks)
+        listed.marks = frozenset(self.hw.kept.marks)
         listed.following = True
         if not self.topics:
             self._rows = StreamRows()

@@ -98,7 +98,7 @@ class Record(RecordsView):
             self._facts(record)
             around = [*view.before, record, *view.after]
             neighbours = self.query_one("#neighbours", RecordList)
-            neighbours.marks = {record.address, *self.hw.kept.marks}
+            neighbours.marks = frozenset({record.address, *self.hw.kept.marks})
             neighbours.show(FixedRows(around), cursor=len(view.before))
             return
         self.query_one("#similar", RecordList).show(FixedRows([Found(hit) for hit in message.similar]))

@@ -90,7 +90,7 @@ class Search(RecordsView):
     def on_searched(self, message: Searched) -> None:
         self._coverage = message.reply.coverage
         listed = self.listed
-        listed.marks = set(self.hw.kept.marks)
+        listed.marks = frozenset(self.hw.kept.marks)
         listed.show(FixedRows([Found(hit) for hit in message.reply]), words=words_of(message.q), cursor=listed.cursor)
         self.query_one(Histogram).timeline = message.timeline
         self._state()

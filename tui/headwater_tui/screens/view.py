@@ -63,7 +63,7 @@ class View(Screen[None]):
     def compose(self) -> ComposeResult:
         yield Views(id="views")
         yield from self.body()
-        yield Footer(show_command_palette=False)
+        yield Footer(show_command_palette=False, compact=True)
 
     def body(self) -> ComposeResult:
         """What stands between the bars."""
@@ -140,7 +140,7 @@ class RecordsView(View):
             self.post_message(Failed(str(error)))
             return
         self.notify(f"{address} is {'marked' if marked else 'no longer marked'}", timeout=2, markup=False)
-        self.listed.marks = set(self.hw.kept.marks)
+        self.listed.marks = frozenset(self.hw.kept.marks)
         self.listed.refresh()
 
     def action_ask(self) -> None:

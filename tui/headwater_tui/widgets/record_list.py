@@ -6,23 +6,23 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import ClassVar
 
-from rich.segment import Segment
-from rich.style import Style
 from textual import events
 from textual.binding import Binding, BindingType
-from textual.geometry import Region, Size
+from textual.geometry import Size
 from textual.message import Message
 from textual.reactive import reactive
 from textual.scroll_view import ScrollView
 from textual.strip import Strip
 
-from headwater_tui.lines import flat, line
+from headwater.records import Record
+from headwater_tui.lines import flat, line, stripped, windowed, wrapped
 from headwater_tui.messages import Opened, Pointed
 from headwater_tui.rows import FixedRows, Row, Rows, address_of, level_of, text_of
 
-_WRAPPED = 4  # lines of a row when it is wrapped
+_MOST_LINES = 20  # of one wrapped row, and never more than half of what is in sight
 _TROUBLE = {"error", "fatal"}
 _LOOK_AHEAD = 20_000  # rows in which the next error is looked for
+_DRAWN = 500  # rows kept as they were drawn
 
 
 class RecordList(ScrollView, can_focus=True):
@@ -46,13 +46,14 @@ class RecordList(ScrollView, can_focus=True):
     ]
     COMPONENT_CLASSES: ClassVar[set[str]] = {"record-list--cursor"}
     DEFAULT_CSS = """
-    RecordList { height: 1fr; overflow-x: hidden; }
+    RecordList { height: 1fr; overflow-x: hidden; scrollbar-gutter: stable; scrollbar-size-vertical: 1; }
     RecordList > .record-list--cursor { background: $primary 30%; }
     """
 
     cursor: reactive[int] = reactive(0)
     wrapped: reactive[bool] = reactive(False)
     following: reactive[bool] = reactive(False)
+    marks: reactive[frozenset[str]] = reactive(frozenset())
 
     @dataclass
     class Wanted(Message):
@@ -65,18 +66,19 @@ class RecordList(ScrollView, can_focus=True):
         super().__init__(id=id)
         self.rows: Rows = FixedRows()
         self.words: Collection[str] = ()
-        self.marks: Collection[str] = ()
         self.topics, self.score = topics, score
         self._left = 0
         self._asked = (-1, -1)
+        self._drawn: dict[str, list[Strip]] = {}
+        self._sight: list[tuple[int, Strip]] | None = None
 
     # ------------------------------------------------------------------ what is shown
 
     def show(self, rows: Rows, *, words: Collection[str] = (), cursor: int | None = None) -> None:
         """Show other rows."""
         self.rows, self.words = rows, words
-        self._asked = (-1, -1)
         self._left = 0
+        self._drawn.clear()
         self.grown()
         self.cursor = min(max(cursor or 0, 0), max(rows.count - 1, 0))
         self._reveal()
@@ -84,15 +86,15 @@ class RecordList(ScrollView, can_focus=True):
 
     def grown(self, gone: int = 0) -> None:
         """The rows changed; `gone` of the first went."""
-        height = self._row_height
-        self.virtual_size = Size(0, self.rows.count * height)
+        self._sight, self._asked = None, (-1, -1)
+        tall = max(self.size.height, 1)
+        self.virtual_size = Size(0, self._top_showing(self.rows.count - 1) + min(tall, self.rows.count))
         if gone:
             self.set_reactive(RecordList.cursor, max(self.cursor - gone, 0))
-            self.scroll_to(y=max(self.scroll_offset.y - gone * height, 0), animate=False, immediate=True, force=True)
+            self._scroll(self.scroll_offset.y - gone)
         if self.following and self.rows.count:
             self.cursor = self.rows.count - 1
             self._reveal()
-        self._asked = (-1, -1)
         self.refresh()
 
     @property
@@ -100,64 +102,106 @@ class RecordList(ScrollView, can_focus=True):
         """The row under the cursor."""
         return self.rows.row(self.cursor) if 0 <= self.cursor < self.rows.count else None
 
-    @property
-    def _row_height(self) -> int:
-        return _WRAPPED if self.wrapped else 1
-
     def render_line(self, y: int) -> Strip:
-        index, within = divmod(self.scroll_offset.y + y, self._row_height)
-        width = self.size.width
-        if y == 0:
-            self._want(index)
-        if index >= self.rows.count:
-            return Strip.blank(width, self.rich_style)
-        row = self.rows.row(index)
+        if self._sight is None:
+            self._sight = self._in_sight()
+        if y >= len(self._sight):
+            return Strip.blank(self._width, self.rich_style)
+        index, strip = self._sight[y]
         style = self.rich_style
         if index == self.cursor:
             style += self.get_component_rich_style("record-list--cursor", partial=True)
-        strip = self._strip(row)
-        start = within * width + (0 if self.wrapped else self._left)
-        return strip.crop_extend(start, start + width, style).apply_style(style)
+        return strip.extend_cell_length(self._width, style).apply_style(style)
 
-    def _strip(self, row: Row) -> Strip:
-        address = address_of(row)
-        text = line(row, words=self.words, topics=self.topics, marked=address in self.marks, score=self.score)
-        return Strip([s for s in text.render(self.app.console) if isinstance(s, Segment)]).apply_style(Style())
-
-    def _want(self, first: int) -> None:
-        wanted = (first, first + max(self.size.height // self._row_height, 1))
-        if wanted != self._asked:
+    def _in_sight(self) -> list[tuple[int, Strip]]:
+        """The lines in sight, each with its row; what must be read for them is asked for."""
+        first, tall = round(self.scroll_offset.y), max(self.size.height, 1)
+        seen: list[tuple[int, Strip]] = []
+        index = first
+        while len(seen) < tall and index < self.rows.count:
+            seen += [(index, strip) for strip in self._strips(index)]
+            index += 1
+        if (wanted := (first, max(index, first + 1))) != self._asked:
             self._asked = wanted
             self.post_message(self.Wanted(*wanted))
+        return seen[:tall]
 
-    # ------------------------------------------------------------------ moving
+    def _strips(self, index: int) -> list[Strip]:
+        """The lines of a row; a record is drawn once."""
+        row = self.rows.row(index)
+        if not isinstance(row, Record):
+            return self._draw(row)
+        drawn = self._drawn.get(row.address)
+        if drawn is None:
+            if len(self._drawn) >= _DRAWN:
+                self._drawn.clear()
+            drawn = self._drawn[row.address] = self._draw(row)
+        return drawn
 
-    def watch_cursor(self, before: int, after: int) -> None:
-        height = self._row_height
-        for index in (before, after):
-            self.refresh(Region(0, index * height - self.scroll_offset.y, self.size.width, height))
+    def _draw(self, row: Row) -> list[Strip]:
+        width, console, marked = self._width, self.app.console, address_of(row) in self.marks
+        text = line(row, words=self.words, topics=self.topics, marked=marked, score=self.score, whole=self.wrapped)
+        if not self.wrapped:
+            return [windowed(text, console, self._left, width)]
+        most = max(min(_MOST_LINES, self.size.height // 2), 3)
+        return [stripped(part, console) for part in wrapped(text, console, width, most)]
+
+    @property
+    def _width(self) -> int:
+        return self.scrollable_content_region.width
+
+    # ------------------------------------------------------------------ where it is scrolled to: the first row in sight
+
+    def _top_showing(self, index: int) -> int:
+        """The first row in sight when the row `index` is the last that fits."""
+        tall = max(self.size.height, 1)
+        if not self.wrapped:
+            return max(index - tall + 1, 0)
+        top, used = max(index, 0), len(self._strips(index)) if 0 <= index < self.rows.count else 0
+        while top > 0 and (used := used + len(self._strips(top - 1))) <= tall:
+            top -= 1
+        return top
+
+    def _scroll(self, top: int) -> None:
+        self.scroll_to(y=max(top, 0), animate=False, immediate=True, force=True)
+
+    def _reveal(self) -> None:
+        """Scroll so that the cursor is in sight."""
+        top = round(self.scroll_offset.y)
+        wanted = self.cursor if self.cursor < top else max(top, self._top_showing(self.cursor))
+        if wanted != top:
+            self._scroll(wanted)
+
+    def _redraw(self) -> None:
+        """Everything looks different: it is wide in another way, or marked."""
+        self._drawn.clear()
+        self.grown()
+
+    def watch_scroll_y(self, old_value: float, new_value: float) -> None:
+        super().watch_scroll_y(old_value, new_value)
+        self._sight = None
+
+    def watch_cursor(self) -> None:
+        self.refresh()
         self._tell()
+
+    def watch_marks(self) -> None:
+        self._redraw()
 
     def watch_wrapped(self) -> None:
         self._left = 0
-        self.grown()
+        self._redraw()
         self._reveal()
 
     def on_resize(self) -> None:
-        self.grown()
+        self._redraw()
+        self._reveal()
 
     def _tell(self) -> None:
         if (row := self.row) is not None:
             self.post_message(Pointed(row, self.cursor))
 
-    def _reveal(self) -> None:
-        """Scroll so that the cursor is in sight."""
-        height, tall = self._row_height, max(self.size.height, 1)
-        top = self.cursor * height
-        if top < self.scroll_offset.y:
-            self.scroll_to(y=top, animate=False, immediate=True, force=True)
-        elif top + height > self.scroll_offset.y + tall:
-            self.scroll_to(y=top + height - tall, animate=False, immediate=True, force=True)
+    # ------------------------------------------------------------------ moving
 
     def go(self, index: int) -> None:
         """Put the cursor on a row."""
@@ -169,7 +213,8 @@ class RecordList(ScrollView, can_focus=True):
         self.go(self.cursor + by)
 
     def action_page(self, by: int) -> None:
-        self.go(self.cursor + by * max(self.size.height // self._row_height - 1, 1))
+        seen = {index for index, _ in self._sight or ()}
+        self.go(self.cursor + by * max(len(seen) - 1, 1))
 
     def action_first(self) -> None:
         self.go(0)
@@ -178,8 +223,8 @@ class RecordList(ScrollView, can_focus=True):
         self.go(self.rows.count - 1)
 
     def action_slide(self, by: int) -> None:
-        self._left = max(self._left + by, 0)
-        self.refresh()
+        self._left = 0 if self.wrapped else max(self._left + by, 0)
+        self._redraw()
 
     def action_wrap(self) -> None:
         self.wrapped = not self.wrapped
@@ -208,8 +253,8 @@ class RecordList(ScrollView, can_focus=True):
     # ------------------------------------------------------------------ mouse
 
     def on_click(self, event: events.Click) -> None:
-        index = (self.scroll_offset.y + event.y) // self._row_height
-        if index < self.rows.count:
+        if self._sight is not None and 0 <= event.y < len(self._sight):
+            index, _ = self._sight[event.y]
             again = index == self.cursor
             self.go(index)
             if again or event.chain > 1:

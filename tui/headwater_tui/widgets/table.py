@@ -44,6 +44,12 @@ class Table(DataTable[Text]):
         keys = [key for key, _ in rows]
         if rows:
             self.move_cursor(row=keys.index(here) if here in keys else min(at, len(rows) - 1))
+        self.call_after_refresh(self._draw_anew)
+
+    def _draw_anew(self) -> None:
+        """DataTable widens columns for new rows when it has time, and keeps lines that it drew before that."""
+        self._clear_caches()
+        self.refresh()
 
     @property
     def here(self) -> str | None:
