@@ -74,7 +74,7 @@ def _named(tree: Mapping[str, Any], names: Sequence[str]) -> list[str]:
     found = [name for name in names if name in tree]
     if found or all(name.islower() and name.isidentifier() for name in tree):
         return found
-    spelt = {folded(name): name for name in reversed(tree)}
+    spelt = {folded(name): name for name in reversed(list(tree))}
     return [spelt[name] for name in names if name in spelt]
 
 

@@ -19,6 +19,8 @@ _POLL_S = 5.0
 
 def followed_as(path: Path) -> Export | None:
     """The export that a path which is to be followed is; None for anything else. Raises what `export_of` raises."""
+    if not path.exists() or (path.is_dir() and not any(path.glob("users.json")) and not any(path.glob("*/users.json"))):
+        return None
     kind = export_of(path)
     return kind if kind in FOLLOWED else None
 
