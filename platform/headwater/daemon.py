@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
     from headwater.config import Settings
     from headwater.engine import Engine
+    from headwater.source_settings import Reading
 
 logger = logging.getLogger(__name__)
 
@@ -42,10 +43,12 @@ def run(
     settings: Settings,
     paths: Sequence[str] = (),
     *,
+    read_as: Reading | None = None,
     port_is_firm: bool | None = None,
     ready: Callable[[str], None] = lambda url: None,
 ) -> None:
-    """Serve until SIGTERM or SIGINT. `ready(url)` is called once requests are answered.
+    """Serve until SIGTERM or SIGINT. `ready(url)` is called once requests are answered. `read_as` says what the files of
+    `paths` are.
 
     Where the port is taken a free one is used, unless it `port_is_firm` (by default: any but the default port).
     Raises OwnedError when another process owns the data directory, ConfigError for an address that cannot be used."""
@@ -60,11 +63,16 @@ def run(
         loop = uvicorn.Config("", loop="auto", log_config=None).get_loop_factory()
         firm = settings.server.port != type(settings.server)().port if port_is_firm is None else port_is_firm
         with asyncio.Runner(loop_factory=loop) as runner:
-            runner.run(serve(settings, paths, firm=firm, ready=tell))
+            runner.run(serve(settings, paths, read_as=read_as, firm=firm, ready=tell))
 
 
 async def serve(
-    settings: Settings, paths: Sequence[str] = (), *, firm: bool = True, ready: Callable[[str], None] = lambda url: None
+    settings: Settings,
+    paths: Sequence[str] = (),
+    *,
+    read_as: Reading | None = None,
+    firm: bool = True,
+    ready: Callable[[str], None] = lambda url: None,
 ) -> None:
     """As `run`, on the running loop of the main thread."""
     from headwater import exporting
@@ -76,7 +84,8 @@ async def serve(
     from headwater.sourcing import Sourcing, check_paths
 
     stop, closing, version = asyncio.Event(), asyncio.Event(), _version()
-    check_paths([*(SourceSettings(path=path) for path in paths), *settings.sources])
+    given = [SourceSettings(path=path, read_as=read_as) for path in paths]
+    check_paths([*given, *settings.sources])
     with _signals(stop):
         async with exporting.traces(settings.telemetry, version) as tracer, Engine(settings, version=version) as engine:
             metrics = Metrics()
@@ -91,7 +100,7 @@ async def serve(
                 engine, settings.server, closing=closing, version=version, doors=engine.doors, metrics=metrics, **access
             )
             app = exporting.requests(app, tracer)
-            engine.roster.given(paths)
+            engine.roster.given(given)
             otlp = functools.partial(create_otlp_app, engine, **access)
             find = Sourcing(settings.server, lambda server, door: otlp(server, engine.doors, door))
             async with (
@@ -101,6 +110,8 @@ async def serve(
             ):
                 feed = asyncio.create_task(Feed(engine, find).run())
                 feed.add_done_callback(lambda _: stop.set())
+                calling = asyncio.create_task(engine.hooks.run())
+                calling.add_done_callback(lambda _: stop.set())
                 ready(url)
                 logger.info("ready at %s", url)
                 async with supervisor.served(url):
@@ -108,8 +119,11 @@ async def serve(
                 feed.cancel()
                 closing.set()
                 server.should_exit = True
+                calling.cancel()
                 with contextlib.suppress(asyncio.CancelledError):
                     await feed
+                with contextlib.suppress(asyncio.CancelledError):
+                    await calling
 
 
 @contextlib.contextmanager

@@ -203,10 +203,9 @@ class Engine:
             odd = self._detectors = Detectors(self.log, self.stock, self.indexer, self.append, clock_ms=now_ms)
             self.anomalies, self.anomaly, self.anomaly_events = odd.anomalies, odd.one, odd.events
             self.detecting, self.set_detecting, self.judge_anomaly = odd.detecting, odd.set, odd.judge
-            hooks = self._webhooks = Webhooks(self.log, self.stock, self._watching, watches, odd, clock_ms=now_ms)
+            hooks = self.hooks = Webhooks(self.log, self.stock, self._watching, watches, odd, clock_ms=now_ms)
             self.add_webhook, self.webhooks, self.webhook, self.remove_webhook = hooks.add, hooks.all, hooks.one, hooks.remove
             self.pause_webhook, self.resume_webhook, self.test_webhook = hooks.pause, hooks.resume, hooks.test
-            self.call_webhooks = hooks.run
             self.create_pipeline, self.pipelines, self.pipeline = pipes.create, pipes.all, pipes.one
             self.start_pipeline, self.stop_pipeline, self.delete_pipeline = pipes.start, pipes.stop, pipes.delete
             self.backtest_pipeline, self.run_pipeline, self.trace_pipeline = pipes.backtest, pipes.run_on, pipes.trace
@@ -456,8 +455,7 @@ class Engine:
 
     async def status(self) -> Status:
         own = (*self._watching.troubles(), *self._models.problems(), *self._detectors.troubles())
-        own = (*own, *await _thread(self._webhooks.troubles))
-        problems = views.problems((*self.stock.problems.values(), *own), self.indexer)
+        problems = views.problems((*self.stock.problems.values(), *own, *await _thread(self.hooks.troubles)), self.indexer)
         uptime_s, model = round(time.monotonic() - self._started, 1), self.settings.embedding.model
         return Status(
             self._version, True, str(self.directory), self.url, os.getpid(), uptime_s, model, tuple(await self.topics()),

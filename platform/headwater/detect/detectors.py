@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 import re
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -119,6 +120,17 @@ class Detectors:
     def _one(self, id: str) -> Anomaly:
         topic, row = self._find(id)
         return told(self._log, topic, row)
+
+    def alert(self, topic: int, n: int) -> Anomaly | None:
+        """The anomaly of that number in a topic; None where either is gone."""
+        row = store.one(self._log, topic, n)
+        held = next((t for t in self._stock.choose(None) if t.row.id == topic), None)
+        return None if row is None or held is None else told(self._log, held, row)
+
+    @property
+    def bell(self) -> asyncio.Event:
+        """Set when something alerts; whoever waits takes it before looking."""
+        return self._detection.bell
 
     def _find(self, id: str) -> tuple[TopicIndex, AnomalyRow]:
         name, _, number = id.rpartition("-")

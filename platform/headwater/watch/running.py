@@ -57,6 +57,7 @@ class Watching:
         self._bell = asyncio.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._bells: dict[int, asyncio.Event] = {}
+        self.any_bell = asyncio.Event()  # set, and replaced, when any watch fires
         self.problem: str | None = None
         self.closed = False
 
@@ -119,6 +120,9 @@ class Watching:
             try:
                 more, fired, missing = await anyio.to_thread.run_sync(self._step)
                 self._ring(fired)
+                if fired:
+                    self.any_bell.set()
+                    self.any_bell = asyncio.Event()
                 more |= await self._learn(missing)
             except Exception as error:  # the top of a loop that nothing may end
                 await self._hold_up(error)

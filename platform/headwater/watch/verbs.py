@@ -229,16 +229,37 @@ class Watches:
         rows = watch_store.hits(self._log, watch.id, after, limit)
         if not rows:
             return Woken(watch.name, (), str(after))
+        hits = self._told(watch.name, rows)
+        state: WatchState = "expired" if self._expired(watch) else "watching"
+        missed = max(rows[0].n - after - 1, 0)
+        return Woken(watch.name, tuple(hits), str(rows[-1].n), False, missed, watch.state.fired > rows[-1].n, state)
+
+    def _told(self, name: str, rows: Sequence[HitRow]) -> list[WatchHit]:
         records = self._log.rows_of({row.record for row in rows})
         hits = []
         for row in rows:
             record = records.get(row.record)
             seen = None if record is None else record.record(parse_address(row.address)[0])
             fired = from_ms(row.fired_ms)
-            hits.append(WatchHit(hit_id(row), watch.name, row.address, seen, row.why, row.score, row.counted, fired))
-        state: WatchState = "expired" if self._expired(watch) else "watching"
-        missed = max(rows[0].n - after - 1, 0)
-        return Woken(watch.name, tuple(hits), str(rows[-1].n), False, missed, watch.state.fired > rows[-1].n, state)
+            hits.append(WatchHit(hit_id(row), name, row.address, seen, row.why, row.score, row.counted, fired))
+        return hits
+
+    # ------------------------------------------------------------------ for webhooks
+
+    def hit(self, watch: int, n: int) -> WatchHit | None:
+        """The hit of that number; None where it is no longer kept."""
+        rows = [row for row in watch_store.hits(self._log, watch, n - 1, 1) if row.n == n]
+        name = self.name_of(watch)
+        return self._told(name, rows)[0] if rows and name is not None else None
+
+    def id_of(self, id: int | str) -> int:
+        """The number of a watch; NotFoundError."""
+        return self._find(id).id
+
+    def name_of(self, id: int) -> str | None:
+        """The name of a watch; None where there is none."""
+        found = self._watching.watches.get(id)
+        return None if found is None else found.name
 
 
 def hit_id(row: HitRow) -> str:
