@@ -18,7 +18,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from concurrent.futures import Future
 from pathlib import Path
-from typing import Any, Literal, ParamSpec, TypeVar
+from typing import Any, Literal, ParamSpec, TypeVar, cast
 
 import anyio.to_thread
 
@@ -77,7 +77,7 @@ from headwater.search.planning import now_ms, plan, window
 from headwater.search.searching import Searcher
 from headwater.stock import Embedders, Stock, open_keyword
 from headwater.swap import Swaps
-from headwater.verbs import Entry, When
+from headwater.verbs import Entry, Verbs, When
 from headwater.watch.live import Live, tail, wish
 from headwater.watch.running import Watching
 from headwater.watch.verbs import Watches
@@ -124,14 +124,9 @@ class Engine:
             raise
         self._tasks += [asyncio.create_task(self.indexer.run()), asyncio.create_task(self._housekeeping())]
         background = (
-            self.swaps.run(),
-            self.rebuilding.run(),
-            self._watching.run(),
-            self._pipelines.run(),
-            self._detectors.run(),
-            self.stock.embedders.warm(self.settings.embedding.model),
-            self._models.warm(),
-        )
+            self.swaps.run(), self.rebuilding.run(), self._watching.run(), self._pipelines.run(), self._detectors.run(),
+            self.stock.embedders.warm(self.settings.embedding.model), self._models.warm(),
+        )  # fmt: skip
         self._tasks += [asyncio.create_task(work) for work in background]
         return self
 
@@ -187,8 +182,6 @@ class Engine:
             )  # fmt: skip
             self.ask, self.ask_events, self.rerun = asking.ask, asking.events, asking.rerun
             self.answers, self.answer, self.summarize = asking.answers, asking.answer, asking.summarize
-            looking = Investigating(self, chat, self.settings.ask, lambda topic: self.stock.find(topic).kind, asking.reading)
-            self.investigate, self.investigate_events = looking.investigate, looking.events
             self.create_conversation, self.conversations, self.conversation = talk.create, talk.all, talk.one
             self.set_conversation, self.remove_conversation, self.messages = talk.change, talk.remove, talk.messages
             audit = Audit(self.log, clock_ms=now_ms)
@@ -209,6 +202,10 @@ class Engine:
             self.create_pipeline, self.pipelines, self.pipeline = pipes.create, pipes.all, pipes.one
             self.start_pipeline, self.stop_pipeline, self.delete_pipeline = pipes.start, pipes.stop, pipes.delete
             self.backtest_pipeline, self.run_pipeline, self.trace_pipeline = pipes.backtest, pipes.run_on, pipes.trace
+            looking = Investigating(
+                cast("Verbs", self), chat, self.settings.ask, lambda topic: self.stock.find(topic).kind, asking.reading
+            )  # the cast: this method gives the engine the verbs that it is looked through for
+            self.investigate, self.investigate_events = looking.investigate, looking.events
             self._opened = opened.pop_all()
 
     def _notify(self, _: Collection[int]) -> None:
