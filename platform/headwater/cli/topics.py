@@ -21,6 +21,12 @@ NoEmbed = Annotated[bool, typer.Option("--no-embed", help="Keyword search only; 
 Field = Annotated[str | None, typer.Option(help="What is indexed: value, key, or a JSON path such as $.message.")]
 Passages = Annotated[str | None, typer.Option(help="How records become passages: auto, template, exact or chunks.")]
 Retention = Annotated[str | None, typer.Option(help="Age at which records go: 30d, 12h.")]
+Redact = Annotated[
+    str | None,
+    typer.Option(
+        metavar="KINDS", help="Taken out before records are stored: secrets, personal, network, NAME=PATTERN; '' ends it."
+    ),
+]
 Setting = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="NAME=VALUE", help="Any other setting of a topic (see `headwater config show`)."),
@@ -78,6 +84,7 @@ def create(
     field: Field = None,
     passages: Passages = None,
     retention: Retention = None,
+    redact: Redact = None,
     setting: Setting = None,
     json: Json = False,
     data: Data = None,
@@ -88,8 +95,10 @@ def create(
     \b
     headwater topics create logs --partitions 3 --passages template --retention 30d
     headwater topics create mails --field '$.body' --set chunk_chars=900
+    headwater topics create chat --redact secrets,personal
     """
-    given = _config(embedding_model, no_embed, retention, setting, partitions=partitions, field=field, passages=passages)
+    plain = {"partitions": partitions, "field": field, "passages": passages, "redact": redact}
+    given = _config(embedding_model, no_embed, retention, setting, **plain)
     with session(data, url) as verbs:
         topic = verbs.create_topic(name, **given)
     _show(topic, json)
@@ -101,6 +110,7 @@ def set_(
     retention: Retention = None,
     field: Field = None,
     passages: Passages = None,
+    redact: Redact = None,
     setting: Setting = None,
     json: Json = False,
     data: Data = None,
@@ -113,13 +123,18 @@ def set_(
 
     \b
     headwater topics set logs --retention 7d --set semantic_weight=0.6
+    headwater topics set chat --redact secrets,personal
     """
-    given = _config(None, False, retention, setting, field=field, passages=passages)
+    given = _config(None, False, retention, setting, field=field, passages=passages, redact=redact)
     if not given:
         raise typer.BadParameter("nothing to change; give for example --retention 7d or --set semantic_weight=0.6")
     with session(data, url) as verbs:
         topic = verbs.set_topic(name, **given)
     _show(topic, json)
+    if "redact" in given and topic.records:
+        output.say(
+            f"it holds for what is stored from now on; {output.plural(topic.records, 'record')} from before stay as they are"
+        )
 
 
 @group.command()
@@ -179,10 +194,14 @@ def _show(topic: Topic, json: bool) -> None:
         "indexed": f"{mark.keyword:,} by keyword, {mark.semantic:,} by meaning, of {mark.stored:,}",
         "dead letters": f"{topic.dead_letters:,}",
     }
-    facts |= {name: output.line_of(str(value)) for name, value in topic.config.items() if value is not None}
+    facts |= {name: output.line_of(_told(value)) for name, value in topic.config.items() if value is not None}
     room = max(map(len, facts))
     for name, value in facts.items():
         output.out(f"{name:<{room}}  {value}")
+
+
+def _told(value: object) -> str:
+    return (", ".join(map(str, value)) or "nothing") if isinstance(value, list | tuple) else str(value)
 
 
 def _config(
