@@ -11,6 +11,9 @@ import numpy as np
 import numpy.typing as npt
 import tantivy
 
+from headwater.keyword.matching import Match
+from headwater.keyword.words import Words
+
 T = TypeVar("T")
 _COUNTS_BYTES = 1_000_000
 _PASSAGES_BYTES = 64_000_000
@@ -47,9 +50,11 @@ class Held(Generic[T]):
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """What searches see: the state of one commit. `topics` are all it may hold; `counts` and `passages` are kept by scope."""
+    """What searches see: the state of one commit. `topics` are all it may hold; the others are kept by what was asked."""
 
     searcher: tantivy.Searcher
     topics: frozenset[int]
     counts: Held[dict[int, int]] = field(default_factory=lambda: Held(_COUNTS_BYTES))
+    words: Held[Words] = field(default_factory=lambda: Held(_COUNTS_BYTES))
+    latest: Held[list[Match]] = field(default_factory=lambda: Held(_COUNTS_BYTES))
     passages: Held[npt.NDArray[np.int64]] = field(default_factory=lambda: Held(_PASSAGES_BYTES))

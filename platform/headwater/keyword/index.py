@@ -16,7 +16,7 @@ from concurrent.futures import Future
 from itertools import chain
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, NamedTuple, Self
+from typing import Literal, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -28,6 +28,7 @@ from headwater.errors import HeadwaterError, StorageError, UsageError
 from headwater.keyword.files import deleted_by_segment, reading, verify, writing
 from headwater.keyword.held import View
 from headwater.keyword.listing import BUCKETS, matches, passage_ids, residents
+from headwater.keyword.matching import Hits, Match, best, columns, ranked
 from headwater.keyword.schema import FORMER, NUL, Doc, Encoder, chunked, field_name, schema
 from headwater.keyword.scope import Clause, Scope, clauses, column_range, combined, ids, reads_text
 from headwater.keyword.words import WordReader, Words, attainable, scoring
@@ -38,16 +39,6 @@ _QUEUED = 8  # chunks that wait for the owner thread before `add` blocks
 _CHUNK = 2_000  # documents
 _VALUES = 50_000  # distinct values of a field that `field_values` counts
 _TERMS = 10_000  # in one set query
-
-
-class Match(NamedTuple):
-    """An occurrence found, with its BM25 (0 where nothing was scored)."""
-
-    topic: int
-    seq: int
-    n: int
-    passage: int
-    score: float
 
 
 class KeywordIndex:
@@ -233,27 +224,36 @@ class KeywordIndex:
     # ------------------------------------------------------------------ scoring
 
     def match(
-        self,
-        words: str,
-        scope: Scope,
-        *,
-        limit: int,
-        exclude_passages: Sequence[int] = (),
+        self, words: str, scope: Scope, *, limit: int, exclude_passages: Sequence[int] = (),
         passages: Sequence[int] | None = None,
-    ) -> list[Match]:
+    ) -> list[Match]:  # fmt: skip
         """The occurrences in scope that have at least one of `words`, by BM25, best first, equal ones by (topic, seq);
         empty where no word is known. `passages` restricts them to some, `exclude_passages` leaves some out."""
+        with self._scored(words, scope, limit, passages, exclude_passages) as (searcher, hits):
+            return ranked(searcher, hits)
+
+    def best(
+        self, words: str, scope: Scope, *, limit: int, exclude_passages: Sequence[int] = (),
+        passages: Sequence[int] | None = None,
+    ) -> tuple[list[Match], bool]:  # fmt: skip
+        """The first occurrence of each passage (and of each record without any) among what `match` gives; and whether there
+        may be others beyond these `limit`."""
+        with self._scored(words, scope, limit, passages, exclude_passages) as (searcher, hits):
+            return best(searcher, hits), 0 < limit <= len(hits)
+
+    @contextlib.contextmanager
+    def _scored(
+        self, words: str, scope: Scope, limit: int, passages: Sequence[int] | None, exclude_passages: Sequence[int]
+    ) -> Iterator[tuple[tantivy.Searcher, Hits]]:
         view = self._view
         with reading(self._path):
             read = self._read(words, view)
             if not read.terms or limit <= 0:
-                return []
+                yield view.searcher, ()
+                return
             found = self._clauses(scope, view, passages, exclude_passages)
             query = combined([(Occur.Must, scoring(read, self._schema)), *found])
-            hits = view.searcher.search(query, limit, count=False).hits
-            places = self._columns(view, hits, "topic", "seq", "n", "passage")
-        matches = [Match(t, seq, n, p, score) for (t, seq, n, p), (score, _) in zip(places, hits, strict=True)]
-        return sorted(matches, key=lambda m: (-round(m.score, 4), m.topic, m.seq, m.n))
+            yield view.searcher, view.searcher.search(query, limit, count=False).hits
 
     def words(self, words: str) -> Words:
         """What is scored of `words`, with document frequencies, and how many were dropped."""
@@ -311,18 +311,21 @@ class KeywordIndex:
         by: Literal["seq", "time"] = "seq",
     ) -> list[Match]:
         """The newest (or oldest) records in scope, by arrival or by event time, each with one occurrence in scope."""
-        view = self._view
+        view, key = self._view, repr((scope, limit, passages, oldest, by))
+        if (known := view.latest.get(key)) is not None:
+            return list(known)
         order, wanted = (Order.Asc if oldest else Order.Desc), limit
         with reading(self._path):
             query, distinct = self._records(scope, view, passages)
             while limit > 0:
                 hits = view.searcher.search(query, wanted, count=False, order_by_field=by, order=order).hits
-                places = self._columns(view, hits, by, "topic", "seq", "n", "passage")
+                places = columns(view.searcher, hits, by, "topic", "seq", "n", "passage")
                 sign = 1 if oldest else -1
                 places.sort(key=lambda p: (sign * p[0], p[1], sign * p[2], p[3]))
                 first = {(p[1], p[2]): Match(p[1], p[2], p[3], p[4], 0.0) for p in reversed(places)}
                 found = [first[key] for key in dict.fromkeys((p[1], p[2]) for p in places)]
                 if not distinct or len(found) >= limit or len(hits) < wanted:
+                    view.latest.keep(key, found[:limit], 200 + len(key) + 200 * min(limit, len(found)))
                     return found[:limit]
                 wanted *= 4
         return []
@@ -432,8 +435,11 @@ class KeywordIndex:
     # ------------------------------------------------------------------ parts
 
     def _read(self, words: str, view: View) -> Words:
-        most = view.searcher.num_docs  # deleted documents count in frequencies until their files go, and not in this
-        return self._words.read(words, lambda stem: min(view.searcher.doc_freq("text", stem), most))
+        if (known := view.words.get(words)) is None:
+            most = view.searcher.num_docs  # deleted documents count in frequencies until their files go, and not in this
+            known = self._words.read(words, lambda stem: min(view.searcher.doc_freq("text", stem), most))
+            view.words.keep(words, known, 1000 + 8 * len(words))
+        return known
 
     def _clauses(
         self, scope: Scope, view: View, passages: Sequence[int] | None = None, exclude_passages: Sequence[int] = ()
@@ -467,12 +473,6 @@ class KeywordIndex:
     def _total(view: View, query: TQuery) -> int:
         return matches(view.searcher, query)
 
-    def _list(self, view: View, query: TQuery, *columns: str) -> list[tuple[int, ...]]:
+    def _list(self, view: View, query: TQuery, *names: str) -> list[tuple[int, ...]]:
         total = self._total(view, query)
-        return self._columns(view, view.searcher.search(query, total, count=False).hits, *columns) if total else []
-
-    @staticmethod
-    def _columns(view: View, hits: Sequence[tuple[Any, tantivy.DocAddress]], *columns: str) -> list[tuple[int, ...]]:
-        addresses = [address for _, address in hits]
-        values: list[list[Any]] = [view.searcher.fast_field_values(name, addresses) for name in columns]
-        return list(zip(*values, strict=True))
+        return columns(view.searcher, view.searcher.search(query, total, count=False).hits, *names) if total else []

@@ -251,6 +251,7 @@ class _Ranking:
         self._by_id = {t.row.id: t for t in plan.topics}
         self._sighted = {t.row.id for t in plan.topics if any(e.name in self._vectors for e, _ in t.shelves())}
         self._found: dict[tuple[int, int], Candidate] = {}
+        self._all_words = False  # whether every passage with one of the words is found
         self.ranked: list[Candidate] = []
 
     def widen(self, size: int) -> bool:
@@ -258,17 +259,18 @@ class _Ranking:
         before, complete = len(self._found), True
         again = "" if not before else f" {size}"
         if self._words:
-            complete = self._by_words(size)
+            complete = self._all_words = self._by_words(size)
             self._trace.lap("keyword" + again, candidates=len(self._found))
         if self._vectors:
             complete = self._by_meaning(size) and complete
             self._trace.lap("semantic" + again, candidates=len(self._found))
-        fresh = self._rank(list(self._found.values())[before:])
+        fresh = self._scored(list(self._found.values())[before:])
         if self._words and self._vectors:
-            self._complete_keyword(fresh)
+            if not self._all_words:
+                self._complete_keyword(fresh)
             self._complete_vectors(fresh)
-            fresh = self._rank(fresh)
-        self.ranked += fresh
+            fresh = self._scored(fresh)
+        self.ranked += sorted(fresh, key=_order)
         self._trace.lap("fuse" + again, passages=len(self.ranked))
         return complete
 
@@ -279,9 +281,10 @@ class _Ranking:
         when no passage beyond has one of the words."""
         seen: set[tuple[int, int]] = set()
         full: list[int] = []
-        for round in range(_ROUNDS):
-            limit = min(wanted * 2 << round, max(_MOST_MATCHES, wanted))
-            matches = self._keyword.match(self._words, self._plan.scope, limit=limit, exclude_passages=full)
+        limit, most = wanted * 2, max(_MOST_MATCHES, wanted)
+        for _ in range(_ROUNDS):
+            limit = min(limit, most)
+            matches, more = self._keyword.best(self._words, self._plan.scope, limit=limit, exclude_passages=full)
             known = len(seen)
             for match in matches:
                 topic = self._by_id[match.topic]
@@ -291,11 +294,12 @@ class _Ranking:
                 if key not in self._found:
                     record = match.topic << SEQ_BITS | match.seq
                     self._found[key] = Candidate(topic, passage, self._keyword_score(match.score), record=record, n=match.n)
-            if len(matches) < limit:
+            if not more:
                 return True
             if len(seen) >= wanted or len(seen) == known:
                 return False
             full = [m for topic, passage in seen if passage > 0 for m in self._by_id[topic].family(passage)]
+            limit = max(limit * 2, limit * (wanted - len(seen)) // (len(seen) - known))  # as many for each as they took
         return False
 
     def _by_meaning(self, wanted: int) -> bool:
@@ -319,18 +323,18 @@ class _Ranking:
 
     # ------------------------------------------------------------------ fusion
 
-    def _rank(self, candidates: Iterable[Candidate]) -> list[Candidate]:
-        """Candidates by score, best first. A topic that is not `sighted`, for which no vector of the query could be had,
-        is judged by words alone."""
-        mode, ranked = self._plan.mode, []
+    def _scored(self, candidates: Iterable[Candidate]) -> list[Candidate]:
+        """Candidates with their score, without those no better than unrelated texts are. A topic that is not `sighted`, for
+        which no vector of the query could be had, is judged by words alone."""
+        mode, kept = self._plan.mode, []
         for c in candidates:
             weight = {"keyword": 0.0, "semantic": 1.0}.get(mode, c.topic.config.semantic_weight)
             if mode == "hybrid" and c.topic.row.id not in self._sighted:
                 weight = 0.0
             c.score = weight * c.vector + (1 - weight) * c.keyword
-            if c.score > 0 or c.given:  # else no better than unrelated texts are
-                ranked.append(c)
-        return sorted(ranked, key=lambda c: (-c.score, (c.distance or 0.0) if c.given else 0.0, c.topic.row.name, c.passage))
+            if c.score > 0 or c.given:
+                kept.append(c)
+        return kept
 
     def _evidence(self) -> float:
         """The BM25 that makes a keyword score of 1 - 1/e for the words; 0 where none is known."""
@@ -346,13 +350,15 @@ class _Ranking:
         for _ in range(_ROUNDS):  # equal lines of a few passages may fill the list
             members = [m for c in missing.values() for m in c.topic.family(c.passage)]
             limit = len(members) * 4
-            matches = self._keyword.match(self._words, self._plan.scope, limit=limit, passages=members) if members else []
+            if not members:
+                return
+            matches, more = self._keyword.best(self._words, self._plan.scope, limit=limit, passages=members)
             for match in matches:
                 candidate = missing.pop((match.topic, self._by_id[match.topic].resolve(match.passage)), None)
                 if candidate is not None:
                     candidate.record, candidate.n = match.topic << SEQ_BITS | match.seq, match.n
                     candidate.keyword = self._keyword_score(match.score)
-            if len(matches) < limit or not matches:
+            if not more:
                 return
 
     def _complete_vectors(self, ranked: Sequence[Candidate]) -> None:
@@ -368,6 +374,11 @@ class _Ranking:
                     c = missing[topic.resolve(id)]
                     if c.distance is None:  # its nearest alias comes first
                         c.vector, c.distance = unit_score(topic, embedder, score), distance
+
+
+def _order(c: Candidate) -> tuple[float, float, str, int]:
+    """Best first; those given from outside by distance, else by name."""
+    return -c.score, (c.distance or 0.0) if c.given else 0.0, c.topic.row.name, c.passage
 
 
 def unit_score(topic: TopicIndex, embedder: Embedder, similarity: float) -> float:
