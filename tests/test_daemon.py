@@ -244,7 +244,7 @@ def test_a_source_waits_out_a_full_disk_sets_bad_records_aside_and_repeats_nothi
             await asyncio.sleep(0)
 
         async with Full(Settings(data_dir=str(tmp_path), embedding=EmbeddingSettings(model="hash"))) as engine:
-            engine.roster.given(["scripted"])
+            engine.roster.given([SourceSettings(path="scripted")])
             feed = Feed(engine, lambda entry, known: [] if known else [source], pause=pause)
             task = asyncio.create_task(feed.run())
             async with asyncio.timeout(20):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable
@@ -16,7 +17,8 @@ from headwater import launch
 from headwater.engine import Engine
 from headwater.errors import UsageError
 from headwater.sources import Batch, State
-from headwater.sources.directory import DirectoryFollow, plan
+from headwater.sources.directory import DirectoryFollow
+from headwater.sources.planning import plan
 from made_documents import docx, html, mixed, pdf, pptx
 from serving import eventually, settings_in
 from test_ingest import Place
@@ -195,11 +197,104 @@ def test_two_folders_in_one_topic_keep_out_of_each_other_s_way(tmp_path: Path) -
     run(tmp_path, story)
 
 
-def test_a_document_by_itself_is_not_followed_as_lines(tmp_path: Path) -> None:
-    path = tmp_path / "a.pdf"
-    path.write_bytes(pdf([["x"]]))
-    with pytest.raises(UsageError, match="follow its folder"):
-        plan([str(path)])
+def test_a_document_that_is_named_is_followed_as_what_it_is_unless_it_is_said_to_be_lines(tmp_path: Path) -> None:
+    for name, data in (("a.pdf", pdf([["x"]])), ("b.md", b"# B\n"), ("c.py", b"x = 1\n"), ("d.yaml", b"a: 1\n")):
+        (tmp_path / name).write_bytes(data)
+    paths = {path.name: str(path) for path in tmp_path.iterdir()}
+    assert [(s.kind, s.topic) for s in plan([paths["a.pdf"], paths["b.md"], paths["c.py"]])] == [
+        ("document", "a.pdf"), ("document", "b.md"), ("document", "c.py")
+    ]  # fmt: skip
+    assert [s.kind for s in plan([paths["b.md"], paths["d.yaml"]], read_as="log")] == ["file", "file"]
+    assert [s.kind for s in plan([paths["d.yaml"]], read_as="document", topic="t")] == ["document"]
+    for name, read_as, told in (("a.pdf", "log", "is a document"), ("d.yaml", None, "--as log")):
+        with pytest.raises(UsageError, match=told):
+            plan([paths[name]], read_as=read_as)  # type: ignore[arg-type]  # a literal
+    with pytest.raises(UsageError, match="is a folder"):
+        plan([str(tmp_path)], read_as="document")
+
+
+def test_one_document_is_followed_through_versions_its_deletion_and_its_return(tmp_path: Path) -> None:
+    async def story(follower: Follower, folder: Path) -> None:
+        path = folder / "plan.md"
+        (folder / "other.md").write_text("swim in the river\n")
+        path.write_text("---\nteam: hikers\n---\n# Plan\n\nwalk to the river\n\nand back\n")
+        follower.source = DirectoryFollow(path, "docs", alone=True, wake=follower._wake, now_ns=lambda: 1)
+        await follower.look()
+        assert await follower.found("the river") == ["plan.md"]
+        path.write_text("# Plan\n\nfly over the river\n")
+        await follower.look()
+        (record,) = (await follower.engine.records("docs")).records
+        assert (record.value, record.attributes["version"]) == (path.read_text(), 2)
+        path.unlink()
+        await follower.look()
+        assert (await follower.engine.records("docs")).records == ()
+        assert follower.source.condition.state == "waiting for the file"
+        path.write_bytes(b"\x01\0\0\0\x7f\0\0\x02" * 500)
+        await follower.look()
+        path.write_text("come again\n")
+        await follower.look()
+        assert await follower.found("come again") == ["plan.md"]
+
+    run(tmp_path, story)
+
+
+def test_a_document_is_read_once_it_rests(tmp_path: Path) -> None:
+    times: list[float] = []
+    path = tmp_path / "a.md"
+    path.write_text("half of it")
+    born = path.stat().st_mtime_ns
+
+    async def wake(timeout_s: float) -> None:
+        times.append(timeout_s)
+        if len(times) == 2:
+            path.write_text("all of it\n")
+            os.utime(path, ns=(born, born + 600_000_000))
+        if len(times) == 5:
+            raise TimeoutError
+
+    async def go() -> list[str]:
+        source = DirectoryFollow(tmp_path, "docs", wake=wake, now_ns=lambda: born + 300_000_000 * len(times))
+        found: list[str] = []
+        try:
+            async for batch in source.batches(None):
+                found += [draft.value for draft in batch.drafts]
+        except TimeoutError:
+            return found
+        raise AssertionError("it is endless")
+
+    assert asyncio.run(go()) == ["all of it\n"]
+    assert times == [0.5, 0.5, 0.5, 0.5, 2.0]
+
+
+def test_a_document_that_never_rests_is_read_after_a_while(tmp_path: Path) -> None:
+    looks = 0
+    path = tmp_path / "a.md"
+    path.write_text("going on and on")
+
+    async def wake(timeout_s: float) -> None:
+        nonlocal looks
+        looks += 1
+        os.utime(path, ns=(looks * 10**9, looks * 10**9))
+        if looks > 20:
+            raise TimeoutError
+
+    async def go() -> int:
+        os.utime(path, ns=(0, 0))
+        async for _ in DirectoryFollow(tmp_path, "docs", wake=wake, now_ns=lambda: looks * 10**9).batches(None):
+            return looks
+        raise AssertionError("it is endless")
+
+    assert asyncio.run(go()) == 10
+
+
+def test_a_change_is_told_by_the_system_where_it_is_one_of_a_document(tmp_path: Path) -> None:
+    source = DirectoryFollow(tmp_path, "docs")
+    told = {
+        name: source._is_hint(tmp_path / name) for name in ("a.md", "b/c.pdf", "app.log", ".git/index", "node_modules/x.js")
+    }
+    assert told == {"a.md": True, "b/c.pdf": True, "app.log": False, ".git/index": False, "node_modules/x.js": False}
+    alone = DirectoryFollow(tmp_path / "a.log", "docs", alone=True)
+    assert (alone._is_hint(tmp_path / "a.log"), alone._is_hint(tmp_path / "a.md")) == (True, False)
 
 
 def test_ingest_again_replaces_a_changed_document_and_sets_a_broken_one_aside(tmp_path: Path) -> None:

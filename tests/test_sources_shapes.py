@@ -13,8 +13,9 @@ from headwater.batches import Fault
 from headwater.errors import UsageError
 from headwater.records import Draft
 from headwater.sources import State
-from headwater.sources.directory import classify, plan
+from headwater.sources.directory import classify
 from headwater.sources.files import read
+from headwater.sources.planning import plan
 from headwater.sources.tail import FileTail
 
 JSONL = "".join(

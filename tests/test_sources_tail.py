@@ -369,9 +369,8 @@ def _rotate(folder: Path, path: Path, rng: random.Random) -> None:
 def test_hints_wake_a_waiting_source_and_leave_no_thread(tmp_path: Path) -> None:
     async def go() -> None:
         path = tmp_path / "a.log"
-        async with Hints() as hints:
-            wake = hints.wake(path)
-            waiting = asyncio.ensure_future(wake(30.0))
+        async with Hints(tmp_path) as hints:
+            waiting = asyncio.ensure_future(hints.wake(30.0))
             for i in range(300):  # the watch may begin a little after the wait
                 path.write_text(f"{i}\n")
                 done, _ = await asyncio.wait([waiting], timeout=0.05)

@@ -17,6 +17,7 @@ from headwater.records import TOPIC_NAME
 SourceKind = Literal["path", "syslog", "otlp", "webhook", "kafka", "nats"]
 LIVE_VARIABLES = "SOURCE_"  # what the names of variables begin with that a source added live may have of the environment
 Form = Literal["auto", "text", "json"]
+Reading = Literal["log", "lines", "jsonl", "table", "document"]
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
@@ -33,6 +34,7 @@ class SourceSettings:
     topic: str | None = _set(None, "Topic the records go to; from the file's or the source's name by default.")
     path: str = _set("", "File, directory or glob to follow; `-` for standard input.")
     from_start: bool = _set(True, "Read what is already there, not only what is new.")
+    read_as: Reading | None = _set(None, "What a file is, where its name and bytes tell it wrong.")
 
 
 @dataclass(frozen=True, slots=True)

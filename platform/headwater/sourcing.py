@@ -49,18 +49,10 @@ class Sourcing:
 
 def followed(settings: SourceSettings, known: Mapping[str, str]) -> list[Source]:
     """The sources of a path. Raises NotFoundError for one that is not there, unless there are others already."""
-    from headwater.sources.directory import plan
+    from headwater.sources.planning import plan
 
-    taken = dict(known)
-    found: list[Source] = []
-    for path in _expanded(settings.path):
-        if known and path != "-" and not os.path.exists(path):
-            continue  # it was there at the start; it may come again
-        for source in plan([path], known=taken):
-            source = _as_configured(source, settings)
-            taken[str(getattr(source, "path", "-"))] = source.topic
-            found.append(source)
-    return found
+    there = [path for path in _expanded(settings.path) if not known or path == "-" or os.path.exists(path)]  # it may come again
+    return plan(there, known=known, topic=settings.topic, read_as=settings.read_as, from_start=settings.from_start)
 
 
 def of_broker(settings: KafkaSettings | NatsSettings, topic: str, *, live: bool) -> Source:
@@ -147,20 +139,6 @@ class OtlpPort:
         nothing: tuple[Batch, ...] = ()
         for batch in nothing:
             yield batch
-
-
-def _as_configured(source: Source, entry: SourceSettings) -> Source:
-    """The planned source with the topic and the start that its entry asks for."""
-    from headwater.sources.directory import DirectoryFollow
-    from headwater.sources.stdin import Stdin
-    from headwater.sources.tail import FileTail
-
-    topic = entry.topic or source.topic
-    if isinstance(source, FileTail) and (topic != source.topic or not entry.from_start):
-        return FileTail(source.path, topic, from_start=entry.from_start)
-    if isinstance(source, DirectoryFollow) and topic != source.topic:
-        return DirectoryFollow(source.path, topic)
-    return Stdin(topic) if isinstance(source, Stdin) and topic != source.topic else source
 
 
 def _expanded(path: str) -> list[str]:

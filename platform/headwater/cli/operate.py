@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
@@ -13,6 +13,9 @@ from headwater.cli.session import Config, Data, Json, Url, session
 if TYPE_CHECKING:
     from headwater.config import Settings
     from headwater.records import Status
+    from headwater.source_settings import Reading
+
+_READINGS = ("log", "lines", "jsonl", "table", "document")
 
 
 def add(app: typer.Typer) -> None:
@@ -27,7 +30,13 @@ def add(app: typer.Typer) -> None:
 def up(
     paths: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[PATH]...", help="Log files, document folders or globs to follow; - for stdin."),
+        typer.Argument(metavar="[PATH]...", help="Log files, documents, folders or globs to follow; - for stdin."),
+    ] = None,
+    read_as: Annotated[
+        str | None,
+        typer.Option(
+            "--as", metavar="KIND", help="What the files are: " + ", ".join(_READINGS) + "; told by name and content."
+        ),
     ] = None,
     config: Config = None,
     port: Annotated[
@@ -39,10 +48,11 @@ def up(
 ) -> None:
     """Run the daemon: follow files, serve the API.
 
-    Log files, folders of documents and stdin are followed; the API is on 127.0.0.1:8787; Ctrl+C ends it.
+    Log files, documents, folders of documents and stdin are followed; the API is on 127.0.0.1:8787; Ctrl+C ends it.
 
     \b
     headwater up /var/log/app/*.log docs/
+    headwater up TODO.md --as lines
     journalctl -f | headwater up -
     HEADWATER_SERVER_API_KEY=... headwater up --host 0.0.0.0
     """
@@ -50,6 +60,8 @@ def up(
     from headwater.config import load
     from headwater.errors import OwnedError
 
+    if read_as is not None and read_as not in _READINGS:
+        raise typer.BadParameter(f"--as takes {', '.join(_READINGS)}, not {read_as!r}")
     arguments = {"data_dir": None if data is None else str(data), "server.port": port, "server.host": host}
     loaded = load(config, arguments)
     _log_to_stderr(verbose)
@@ -58,6 +70,7 @@ def up(
         daemon.run(
             loaded.settings,
             paths or (),
+            read_as=cast("Reading | None", read_as),
             port_is_firm=firm,
             ready=lambda url: _say_ready(url, loaded.settings, paths or [], data),
         )

@@ -35,6 +35,7 @@ def _list_by_default(
     \b
     headwater sources
     headwater sources add app.log --topic logs
+    headwater sources add TODO.md --set read_as=lines
     headwater sources add syslog --set port=5514
     headwater sources add webhook --name deploys --set kind=github --set secret='${SOURCE_DEPLOYS}'
     headwater sources pause syslog
@@ -147,7 +148,7 @@ def show_sources(found: list[SourceInfo]) -> None:
 def _behind(source: SourceInfo) -> str:
     if source.lag is None:
         return "-"
-    return output.size(source.lag) if source.kind in ("file", "directory") else output.number(source.lag)
+    return output.size(source.lag) if source.kind in ("file", "directory", "document") else output.number(source.lag)
 
 
 def _show(found: list[SourceInfo], json: bool) -> None:

@@ -79,11 +79,11 @@ class Roster:
             if text is not None and name not in self._entries:
                 self._entries[name] = self._read(name, orjson.loads(text))
 
-    def given(self, paths: Sequence[str]) -> None:
+    def given(self, sources: Sequence[SourceSettings]) -> None:
         """Enlist the paths a daemon was started with."""
-        for path in paths:
-            if path not in self._entries:
-                self._enlist(SourceSettings(path=path), "argument")
+        for source in sources:
+            if entry_name(source) not in self._entries:
+                self._enlist(source, "argument")
 
     def entries(self) -> list[Entry]:
         return list(self._entries.values())

@@ -1,4 +1,4 @@
-"""Document folders, and what `headwater up PATH...` makes of its arguments."""
+"""Documents that are followed: those of a folder, or one file."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ import hashlib
 import os
 import re
 import time
-from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterator
+from contextlib import asynccontextmanager, nullcontext
 from pathlib import Path
 from typing import Literal
 
 from headwater.errors import HeadwaterError, NotFoundError, UsageError
 from headwater.records import Draft
-from headwater.sources import Batch, Condition, Fault, Source, State
+from headwater.sources import Batch, Condition, Fault, State
 from headwater.sources.convert import SOURCE_BYTES, Converter, format_of
 from headwater.sources.documents import LANGUAGES, MARKDOWN, converted, document, is_prose
 from headwater.sources.files import ARCHIVES, DOCUMENT_BYTES, not_text, open_regular
+from headwater.sources.hints import Hints
 from headwater.sources.lines import codec, decode
-from headwater.sources.rotation import is_rotated
-from headwater.sources.stdin import Stdin
-from headwater.sources.tail import FileTail, Wake
+from headwater.sources.tail import Wake
 
 _DOCUMENTS = (*MARKDOWN, *LANGUAGES)
 _MACHINE_MADE = ("node_modules", "__pycache__", "site-packages", "venv")  # folders of what others wrote, or programs did
@@ -28,6 +28,8 @@ _LOGS = (".log", ".out", ".err", ".jsonl", ".ndjson")
 _TABLES = (".csv", ".tsv")
 _BATCH_CHARS = 8 << 20
 _RACY_NS = 2_000_000_000  # a file changed this short before it was read may change again within one clock tick
+_REST_S = 0.5  # a file is read once it has not changed for so long: one that is being written is no version yet
+_PATIENCE_S = 10.0  # but after this at the latest
 
 
 def classify(path: Path) -> Literal["log", "document", "table"] | None:
@@ -72,37 +74,40 @@ def walk(root: Path, *, failed: Callable[[OSError], None] | None = None) -> Iter
 
 class DirectoryFollow:
     """Source of the documents in a folder: one record a document, keyed by its path below the folder, and another
-    whenever its text changes; the attribute `version` counts them.
+    whenever its text changes; the attribute `version` counts them. With `alone` the path is one file, which is read as a
+    document whatever its name.
 
     The state holds a hash of each document, so a restart reads all and repeats none; positions count versions within the
     run of the state. Of the keys named `latest` in a batch's state only the newest record is to stay, of those `gone`
     none: the state says it again after a restart, until the next batch. One that changed to what cannot be read keeps
-    its last version. Where a folder could not be listed nothing is taken for gone."""
-
-    kind = "directory"
+    its last version. Where a folder could not be listed nothing is taken for gone. It looks every `poll_s`, and sooner
+    where the system tells of a change, or `wake` returns instead."""
 
     def __init__(
         self,
         path: str | os.PathLike[str],
         topic: str,
         *,
+        alone: bool = False,
         poll_s: float = 2.0,
         batch_records: int = 200,
-        wake: Wake = asyncio.sleep,
+        wake: Wake | None = None,
         now_ns: Callable[[], int] = time.time_ns,
         converter: Converter | None = None,
     ) -> None:
         self.path = Path(os.path.abspath(path))
-        self.topic = topic
+        self.topic, self.kind = topic, "document" if alone else "directory"
+        self._alone, self._folder = alone, self.path.parent if alone else self.path
         self.poll_s, self.batch_records = poll_s, batch_records
         self._wake, self._now_ns, self._converter = wake, now_ns, converter or Converter()
         self._condition = Condition()
         self._tables: set[str] = set()  # which are read by `headwater ingest`, and not followed
         self._seen: dict[str, tuple[int, int, int]] = {}  # what need not be read again: inode, size, mtime
+        self._restless: dict[str, int] = {}  # what is being written, and since when that was seen
 
     @property
     def name(self) -> str:
-        return f"directory:{self.topic}:{self.path}"
+        return f"{self.kind}:{self.topic}:{self.path}"
 
     @property
     def condition(self) -> Condition:
@@ -112,53 +117,82 @@ class DirectoryFollow:
         """Endless. State: `{born, next, documents: {key: hash}, versions: {key: n}, latest?: [key], gone?: [key]}`."""
         scan = _Scan(self.name, state or {"born": self._now_ns(), "next": 0, "documents": {}})
         self._seen.clear()
+        waking = _hinted(self._folder, self._is_hint) if self._wake is None else nullcontext(self._wake)
         try:
             if state and (state.get("latest") or state.get("gone")):
                 yield Batch([], state, scan.stream)  # the process ended before what they ask for was done for sure
-            while True:
-                left_out = {"tables_left_out": len(self._tables)} if self._tables else {}
-                self._condition = Condition("following" if self.path.is_dir() else "waiting for the folder", counts=left_out)
-                present: set[str] = set()
-                unread: list[OSError] = []
-                for path in walk(self.path, failed=unread.append):
-                    key = path.relative_to(self.path).as_posix()
-                    present.add(key)
-                    if self._is_known(path, key):
-                        continue
-                    scan.take(key, await asyncio.to_thread(self._read, path, key, scan))
-                    if scan.pending >= max(self.batch_records, len(scan.hashes) // 20) or scan.size >= _BATCH_CHARS:
-                        yield scan.batch(None)
-                if self.path.is_dir() and not unread:
-                    scan.forget(present)
-                    self._tables &= present
-                if scan.pending:
-                    yield scan.batch(0)
-                self._converter.close()
-                await self._wake(self.poll_s)
+            async with waking as wake:
+                while True:
+                    self._tell()
+                    present: set[str] = set()
+                    unread: list[OSError] = []
+                    for path in self._files(unread.append):
+                        key = path.relative_to(self._folder).as_posix()
+                        present.add(key)
+                        if not self._is_due(path, key):
+                            continue
+                        scan.take(key, await asyncio.to_thread(self._read, path, key, scan))
+                        if scan.pending >= max(self.batch_records, len(scan.hashes) // 20) or scan.size >= _BATCH_CHARS:
+                            yield scan.batch(None)
+                    if self._folder.is_dir() and not unread:
+                        scan.forget(present)
+                        self._tables &= present
+                    for key in self._restless.keys() - present:
+                        del self._restless[key]
+                    if scan.pending:
+                        yield scan.batch(0)
+                    self._converter.close()
+                    await wake(min(_REST_S, self.poll_s) if self._restless else self.poll_s)
         finally:
             self._converter.close()
 
-    def _is_known(self, path: Path, key: str) -> bool:
-        """Whether a file is the one that was read before, by its inode, size and time."""
+    def _tell(self) -> None:
+        there = self.path.is_file() if self._alone else self.path.is_dir()
+        left_out = {"tables_left_out": len(self._tables)} if self._tables else {}
+        waiting = f"waiting for the {'file' if self._alone else 'folder'}"
+        self._condition = Condition("following" if there else waiting, counts=left_out)
+
+    def _files(self, failed: Callable[[OSError], None]) -> Iterator[Path]:
+        if not self._alone:
+            yield from walk(self.path, failed=failed)
+        elif self.path.exists():
+            yield self.path
+
+    def _is_hint(self, changed: Path) -> bool:
+        """Whether a change below the folder may be one of a document."""
+        if self._alone:
+            return changed.name == self.path.name
+        parts = changed.relative_to(self._folder).parts if changed.is_relative_to(self._folder) else changed.parts
+        hidden = any(part.startswith(".") or part in _MACHINE_MADE for part in parts)
+        return not hidden and changed.suffix.lower() not in _LOGS
+
+    def _is_due(self, path: Path, key: str) -> bool:
+        """Whether a file is to be read now: it is not the one that was read before, by its inode, size and time, and is not
+        being written."""
         try:
             status = path.stat()
         except OSError:
-            return False
-        mark = (status.st_ino, status.st_size, status.st_mtime_ns)
+            return True  # reading it says why
+        mark, now = (status.st_ino, status.st_size, status.st_mtime_ns), self._now_ns()
         if self._seen.get(key) == mark:
-            return True
-        if self._now_ns() - status.st_mtime_ns > _RACY_NS:
+            return False
+        age_ns = now - status.st_mtime_ns
+        if 0 <= age_ns < _REST_S * 1e9 and now - self._restless.setdefault(key, now) < _PATIENCE_S * 1e9:
+            return False
+        self._restless.pop(key, None)
+        if age_ns > _RACY_NS:
             self._seen[key] = mark
-        return False
+        return True
 
     def _read(self, path: Path, key: str, scan: _Scan) -> Draft | str | None:
         """The document where its bytes are new, why it cannot be taken (once for each version), or None."""
         try:
-            kind = classify(path)
-            (self._tables.add if kind == "table" else self._tables.discard)(key)
-            if kind != "document":
-                return None
-            with open_regular(path, root=self.path) as file:
+            if not self._alone:
+                kind = classify(path)
+                (self._tables.add if kind == "table" else self._tables.discard)(key)
+                if kind != "document":
+                    return None
+            with open_regular(path, root=None if self._alone else self._folder) as file:
                 data = file.read(SOURCE_BYTES + 1)
         except (FileNotFoundError, NotFoundError):
             return None
@@ -166,18 +200,30 @@ class DirectoryFollow:
             return str(error) if scan.is_new(key, str(error).encode()) else None
         if not scan.is_new(key, data):
             return None
-        format = format_of(path.name, data[:8192])
+        try:
+            return self._document(path.name, data, key)
+        except UsageError as error:
+            return str(error)
+
+    def _document(self, name: str, data: bytes, key: str) -> Draft:
+        """The document that some bytes are. Raises UsageError."""
+        format = format_of(name, data[:8192])
         limit = SOURCE_BYTES if format else DOCUMENT_BYTES
         if len(data) > limit:
-            return f"a document of more than {limit >> 20} MiB; split it"
+            raise UsageError(f"a document of more than {limit >> 20} MiB; split it")
         if format:
-            try:
-                return converted(self._converter.convert(data, format), key)
-            except UsageError as error:
-                return str(error)
+            return converted(self._converter.convert(data, format), key)
+        if (what := not_text(data[:8192])) is not None:
+            raise UsageError(f"no document: it is {what}")
         encoding, mark_bytes = codec(data) or ("utf-8", 0)
         text, raw = decode(data[mark_bytes:], encoding)
         return document(text, key, 0, raw)
+
+
+@asynccontextmanager
+async def _hinted(folder: Path, matters: Callable[[Path], bool]) -> AsyncIterator[Wake]:
+    async with Hints(folder, matters) as hints:
+        yield hints.wake
 
 
 class _Scan:
@@ -241,84 +287,3 @@ class _Scan:
         found = Batch(self._drafts, state, self.stream, lag_bytes, self._faults)
         self._drafts, self._faults, self._latest, self._gone, self.size = [], [], [], [], 0
         return found
-
-
-def plan(
-    paths: Sequence[str], *, known: Mapping[str, str] | None = None, stdin_topic: str = "stdin", wake: Wake = asyncio.sleep
-) -> list[Source]:
-    """The sources for `paths` of which `known` (file or folder -> topic) does not tell: a tail for a file, a
-    DirectoryFollow for a folder's documents and a tail for each log in it, stdin for `-`. Call it again, with what runs
-    by now as `known`, to find logs that appeared later. Tables in a folder are left to `ingest`; rotated files belong to their
-    tail. Raises NotFoundError for a path that is not there, UsageError for one that cannot be followed."""
-    taken = dict(known or {})
-    sources: list[Source] = []
-    for given in paths:
-        if given == "-":
-            if "-" not in taken:
-                taken["-"] = stdin_topic
-                sources.append(Stdin(stdin_topic))
-            continue
-        path = Path(os.path.abspath(Path(given).expanduser()))
-        for file, relative in _followed(path):
-            if str(file) in taken:
-                continue
-            topic = topic_name(relative, file, taken.values())
-            taken[str(file)] = topic
-            sources.append(DirectoryFollow(file, topic, wake=wake) if file.is_dir() else FileTail(file, topic, wake=wake))
-    return sources
-
-
-def _followed(path: Path) -> Iterator[tuple[Path, Path]]:
-    """What is followed for `path`, each with the path that names its topic."""
-    if not path.exists():
-        raise NotFoundError(f"there is no {path}; name a log file, a folder of documents, or - for standard input")
-    if not path.is_dir():
-        if classify(path) is None or _is_converted(path):
-            raise UsageError(_refused(path))
-        yield path, Path(path.name)
-        return
-    yield path, Path(path.name)
-    for file in walk(path):
-        if classify(file) == "log" and not is_rotated(file) and file.resolve().is_relative_to(path.resolve()):
-            yield file, file.relative_to(path)
-
-
-def _is_converted(path: Path) -> bool:
-    with open_regular(path) as file:
-        return format_of(path.name, file.read(8192)) is not None
-
-
-def _refused(path: Path) -> str:
-    """Why a file is not followed, and what to do instead."""
-    ending = path.suffix.lower()
-    if ending in (".gz", *ARCHIVES):
-        return f"{path} is packed, and not followed; `headwater ingest TOPIC FILE` reads .gz files once"
-    if _is_converted(path):
-        return f"{path} is a document; follow its folder, or read it once with `headwater ingest TOPIC {path.name}`"
-    with open_regular(path) as file:
-        what = not_text(file.read(8192))
-    if what is not None:
-        return f"{path} cannot be followed: it is {what}"
-    return (
-        f"{path} is not followed, as its name is not that of a log; `headwater ingest TOPIC FILE` loads it once, "
-        "`tail -F FILE | headwater up -` follows it as it is"
-    )
-
-
-def topic_name(relative: Path, path: Path, taken: Collection[str]) -> str:
-    """A topic's name for the file or folder `path`: its path below the folder that was named, without an ending that
-    only says how it is read, made of the characters a topic may have. Where that is taken, the ending stays; then its
-    folder's name goes before it, and then a hash of its path behind it."""
-    whole = "-".join(relative.parts)
-    name = _sanitised(re.sub(r"(?i)(?<=.)\.(?:log|txt|jsonl|ndjson|csv|tsv)$", "", whole))
-    if name in taken and not whole.lower().endswith(".log"):
-        name = _sanitised(whole)
-    if name in taken:
-        name = _sanitised(f"{path.parent.name}-{name}")
-    if name in taken:
-        name = f"{name[:91]}-{hashlib.sha256(str(path).encode('utf-8', 'surrogateescape')).hexdigest()[:8]}"
-    return name
-
-
-def _sanitised(text: str) -> str:
-    return re.sub(r"[^A-Za-z0-9._-]+", "-", text).lstrip("._-")[:100].rstrip("-") or "files"

@@ -5,73 +5,61 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 
-from headwater.sources.tail import Wake
+_LEAST_S = 0.2  # between two wakes
+_LOAD = 9  # so many times as long as it worked whoever waits is left alone: a folder that never rests costs a tenth of a core
+_AGAIN_S = 5.0
 
 
 class Hints:
-    """One thread that watches the folders of all sources, as an async context; it has ended when the context has.
+    """A thread that watches a folder and all below it, as an async context; it has ended when the context has.
 
-    `wake(path)` is the `wake` of the source that follows `path`: it returns at a change beside it, or after the time.
-    """
+    `matters(path)` says of a file whether its changes are told."""
 
-    def __init__(self) -> None:
-        self._events: dict[Path, list[asyncio.Event]] = {}
-        self._again = threading.Event()  # ends the present watch, to begin another
-        self._closed = False
-        self._thread: threading.Thread | None = None
-        self._loop: asyncio.AbstractEventLoop | None = None
+    def __init__(self, folder: Path, matters: Callable[[Path], bool] = lambda path: True) -> None:
+        self._folder, self._matters = folder, matters
+        self._event = asyncio.Event()
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._watch, name="headwater-hints", daemon=True)
 
     async def __aenter__(self) -> Hints:
-        self._loop = asyncio.get_running_loop()
-        self._thread = threading.Thread(target=self._watch, name="headwater-hints", daemon=True)
+        self._loop, self._woken = asyncio.get_running_loop(), time.monotonic()
         self._thread.start()
         return self
 
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self._closed = True
-        self._again.set()
-        if self._thread is not None:
-            await asyncio.to_thread(self._thread.join)
+        self._over.set()
+        await asyncio.to_thread(self._thread.join)
 
-    def wake(self, path: Path) -> Wake:
-        event = asyncio.Event()
-        folder = path if path.is_dir() else path.parent
-        self._events.setdefault(folder.resolve(), []).append(event)
-        self._again.set()
-
-        async def wait(timeout_s: float) -> None:
-            try:
-                await asyncio.wait_for(event.wait(), timeout_s)
-            except TimeoutError:
-                return
-            event.clear()
-
-        return wait
+    async def wake(self, timeout_s: float) -> None:
+        """Return at a change since the last call, or after the time."""
+        worked_s = time.monotonic() - self._woken
+        pause_s = min(max(_LEAST_S, worked_s * _LOAD), timeout_s)
+        await asyncio.sleep(pause_s)
+        try:
+            async with asyncio.timeout(timeout_s - pause_s):  # wait_for would lose a cancellation that comes with the event
+                await self._event.wait()
+        except TimeoutError:
+            pass
+        self._event.clear()
+        self._woken = time.monotonic()
 
     def _watch(self) -> None:
         from watchfiles import watch
 
-        while True:
-            self._again.clear()
-            if self._closed:  # asked after the clear, so that a close is never missed
-                return
-            folders = [folder for folder in list(self._events) if folder.is_dir()]
-            if folders:
+        while not self._over.is_set():
+            if self._folder.is_dir():
                 try:
                     for changes in watch(
-                        *folders, watch_filter=None, debounce=100, step=10, stop_event=self._again,
-                        recursive=False, ignore_permission_denied=True, raise_interrupt=False,
+                        self._folder, watch_filter=None, debounce=100, step=10, stop_event=self._over, rust_timeout=500,
+                        yield_on_timeout=False, ignore_permission_denied=True, raise_interrupt=False,
                     ):  # fmt: skip
-                        self._tell({Path(name).parent for _, name in changes} | {Path(name) for _, name in changes})
+                        if any(self._matters(Path(name)) for _, name in changes):
+                            self._loop.call_soon_threadsafe(self._event.set)
                 except OSError:
-                    pass  # a folder went meanwhile, or the system has no more watches: try again below
-            self._again.wait(5.0)
-
-    def _tell(self, folders: set[Path]) -> None:
-        for folder in folders:
-            for event in self._events.get(folder, []):
-                if self._loop is not None and not self._closed:
-                    self._loop.call_soon_threadsafe(event.set)
+                    pass  # the folder went meanwhile, or the system has no more watches
+            self._over.wait(_AGAIN_S)
