@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
 
@@ -27,17 +27,12 @@ PassageKind = Literal["auto", "template", "exact", "chunks"]
 TOPIC_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 MIN_MS = -62_135_596_800_000  # 0001-01-01T00:00:00Z, the first instant a datetime can name
 MAX_MS = 253_402_300_799_999  # 9999-12-31T23:59:59.999Z, the last
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def from_ms(ms: int) -> datetime:
     """The aware UTC datetime of `ms` milliseconds since the epoch, clamped to years 1..9999."""
-    ms = min(max(ms, MIN_MS), MAX_MS)
-    seconds, rest = divmod(ms, 1000)
-    if 0 <= seconds < 32_503_680_000:
-        return datetime.fromtimestamp(seconds, UTC).replace(microsecond=rest * 1000)
-    from datetime import timedelta
-
-    return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(milliseconds=ms)
+    return _EPOCH + timedelta(0, 0, 0, min(max(ms, MIN_MS), MAX_MS))
 
 
 def to_ms(when: datetime) -> int:
