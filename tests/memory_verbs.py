@@ -46,9 +46,10 @@ from headwater.records.anomalies import AnomaliesReply, Anomaly, Detecting
 from headwater.records.answers import Conversation, Read, Rerun, StoredAnswer
 from headwater.records.answers import Message as Said
 from headwater.records.calls import ToolCall
+from headwater.records.investigations import InvestigateEvent, Investigation, Step
 from headwater.records.labels import Classified, ClassifyReply, Extracted, ExtractReply, LabelCount, Pipeline, StepStatus
 from headwater.records.levels import canonical_level
-from headwater.records.models import Completion, Message, ModelInfo, Piece
+from headwater.records.models import Completion, Message, ModelInfo, Piece, Usage
 from headwater.records.watches import Watch, WatchHit, Woken
 
 NOW = datetime(2026, 11, 21, 16, 0, tzinfo=UTC)
@@ -307,6 +308,18 @@ class MemoryVerbs:
             said.append(Said(len(said) + 1, "user", question, NOW))
             said.append(Said(len(said) + 1, "assistant", text, NOW, id, "extractive"))
         return answer
+
+    async def investigate(self, question: str, *, topics: Sequence[str] | None = None, **scope: Any) -> Investigation:
+        """One look: a question."""
+        report = await self.ask(question, topics=topics, since=scope.get("since"))
+        found = f"{len(report.citations)} citations"
+        step = Step(1, "search", {"q": question}, "", found, len(report.citations), 0, 0.0)
+        return Investigation("i1", question, report, (step,), "done", Usage())
+
+    async def investigate_events(self, question: str, **scope: Any) -> AsyncIterator[InvestigateEvent]:
+        found = await self.investigate(question, **scope)
+        yield InvestigateEvent("step", found.steps[0])
+        yield InvestigateEvent("done", found)
 
     async def ask_events(self, question: str, *, place: str | None = None, **scope: Any) -> AsyncIterator[AskEvent]:
         for event in events_of(await self.ask(question, **scope)):

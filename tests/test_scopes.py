@@ -7,6 +7,7 @@ import inspect
 import json
 import stat
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -211,8 +212,8 @@ def test_a_verb_that_nobody_has_thought_about_is_refused() -> None:
         verbs: Any = scoped(More(), A)  # type: ignore[arg-type]
         with pytest.raises(AuthError):
             await verbs.everything()
-        with pytest.raises(AuthError, match="conversation"):
-            await verbs.ask("x", topics=["a"], conversation="c1")
+        with pytest.raises(AuthError, match="model"):
+            await verbs.ask("x", topics=["a"], model="openai:x")
 
     asyncio.run(run())
     assert scoped(MemoryVerbs(), None).__class__ is MemoryVerbs  # type: ignore[arg-type]
@@ -221,7 +222,8 @@ def test_a_verb_that_nobody_has_thought_about_is_refused() -> None:
 def test_every_verb_is_scoped_or_refused() -> None:
     from headwater import scoped as module
 
-    by_hand = {name for name, _ in inspect.getmembers(module._Scoped, inspect.isfunction)}
+    of_parts = set(vars(module._Scoped(MemoryVerbs(), A)))  # type: ignore[arg-type]
+    by_hand = of_parts | {name for name, _ in inspect.getmembers(module._Scoped, inspect.isfunction)}
     tables = module._OF_A_TOPIC | module._STREAM_OF_A_TOPIC | module._WRITING | module._OF_TOPICS | module._OF_NO_TOPIC
     verbs = {name for name, _ in inspect.getmembers(Verbs, inspect.isfunction) if not name.startswith("_")}
     assert tables <= verbs
@@ -274,5 +276,113 @@ def test_an_answer_that_is_streamed_keeps_to_the_scope(served: tuple[str, str, s
     assert "event: done" in reply.text
     assert "payment" in reply.text
     assert SECRET not in reply.text
-    elsewhere = httpx.post(f"{url}/v1/ask", json={**asked, "conversation": "c1"}, headers={"authorization": f"Bearer {reader}"})
+    elsewhere = httpx.post(f"{url}/v1/ask", json={**asked, "model": "rehearsal"}, headers={"authorization": f"Bearer {reader}"})
     assert "event: done" not in elsewhere.text
+
+
+# ---------------------------------------------------------------------- conversations, pipelines, extract, investigations
+
+
+def test_a_conversation_belongs_to_the_token_that_made_it(served: tuple[str, str, str]) -> None:
+    url, reader, writer = served
+    with headwater.connect(url, reader) as mine, headwater.connect(url, writer) as other:
+        mine.ask("which payment failed?", conversation="talk")
+        assert [c.id for c in mine.conversations()] == ["talk"]
+        assert [m.role for m in mine.messages("talk")] == ["user", "assistant"]
+        assert len(mine.answers(conversation="talk")) == 1
+        assert mine.set_conversation("talk", title="payments").title == "payments"
+        assert other.conversations() == []
+        for look in (other.conversation, other.messages, other.remove_conversation):
+            with pytest.raises(NotFoundError, match="'talk'"):
+                look("talk")
+        assert other.create_conversation("talk").id == "talk"  # another one, of the same name
+        assert other.messages("talk") == []
+        other.remove_conversation("talk")
+        assert mine.conversation("talk").messages == 2
+        for forbidden in (
+            lambda: mine.create_conversation("dear", model="openai:x"),
+            lambda: mine.set_conversation("talk", model="openai:x"),
+            mine.answers,
+        ):
+            with pytest.raises(AuthError):
+                forbidden()
+        mine.remove_conversation("talk")
+
+
+def test_a_token_given_the_name_of_an_earlier_one_has_none_of_its_conversations() -> None:
+    async def run() -> None:
+        verbs = MemoryVerbs()
+        await verbs.append("a", ["payment failed"])
+        before = scoped(verbs, A)  # type: ignore[arg-type]
+        await before.create_conversation("talk")
+        after = scoped(verbs, replace(A, digest="another"))  # type: ignore[arg-type]
+        assert [c.id for c in await before.conversations()] == ["talk"]
+        assert await after.conversations() == []
+
+    asyncio.run(run())
+
+
+def test_pipelines_of_topics_in_scope_are_seen_and_with_the_right_to_write_made(served: tuple[str, str, str]) -> None:
+    url, reader, writer = served
+    local = [{"classify": {"labels": {"money": "payments", "other": "all else"}, "method": "zero-shot"}}]
+    b = f"b-{SECRET}"
+    with headwater.connect(url, reader) as reads, headwater.connect(url, writer) as writes:
+        writes.create_pipeline("mine", {"topics": ["a"], "output": "team-labels", "steps": local}, start=False)
+        assert [p.name for p in reads.pipelines()] == ["mine"]
+        assert reads.pipeline("mine").output == "team-labels"
+        assert writes.stop_pipeline("mine").state == "stopped"
+        assert reads.trace_pipeline("mine", "a/0/0").fields
+        assert writes.backtest_pipeline("mine", records=5).records == 5
+        outside: Any = [{"http": {"url": "http://203.0.113.9/"}}]
+        for steps, topics, output in (
+            (local, ["a"], b), (local, [b], "team-x"), (local, None, "team-x"), (outside, ["a"], "team-x"),
+            ([{"summarize": {}}], ["a"], "team-x"), ([{"python": {"call": "x"}}], ["a"], "team-x"),
+            ([{"parallel": [*local, *outside]}], ["a"], "team-x"), ([{"route": {"to": [{"topic": b}]}}], ["a"], "team-x"),
+        ):  # fmt: skip
+            spec = {"topics": topics, "output": output, "steps": steps}
+            with pytest.raises((AuthError, NotFoundError)):
+                writes.create_pipeline("other", {k: v for k, v in spec.items() if v is not None})
+        for forbidden in (
+            lambda: reads.create_pipeline("x", {"topics": ["a"], "output": "team-labels", "steps": local}),
+            lambda: reads.delete_pipeline("mine"),
+            lambda: reads.start_pipeline("mine"),
+            lambda: list(reads.run_pipeline("x", ["text"], spec={"steps": outside})),
+        ):
+            with pytest.raises(AuthError):
+                forbidden()
+        writes.delete_pipeline("mine")
+        assert reads.pipelines() == []
+
+
+def test_a_pipeline_of_other_topics_is_neither_seen_nor_replaced_by_its_name() -> None:
+    async def run() -> None:
+        verbs = MemoryVerbs()
+        await verbs.append("a", ["payment failed"])
+        steps = [{"classify": {"labels": ["x", "y"], "method": "zero-shot"}}]
+        await verbs.create_pipeline("theirs", {"topics": [f"b-{SECRET}"], "output": "c", "steps": steps})
+        within = scoped(verbs, replace(A, write=True, topics=("a", "out")))  # type: ignore[arg-type]
+        assert await within.pipelines() == []
+        with pytest.raises(NotFoundError):
+            await within.pipeline("theirs")
+        with pytest.raises(ConflictError) as refused:
+            await within.create_pipeline("theirs", {"topics": ["a"], "output": "out", "steps": steps})
+        assert SECRET not in str(refused.value)
+
+    asyncio.run(run())
+
+
+def test_values_are_extracted_and_causes_investigated_within_the_scope(served: tuple[str, str, str]) -> None:
+    url, reader, _ = served
+    schema = {"type": "object", "properties": {"number": {"type": "string", "pattern": "[0-9]+"}}}
+    with headwater.connect(url, reader) as hw:
+        assert hw.extract(["payment 7 failed"], schema=schema, by="regex").results[0].value == {"number": "7"}
+        found = hw.investigate("why did payments fail?")
+        assert SECRET not in repr(found)
+        assert {c.address.split("/")[0] for c in found.report.citations} <= {"a"}
+        with pytest.raises(NotFoundError):
+            hw.investigate("why?", topics=[f"b-{SECRET}"])
+        for dear in ({"model": "rehearsal"}, {"max_tokens": 10}, {"max_cost": 1.0}):
+            with pytest.raises(AuthError):
+                hw.investigate("why?", **dear)
+        with pytest.raises(AuthError):
+            hw.extract(["x"], schema=schema, model="rehearsal")

@@ -76,8 +76,7 @@ class HeadwaterServer(MCPServer[None]):
             return text if redact is None else redact(text).text
 
         notes = who.replace("token:", "notes.") or "notes"
-        manage = not who.startswith("token:")
-        served = tools(verbs, allow_write=allow_write, redact=hidden, notes=notes, roots=roots, manage=manage)
+        served = tools(verbs, allow_write=allow_write, redact=hidden, notes=notes, roots=roots)
         noting = Noting(verbs, who)
 
         @contextlib.asynccontextmanager

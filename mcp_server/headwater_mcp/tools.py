@@ -317,10 +317,9 @@ class Tools:
 
 def tools(
     verbs: Verbs, *, allow_write: bool, redact: Callable[[str], str] = render.as_is, notes: str = "notes",
-    roots: Sequence[Path] = (), manage: bool = True,
+    roots: Sequence[Path] = (),
 ) -> list[Tool]:  # fmt: skip
-    """The tools to serve: those that write only where writing is allowed, `ingest` only where there are `roots`, too, and
-    `enrich` only for who may `manage` pipelines."""
+    """The tools to serve: those that write only where writing is allowed, `ingest` only where there are `roots`, too."""
     made = Tools(verbs, redact, notes, roots)
     reading: Sequence[Callable[..., Awaitable[str]]] = (
         made.topics, made.search, made.read, made.similar, made.patterns, made.timeline, made.ask, made.anomalies,
@@ -330,9 +329,7 @@ def tools(
     adding = ToolAnnotations(read_only_hint=False, destructive_hint=False, open_world_hint=False)
     found = [_tool(function, read_only) for function in reading]
     found.insert(-2, _tool(made.watch, adding))  # it keeps a question for a while, and changes no data
-    writing: Sequence[Callable[..., Awaitable[str]]] = (
-        made.append, *((made.enrich,) if manage else ()), *((made.ingest,) if roots else ()),
-    )  # fmt: skip
+    writing: Sequence[Callable[..., Awaitable[str]]] = (made.append, made.enrich, *((made.ingest,) if roots else ()))
     return [*found, *(_tool(function, adding) for function in writing)] if allow_write else found
 
 

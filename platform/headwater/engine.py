@@ -202,9 +202,7 @@ class Engine:
             self.create_pipeline, self.pipelines, self.pipeline = pipes.create, pipes.all, pipes.one
             self.start_pipeline, self.stop_pipeline, self.delete_pipeline = pipes.start, pipes.stop, pipes.delete
             self.backtest_pipeline, self.run_pipeline, self.trace_pipeline = pipes.backtest, pipes.run_on, pipes.trace
-            looking = Investigating(
-                cast("Verbs", self), chat, self.settings.ask, lambda topic: self.stock.find(topic).kind, asking.reading
-            )  # the cast: this method gives the engine the verbs that it is looked through for
+            looking = Investigating(cast("Verbs", self), chat, self.settings.ask, self.stock, asking.reading)
             self.investigate, self.investigate_events = looking.investigate, looking.events
             self._opened = opened.pop_all()
 

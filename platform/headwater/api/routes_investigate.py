@@ -41,8 +41,7 @@ async def investigate(shared: Shared, body: InvestigateBody) -> Response:
     events, a `step` when it was taken, `done` last. A client that leaves ends it."""
     if body.stream:
         return sse.stream(_events(await _begun(shared.verbs.investigate_events(body.question, **body.scope()))), shared.closing)
-    with shared.metrics.timed("investigate"):
-        return Reply(await shared.verbs.investigate(body.question, **body.scope()))
+    return Reply(await shared.verbs.investigate(body.question, **body.scope()))
 
 
 async def _begun(events: AsyncIterator[InvestigateEvent]) -> AsyncIterator[InvestigateEvent]:

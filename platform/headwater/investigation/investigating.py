@@ -33,6 +33,7 @@ from headwater.records.investigations import Ended, InvestigateEvent, Investigat
 from headwater.records.models import Usage
 from headwater.scoped import scoped
 from headwater.search.planning import now_ms, window
+from headwater.stock import Stock
 from headwater.verbs import Verbs
 from headwater.verbs.investigate import When
 
@@ -60,10 +61,13 @@ class Investigating:
     """Investigations over `verbs`, by the chat models of an engine. `reading` gives what judges meaning, and its floor."""
 
     def __init__(
-        self, verbs: Verbs, models: Models, settings: AskSettings, kind_of: Callable[[str], PassageForm],
+        self, verbs: Verbs, models: Models, settings: AskSettings, stock: Stock,
         reading: Callable[[], tuple[Embed | None, float]],
     ) -> None:  # fmt: skip
-        self._verbs, self._models, self._settings, self._kind_of, self._reading = verbs, models, settings, kind_of, reading
+        self._verbs, self._models, self._settings, self._stock, self._reading = verbs, models, settings, stock, reading
+
+    def _kind_of(self, topic: str) -> PassageForm:
+        return self._stock.find(topic).kind
 
     @telemetry.traced("headwater.investigate")
     async def investigate(self, question: str, **scope: Any) -> Investigation:

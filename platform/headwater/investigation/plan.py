@@ -128,8 +128,9 @@ class Plan:
             if not self._may_go_on():
                 break
             arguments = {"topic": topic, "new_since": _iso(scope.since_ms)}
+            looked = self.verbs.patterns(topic, new_since=since, until=when(scope.until_ms), limit=_MOST_PATTERNS)
             reply = await self._noted(
-                "patterns", arguments, self.verbs.patterns(topic, new_since=since, until=when(scope.until_ms), limit=_MOST_PATTERNS),
+                "patterns", arguments, looked,
                 lambda reply: (f"{len(reply.patterns)} patterns first seen since", len(reply.patterns)),
             )  # fmt: skip
             patterns += reply.patterns if reply else ()

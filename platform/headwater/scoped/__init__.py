@@ -25,8 +25,11 @@ from headwater.records import (
     parse_address,
 )
 from headwater.records.anomalies import AnomaliesReply, Anomaly, Detecting, Verdict
+from headwater.records.investigations import InvestigateEvent, Investigation
 from headwater.records.labels import ClassifyReply
 from headwater.records.watches import Watch, WatchHit, Woken
+from headwater.scoped.conversations import OwnConversations
+from headwater.scoped.pipelines import OwnPipelines
 from headwater.tokens import Token
 from headwater.verbs import Verbs
 
@@ -35,7 +38,8 @@ _STREAM_OF_A_TOPIC = frozenset({"tail"})
 _WRITING = frozenset({"append", "create_topic", "set_detecting"})  # write to the topic that their first argument names
 _OF_TOPICS = frozenset({"search_vector", "timeline"})  # read those that `topics` names, all in scope without it
 _OF_NO_TOPIC = frozenset({"embed", "complete", "complete_stream"})
-_ASKING = frozenset({"since", "until", "top_k", "as_of", "rerank", "recency"})  # nothing that reads what others asked
+_ASKING = frozenset({"conversation", "since", "until", "top_k", "as_of", "rerank", "recency"})  # nothing of others, no model
+_INVESTIGATING = frozenset({"since", "until", "steps", "timeout_s"})
 
 
 def scoped(verbs: Verbs, token: Token | None) -> Verbs:
@@ -49,6 +53,15 @@ class _Scoped:
     def __init__(self, verbs: Verbs, token: Token) -> None:
         self._verbs, self._token = verbs, token
         self._owner = f"token:{token.name}"
+        self._talk = talk = OwnConversations(verbs, token)
+        self.create_conversation, self.conversations, self.conversation = talk.create, talk.all, talk.one
+        self.set_conversation, self.remove_conversation, self.messages = talk.change, talk.remove, talk.messages
+        self.answers = talk.answers
+        pipes = OwnPipelines(verbs, token, self._check)
+        self.create_pipeline, self.pipelines, self.pipeline = pipes.create, pipes.all, pipes.one
+        self.start_pipeline, self.stop_pipeline, self.delete_pipeline = pipes.start, pipes.stop, pipes.delete
+        self.backtest_pipeline, self.run_pipeline, self.trace_pipeline = pipes.backtest, pipes.run, pipes.trace
+        self.extract = pipes.extract
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
         if name.startswith("_"):
@@ -158,18 +171,35 @@ class _Scoped:
         return await self._verbs.similar(topic, offset=offset, partition=partition, top_k=top_k, topics=chosen)
 
     async def ask(self, question: str, *, topics: Sequence[str] | None = None, **scope: Any) -> Answer:
-        self._check_asking(scope)
+        scope = await self._asking(scope)
         return await self._verbs.ask(question, topics=await self._chosen(topics), **scope)
 
     async def ask_events(self, question: str, *, topics: Sequence[str] | None = None, **scope: Any) -> AsyncIterator[AskEvent]:
-        self._check_asking(scope)
+        scope = await self._asking(scope)
         async for event in self._verbs.ask_events(question, topics=await self._chosen(topics), **scope):
             yield event
 
-    def _check_asking(self, scope: Mapping[str, Any]) -> None:
-        """Conversations and kept answers are everybody's, and models cost."""
+    async def _asking(self, scope: Mapping[str, Any]) -> dict[str, Any]:
+        """The arguments of a question, in a conversation of the token's own. Other kept answers are everybody's, and models
+        cost."""
+        self._check_arguments(scope, _ASKING)
+        conversation = scope.get("conversation")
+        return {**scope, **({} if conversation is None else {"conversation": await self._talk.spoken_in(conversation)})}
+
+    async def investigate(self, question: str, *, topics: Sequence[str] | None = None, **scope: Any) -> Investigation:
+        self._check_arguments(scope, _INVESTIGATING)
+        return await self._verbs.investigate(question, topics=await self._chosen(topics), **scope)
+
+    async def investigate_events(
+        self, question: str, *, topics: Sequence[str] | None = None, **scope: Any
+    ) -> AsyncIterator[InvestigateEvent]:
+        self._check_arguments(scope, _INVESTIGATING)
+        async for event in self._verbs.investigate_events(question, topics=await self._chosen(topics), **scope):
+            yield event
+
+    def _check_arguments(self, scope: Mapping[str, Any], allowed: frozenset[str]) -> None:
         for name, value in scope.items():
-            if value not in (None, False) and (name not in _ASKING or isinstance(value, Mapping)):
+            if value not in (None, False) and (name not in allowed or isinstance(value, Mapping)):
                 raise AuthError(f"the token {self._token.name!r} may not ask with {name}; that needs the API key")
 
     async def classify(
