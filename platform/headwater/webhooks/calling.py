@@ -11,7 +11,7 @@ import email.utils
 import ipaddress
 import socket
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC
 from typing import TYPE_CHECKING
@@ -83,14 +83,22 @@ def check_addresses(host: str, addresses: Sequence[str], *, allow_private: bool)
 _PRIVATE = "{} is this machine or in a private network; allow_private (`--allow-private`) says that it is meant"
 
 
-async def call(url: str, headers: Mapping[str, str], body: bytes, *, allow_private: bool) -> Outcome:
+async def addresses_of(host: str, port: int) -> list[str]:
+    """The addresses a name has now; OSError."""
+    found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    return list(dict.fromkeys(str(entry[4][0]) for entry in found))
+
+
+async def call(
+    url: str, headers: Mapping[str, str], body: bytes, *, allow_private: bool,
+    resolve: Callable[[str, int], Awaitable[list[str]]] = addresses_of,
+) -> Outcome:  # fmt: skip
     """POST a body. What goes wrong is in the outcome; nothing is raised."""
     parts, began = urlsplit(url), time.monotonic()
     host, port = parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)
     try:
         async with asyncio.timeout(TIMEOUT_S):
-            found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
-            addresses = list(dict.fromkeys(str(entry[4][0]) for entry in found))
+            addresses = await resolve(host, port)
             check_addresses(host, addresses, allow_private=allow_private)
             outcome = await _post(url, host, addresses, headers, body)
     except TimeoutError:

@@ -4,7 +4,6 @@ time and the body, so that none of them can be another's."""
 from __future__ import annotations
 
 import base64
-import binascii
 import hashlib
 import hmac
 import re
@@ -34,7 +33,7 @@ def keys_of(variable: str, environment: Mapping[str, str]) -> list[bytes]:
 def _key(variable: str, text: str) -> bytes:
     try:
         key = base64.b64decode(text.removeprefix(PREFIX), validate=True)
-    except binascii.Error:
+    except ValueError:
         key = b""
     if not text.startswith(PREFIX) or not _LEAST <= len(key) <= _MOST:
         raise UsageError(
