@@ -12,6 +12,7 @@ A sentence's support (0-1) is `W_MEANING * meaning + W_WORDS * words + W_RETRIEV
 
 from __future__ import annotations
 
+import functools
 import math
 import re
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
@@ -353,6 +354,7 @@ def _names_found(question: str, evidence: Sequence[Evidence]) -> bool:
 _LONG_NAME = 26  # of a pattern, whose look-arounds have 16 characters
 
 
+@functools.lru_cache(maxsize=16_384)  # the same words come over and over
 def _stem(word: str) -> str:
     if not word.endswith("ss"):
         for ending, instead in _ENDINGS:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from copy import copy
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from headwater.llm.served import Served
@@ -15,7 +16,9 @@ if TYPE_CHECKING:
 
 def quick(client: type[Any]) -> type[Any]:
     """A client class that reads the many plain pieces of a stream without looking at every field that one could have, which
-    takes the library 0.1 ms; all other data is read as ever."""
+    takes the library 0.1 ms, and sends messages without comparing them with every form a message could have, which takes it
+    1.5 ms a call; all other data is read and sent as ever."""
+    from openai.resources.chat import AsyncChat, AsyncCompletions
     from openai.types.chat.chat_completion_chunk import ChatCompletionChunk, Choice, ChoiceDelta
 
     blank = (
@@ -24,7 +27,20 @@ def quick(client: type[Any]) -> type[Any]:
         ChoiceDelta.construct(),
     )
 
+    class Completions(AsyncCompletions):
+        async def create(self, *, messages: Any, extra_body: Any = None, **given: Any) -> Any:
+            return await super().create(messages=(), extra_body={**(extra_body or {}), "messages": messages}, **given)
+
+    class Chat(AsyncChat):
+        @cached_property
+        def completions(self) -> AsyncCompletions:
+            return Completions(self._client)
+
     class Quick(client):  # type: ignore[misc]  # its base is given
+        @cached_property
+        def chat(self) -> AsyncChat:
+            return Chat(self)
+
         def _process_response_data(self, *, data: Any, cast_to: Any, response: Any) -> Any:
             if cast_to is ChatCompletionChunk and (text := _plain_text(data)) is not None:
                 chunk, choice, delta = map(copy, blank)
