@@ -12,6 +12,7 @@ import io
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -19,6 +20,8 @@ from pathlib import Path
 
 import pytest
 
+from headwater import launch
+from headwater.config import load
 from serving import serving, settings_in
 
 ROOT = Path(__file__).parent.parent
@@ -45,6 +48,7 @@ BLOCKS = _blocks()
 OUTPUTS = {b.name: b.text for b in BLOCKS if b.sort == "output"}
 EXAMPLES = [b for b in BLOCKS if b.sort == "example"]
 SCRIPTS = {b.name: b for b in BLOCKS if b.sort == "run"}
+HOW_TOS = [b for b in SCRIPTS.values() if b.file.parent.name == "how-to"]
 
 
 def test_every_marked_block_is_found_once_and_every_output_has_its_example() -> None:
@@ -93,6 +97,7 @@ def _run(script: str, directory: Path) -> subprocess.CompletedProcess[str]:
         "HEADWATER_DATA_DIR": str(directory / "default"),
         "HEADWATER_EMBEDDING_MODEL": "hash",
     }
+    environment.pop("HEADWATER_URL", None)
     shell = ["bash", "-e", "-o", "pipefail", "-c", script]
     return subprocess.run(shell, cwd=directory, env=environment, capture_output=True, text=True, timeout=60)
 
@@ -114,5 +119,23 @@ def test_the_requests_of_the_http_page_succeed(tmp_path: Path) -> None:
     assert '"address":"tickets/0/0"' in done.stdout
 
 
+@pytest.mark.parametrize("block", HOW_TOS, ids=lambda b: b.name)
+def test_the_commands_of_a_how_to_succeed(block: Block, tmp_path: Path) -> None:
+    try:
+        done = _run(block.text, tmp_path)
+    finally:
+        if (runtime := launch.find(load(None, {"data_dir": str(tmp_path / "default")}).settings)) is not None:
+            os.kill(runtime.pid, signal.SIGTERM)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip()
+
+
 def test_every_run_block_is_run_by_a_test() -> None:
-    assert set(SCRIPTS) == {"commands", "http"}
+    assert set(SCRIPTS) == {"commands", "http"} | {block.name for block in HOW_TOS}
+
+
+def test_every_python_block_of_the_docs_is_an_example_that_runs() -> None:
+    for file in (ROOT / "README.md", *(ROOT / "docs").rglob("*.md")):
+        blocks = re.findall(r"^```python\n(.*?)^```$", file.read_text("utf-8"), re.DOTALL | re.MULTILINE)
+        run = {b.text for b in EXAMPLES if b.file == file}
+        assert set(blocks) <= run, f"{file.name}: mark each python block by `<!-- example: NAME -->`"
