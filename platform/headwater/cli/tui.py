@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import shlex
 import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from headwater.cli.output import say
 from headwater.cli.session import Config, Url
 
 
@@ -26,7 +26,7 @@ def tui(
         str | None, typer.Option(metavar="NAME", help="A theme: textual-dark, textual-light, ansi-dark, ansi-light, nord ...")
     ] = None,
     web: Annotated[bool, typer.Option("--web", help="Serve it to a browser on this machine instead (extra `web`).")] = False,
-    port: Annotated[int, typer.Option(min=0, max=65535, help="The port of --web.")] = 8788,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="The port of --web; 0 takes a free one.")] = 8788,
 ) -> None:
     """See topics, records, patterns, answers and watches in the terminal. `?` shows the keys of a view.
 
@@ -52,8 +52,8 @@ def _serve(arguments: list[str], port: int) -> None:
     from headwater.errors import UsageError
 
     try:
-        from textual_serve.server import Server
+        from headwater_tui import web
     except ImportError as error:
         raise UsageError("--web needs textual-serve; `pip install 'headwater[web]'`") from error
-    command = shlex.join([sys.executable, "-m", "headwater_tui", *arguments])
-    Server(command, host="127.0.0.1", port=port, title="Headwater").serve()
+    say("open this address in a browser of this machine; it has a token, so keep it to yourself (ctrl+c ends):")
+    web.serve(arguments, port, lambda address: print(address, flush=True))
