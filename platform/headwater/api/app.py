@@ -49,9 +49,9 @@ def routes(
     app = FastAPI(title="Headwater", version=version or "0", description=_ABOUT, separate_input_output_schemas=False)
     app.state.headwater = State(verbs, metrics or Metrics(), closing or asyncio.Event(), version, doors)
     busiest_first = (
-        routes_records, routes_push, routes_search, routes_topics, routes_deliveries, routes_live, routes_watches, routes_ask,
-        routes_investigate, routes_conversations, routes_models, routes_enrich, routes_detect, routes_webhooks, routes_sources, routes_audit,
-        routes_system,
+        routes_records, routes_push, routes_search, routes_topics, routes_deliveries, routes_live, routes_watches,
+        routes_ask, routes_investigate, routes_conversations, routes_models, routes_enrich, routes_detect,
+        routes_webhooks, routes_sources, routes_audit, routes_system,
     )  # fmt: skip
     for part in busiest_first:
         app.include_router(part.router)
