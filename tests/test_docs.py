@@ -31,6 +31,7 @@ from headwater.config import TopicConfig, describe, load
 from headwater.errors import HeadwaterError
 from headwater.records import IndexInfo, SourceInfo, Status, Topic, Watermark
 from headwater.records.indexes import Comparison, Progress, Shadow
+from headwater.records.labels import Pipeline, StepStatus
 from headwater.verbs import Verbs
 from headwater_mcp.tools import tools
 from memory_verbs import MemoryVerbs
@@ -280,7 +281,9 @@ def test_every_metric_is_documented_with_its_type_and_labels_and_no_other_is() -
     )
     compared = Comparison(0.5, 0.2, 9, "recorded", {}, now)
     shadow = Shadow("logs", "n", "m", "ready", None, Progress("embedding", 1, 1, 0.5, None), compared, now, now)
-    for family in text_string_to_metric_families(Metrics().page(status, [dataclasses.replace(info, shadow=shadow)]).decode()):
+    pipeline = Pipeline("p", "running", 1, None, None, (StepStatus("c", "classify", "llm"),), {}, now, now)
+    told = Metrics().page(status, [dataclasses.replace(info, shadow=shadow)], [pipeline])
+    for family in text_string_to_metric_families(told.decode()):
         if family.name.startswith("headwater_") and not family.name.endswith("_created"):
             name = family.name + ("_total" if family.type == "counter" else "")
             served[name] = (family.type, {label for s in family.samples for label in s.labels} - {"le"})

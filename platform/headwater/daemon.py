@@ -91,7 +91,7 @@ async def serve(
             metrics = Metrics()
 
             async def families() -> Iterable[Metric]:
-                return metrics.families(await engine.status(), await engine.indexes())
+                return metrics.families(await engine.status(), await engine.indexes(), await engine.pipelines())
 
             listener = listen(settings.server, firm=firm)
             key = settings.server.api_key.get_secret_value() if settings.server.api_key else secrets.token_urlsafe(32)

@@ -449,12 +449,15 @@ class Engine:
         await _thread(self.log.drop_dead_letter, id)
 
     async def status(self) -> Status:
-        own = (*self._watching.troubles(), *self._models.problems(), *self._detectors.troubles())
+        own = (
+            *self._watching.troubles(), *self._models.problems(), *self._detectors.troubles(), *self._pipelines.troubles(),
+        )  # fmt: skip
         problems = views.problems((*self.stock.problems.values(), *own, *await _thread(self.hooks.troubles)), self.indexer)
         uptime_s, model = round(time.monotonic() - self._started, 1), self.settings.embedding.model
         return Status(
             self._version, True, str(self.directory), self.url, os.getpid(), uptime_s, model, tuple(await self.topics()),
             tuple(await self.sources()), problems, await self._watches.counts(), await self._detectors.counts(),
+            await self._pipelines.counts(),
         )  # fmt: skip
 
     def announce(self, url: str) -> None:

@@ -9,7 +9,9 @@ from contextlib import contextmanager
 from prometheus_client import CollectorRegistry, Histogram, ProcessCollector, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
+from headwater.api import pipeline_metrics
 from headwater.records import IndexInfo, Status
+from headwater.records.labels import Pipeline
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
@@ -35,23 +37,23 @@ class Metrics:
         finally:
             self._of[verb].observe(time.perf_counter() - started)
 
-    def families(self, status: Status, indexes: Sequence[IndexInfo]) -> Iterator[Metric]:
+    def families(self, status: Status, indexes: Sequence[IndexInfo], pipelines: Sequence[Pipeline]) -> Iterator[Metric]:
         """What the page says, as families."""
         yield from self._registry.collect()
-        yield from _Snapshot(status, indexes).collect()
+        yield from _Snapshot(status, indexes, pipelines).collect()
 
-    def page(self, status: Status, indexes: Sequence[IndexInfo]) -> bytes:
-        """The whole page: own numbers first, then those of the engine as `status` and `indexes` have them."""
+    def page(self, status: Status, indexes: Sequence[IndexInfo], pipelines: Sequence[Pipeline]) -> bytes:
+        """The whole page: own numbers first, then those of the engine as its verbs of these names tell them."""
         registry = CollectorRegistry(auto_describe=False)
-        registry.register(_Snapshot(status, indexes))
+        registry.register(_Snapshot(status, indexes, pipelines))
         return generate_latest(self._registry) + generate_latest(registry)
 
 
 class _Snapshot:
     """An engine's status as metric families."""
 
-    def __init__(self, status: Status, indexes: Sequence[IndexInfo]) -> None:
-        self._status, self._indexes = status, indexes
+    def __init__(self, status: Status, indexes: Sequence[IndexInfo], pipelines: Sequence[Pipeline]) -> None:
+        self._status, self._indexes, self._pipelines = status, indexes, pipelines
 
     def collect(self) -> Iterator[Metric]:
         status = self._status
@@ -61,6 +63,7 @@ class _Snapshot:
         problems.add_metric([], len(status.problems))
         yield from (up, problems, *self._topics(), *self._vectors(), *self._models(), *self._sources(), *self._watches())
         yield from self._detectors()
+        yield from pipeline_metrics.families(self._pipelines)
 
     def _topics(self) -> Iterator[Metric]:
         appended = CounterMetricFamily("headwater_records_appended", "Records ever stored.", labels=["topic"])

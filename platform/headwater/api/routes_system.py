@@ -37,7 +37,8 @@ async def status(engine: Engine) -> Response:
 @router.get("/metrics", responses={200: {"content": {"text/plain": {}}}})
 async def prometheus(shared: Shared) -> Response:
     """The numbers of this daemon, for Prometheus."""
-    page = shared.metrics.page(await shared.verbs.status(), await shared.verbs.indexes())
+    verbs = shared.verbs
+    page = shared.metrics.page(await verbs.status(), await verbs.indexes(), await verbs.pipelines())
     return Response(page, media_type=metrics.CONTENT_TYPE)
 
 

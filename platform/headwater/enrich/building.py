@@ -30,15 +30,15 @@ class Builder:
         return Purse(tokens, cost, price=self._price)
 
     def steps(self, spec: Spec, tokens: int | None, cost: float | None) -> tuple[dict[str, Step], Purse]:
-        """The steps of a pipeline by name, and the purse that all of them pay from. UsageError names the step that cannot be
-        made."""
+        """The steps of a pipeline by name, and the purse that all of them pay from, each counting its own. UsageError names
+        the step that cannot be made."""
         purse = self.purse(tokens, cost)
         made: dict[str, Step] = {}
         for leaf in spec.leaves():
             if leaf.kind in ("stop", "drop"):
                 continue
             try:
-                made[leaf.name] = self._step(leaf, purse)
+                made[leaf.name] = self._step(leaf, purse.part())
             except HeadwaterError as error:
                 raise UsageError(f"step {leaf.name!r}: {error}") from error
         return made, purse

@@ -156,7 +156,7 @@ class Graph:
             tally.seconds += spent_s
             tally.decided += len(block)
             limit = next((one for one in outcomes if isinstance(one, LimitError) and _is_for_all(one)), None)
-            usage = _share(step.used(), before, len(block))
+            usage = _share(step.used() - before, len(block))
             for (key, _), outcome in zip(block, outcomes, strict=True):
                 made[key] = Found(outcome, False, round(spent_s * 1000 / len(block), 3), usage)
                 if isinstance(outcome, HeadwaterError):
@@ -408,7 +408,6 @@ def _trace(
     )  # fmt: skip
 
 
-def _share(after: Usage, before: Usage, count: int) -> Usage:
-    cost = None if after.cost is None or before.cost is None else (after.cost - before.cost) / count
-    tokens = after.input_tokens - before.input_tokens, after.output_tokens - before.output_tokens
-    return Usage(round(tokens[0] / count), round(tokens[1] / count), cost)
+def _share(whole: Usage, count: int) -> Usage:
+    cost = None if whole.cost is None else whole.cost / count
+    return Usage(round(whole.input_tokens / count), round(whole.output_tokens / count), cost)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections import Counter
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from headwater.verbs import Entry
 
 MOST_RECORDS = 1000  # in one run
+_STATES: tuple[PipelineState, ...] = ("running", "stopped", "held up")
 MOST_TRIED = 100_000
 
 
@@ -100,6 +102,8 @@ class Pipelines:
             task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await task
+            with contextlib.suppress(HeadwaterError):
+                await self._held[name].save()  # what was decided, and paid for, of the block it was at
 
     def _read_by(self, spec: Spec) -> Iterator[TopicIndex]:
         """The topics a pipeline reads: without any named, all that no pipeline writes to."""
@@ -207,6 +211,18 @@ class Pipelines:
             await anyio.to_thread.run_sync(self._log.write, lambda db: store.drop(db, row.id))
 
     # ------------------------------------------------------------------ seen
+
+    async def counts(self) -> dict[str, int]:
+        """How many are in which state, and how far the one furthest behind is."""
+        found = await self.all()
+        counts = Counter(one.state for one in found)
+        return {**{state: counts[state] for state in _STATES}, "behind": max((one.behind for one in found), default=0)}
+
+    def troubles(self) -> list[str]:
+        """What holds pipelines up."""
+        held = [(name, one.error) for name, one in self._held.items() if one.row.state == "running" and one.error]
+        broken = [(name, error) for name, (row, error) in self._broken.items() if row.state == "running"]
+        return [f"pipeline {name} is held up: {error}" for name, error in (*held, *broken)]
 
     async def all(self) -> list[Pipeline]:
         """As Verbs.pipelines."""
@@ -330,7 +346,7 @@ def _steps(held: Running) -> tuple[StepStatus, ...]:
     for leaf in held.spec.leaves():
         step, tally = held.graph.steps.get(leaf.name), held.graph.tallies[leaf.name]
         cost = "free" if step is None else step.cost
-        usage = step.used() if step is not None and cost == "llm" else Usage()
+        usage = Usage() if step is None else step.used()
         status = StepStatus(leaf.name, leaf.kind, cost, tally.decided, tally.hits, tally.failed, usage, round(tally.seconds, 3))
         out.append(status)
     return tuple(out)

@@ -25,16 +25,37 @@ class Spent(LimitError):
 class Purse:
     """Tokens and US dollars that may be spent, None for no limit. `spent` is what was, `calls` how often a model was asked."""
 
-    def __init__(self, tokens: int | None = None, cost: float | None = None, *, price: float = 0.0) -> None:
+    def __init__(
+        self, tokens: int | None = None, cost: float | None = None, *, price: float = 0.0, of: Purse | None = None
+    ) -> None:
         """`price`: US dollars for the dearest token, where that is known; else it is learned from the first call."""
         self.tokens, self.cost = tokens, cost
         self.spent, self.calls, self._held = Usage(), 0, 0
-        self._dearest = price
+        self._dearest, self._of = price, of
+
+    def part(self) -> Purse:
+        """A purse that is paid out of this one, whose limits hold for all such together; each counts what it took itself."""
+        return Purse(of=self)
 
     @contextmanager
     def paying(self, most_tokens: int) -> Iterator[Bill]:
         """Set aside what a call can take at most; LimitError where that is more than is left. What it took is said by
         `Bill.paid`; where nothing is, all that was set aside counts as spent."""
+        if self._of is None:
+            with self._paying(most_tokens) as bill:
+                yield bill
+            return
+        whole: Bill | None = None
+        try:
+            with self._of.paying(most_tokens) as whole:
+                yield whole
+        finally:
+            if whole is not None:  # else the limit refused it
+                self.calls += 1
+                self.spent += whole.usage or Usage()
+
+    @contextmanager
+    def _paying(self, most_tokens: int) -> Iterator[Bill]:
         if self.tokens is not None and self.spent.tokens + self._held + most_tokens > self.tokens:
             raise Spent(f"the next call could take more than the {self.tokens:,} tokens that may be spent")
         if self.cost is not None and self.spent.cost is None:
@@ -51,7 +72,9 @@ class Purse:
         finally:
             self._held -= most_tokens
             self.calls += 1
-            self._settle(bill.usage if bill.usage is not None else Usage(most_tokens, 0, most_tokens * self._dearest))
+            if bill.usage is None:
+                bill.usage = Usage(most_tokens, 0, most_tokens * self._dearest)
+            self._settle(bill.usage)
 
     def _settle(self, usage: Usage) -> None:
         self.spent += usage
@@ -61,6 +84,8 @@ class Purse:
     @property
     def learns(self) -> bool:
         """Whether the price is still to be learned: calls should then not run beside each other."""
+        if self._of is not None:
+            return self._of.learns
         return self.cost is not None and not self._dearest and not self.calls
 
 

@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import logging
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import anyio.to_thread
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from headwater.index.topic import TopicIndex
     from headwater.log.catalogue import Place
     from headwater.log.store import Log, Row
+    from headwater.records.models import Usage
     from headwater.stock import Stock
 
 logger = logging.getLogger(__name__)
@@ -56,6 +57,7 @@ class Running:
         self._builder, self._log, self._indexer, self._stock, self._clock_ms = builder, log, indexer, stock, clock_ms
         self._finals: OrderedDict[int, Item] = OrderedDict()
         self._marks: dict[int, int] = {}
+        self._booked = purse.spent  # what the log knows of it
         self.asks = any(step.cost in ("llm", "network") for step in graph.steps.values())
         self.error: str | None = None
         self.pace = Pace()
@@ -93,10 +95,28 @@ class Running:
         return fails + 1
 
     async def save(self) -> None:
-        """Keep the decisions made so far, whatever becomes of the records they were made for."""
-        if rows := self.graph.fresh():
-            await anyio.to_thread.run_sync(self._log.write, lambda db: store.keep_decisions(db, rows))
-            self.graph.written(rows)
+        """Keep the decisions made so far, and what they cost, whatever becomes of the records they were made for."""
+        rows = self.graph.fresh()
+        with self._booking() as usage:
+            if rows or usage.tokens:
+
+                def write(db: apsw.Connection) -> None:
+                    store.keep_decisions(db, rows)
+                    store.book(db, self.row.id, usage)
+
+                await anyio.to_thread.run_sync(self._log.write, write)
+        self.graph.written(rows)
+
+    @contextlib.contextmanager
+    def _booking(self) -> Iterator[Usage]:
+        """What models have taken and the log does not know, to be written inside. It is booked once, whoever comes first."""
+        usage = self.purse.spent - self._booked
+        self._booked += usage
+        try:
+            yield usage
+        except BaseException:
+            self._booked -= usage
+            raise
 
     # ------------------------------------------------------------------ how far
 
@@ -124,15 +144,11 @@ class Running:
             return False
         rows, places = await anyio.to_thread.run_sync(self._block, topic, at, upto)
         end = rows[-1].seq + 1 if rows else upto
-        spent = self.purse.spent
         items = await self.decide(topic, rows, places)
         written = await anyio.to_thread.run_sync(self._targets, items)
-        now = self.purse.spent
-        cost = None if now.cost is None or spent.cost is None else now.cost - spent.cost
         done = store.Done(
             self.row.id, topic.row.id, end, self._drafts(topic, rows, items, written), self.graph.fresh(),
             self._letters(topic, rows, items, end), len(rows), len({p.passage for r in places.values() for p in r}),
-            now.input_tokens - spent.input_tokens, now.output_tokens - spent.output_tokens, cost,
         )  # fmt: skip
         await self._write(done)
         self.graph.written(done.decisions)
@@ -151,28 +167,28 @@ class Running:
         if failed := next((item for item in items if item.ended == "failed"), None):
             raise UsageError(f"it fails again: step {failed.failed_at}: {failed.error}")
         ids = await anyio.to_thread.run_sync(self._targets, items)
-        done = store.Done(
-            self.row.id, topic.row.id, None, self._drafts(topic, alike, items, ids), self.graph.fresh(), (), 0, 0, 0, 0, 0.0
-        )
+        done = store.Done(self.row.id, topic.row.id, None, self._drafts(topic, alike, items, ids), self.graph.fresh(), (), 0, 0)
         await self._write(done, letter)
         self.graph.written(done.decisions)
 
     async def _write(self, done: store.Done, letter: int | None = None) -> None:
-        """Commit a block, or the records of a dead letter, which goes with it."""
+        """Commit a block, or the records of a dead letter, which goes with it, and what models took meanwhile."""
         drafts = sum(map(len, done.drafts.values()))
 
-        def write() -> None:
+        def write(usage: Usage) -> None:
             announce = next(iter(done.drafts), None)
             now = self._clock_ms()
 
             def work(db: apsw.Connection) -> None:
                 store.store(db, self._log, done, now)
+                store.book(db, self.row.id, usage)
                 if letter is not None:
                     store.drop_letter(db, letter)
 
             self._log.submit(work, rows=drafts + 1, announce=announce).result()
 
-        await anyio.to_thread.run_sync(write)
+        with self._booking() as usage:
+            await anyio.to_thread.run_sync(write, usage)
 
     def _block(self, topic: TopicIndex, at: int, upto: int) -> tuple[list[Row], dict[int, list[Place]]]:
         """The next records with their passages; few where each new passage is asked about somewhere."""

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     import apsw
 
     from headwater.records import Draft
+    from headwater.records.models import Usage
 
 _COLUMNS = (
     "id, name, spec, version, state, created_ms, changed_ms, starts, records, written, passages, failed, input_tokens,"
@@ -78,9 +79,6 @@ class Done(NamedTuple):
     letters: Sequence[LetterRow]
     records: int
     passages: int
-    input_tokens: int
-    output_tokens: int
-    cost: float | None
 
 
 def group_of(pipeline: int) -> str:
@@ -167,14 +165,17 @@ def store(db: apsw.Connection, log: Log, done: Done, now_ms: int) -> int:
     if done.upto is not None and db.execute("SELECT 1 FROM topic WHERE id = ?", (done.topic,)).get is not None:
         set_cursor(db, done.topic, group_of(done.pipeline), done.upto)
     db.execute(
-        "UPDATE pipeline SET records = records + ?, written = written + ?, passages = passages + ?, failed = failed + ?,"
-        " input_tokens = input_tokens + ?, output_tokens = output_tokens + ?, cost = cost + ? WHERE id = ?",
-        (
-            done.records, written, done.passages, len(done.letters), done.input_tokens, done.output_tokens, done.cost,
-            done.pipeline,
-        ),
-    )  # fmt: skip
+        "UPDATE pipeline SET records = records + ?, written = written + ?, passages = passages + ?, failed = failed + ?"
+        " WHERE id = ?",
+        (done.records, written, done.passages, len(done.letters), done.pipeline),
+    )
     return written
+
+
+def book(db: apsw.Connection, pipeline: int, usage: Usage) -> None:
+    """Add to what the models of a pipeline have taken; its cost is unknown from the first on whose cost is."""
+    grown = "input_tokens = input_tokens + ?, output_tokens = output_tokens + ?, cost = cost + ?"
+    db.execute(f"UPDATE pipeline SET {grown} WHERE id = ?", (usage.input_tokens, usage.output_tokens, usage.cost, pipeline))
 
 
 def letter(log: Log, id: int) -> LetterRow | None:

@@ -21,7 +21,6 @@ from headwater.errors import HeadwaterError, UsageError
 from headwater.passages import embedding_text
 from headwater.records import address
 from headwater.records.labels import Classified, ClassifyReply, Extracted, ExtractReply, LabelCount
-from headwater.records.models import Usage
 from headwater.search.planning import plan
 from headwater.search.searching import is_narrow
 
@@ -77,7 +76,7 @@ class Texts:
         listed = tuple(LabelCount(name, n, n) for name, n in counts.most_common())
         return ClassifyReply(
             tuple(found), listed, labeller.method, None if embedder is None else embedder.name, len(texts), len(texts),
-            None if chat is None else chat.name, purse.calls - calls, _less(purse.spent, before),
+            None if chat is None else chat.name, purse.calls - calls, purse.spent - before,
         )  # fmt: skip
 
     async def _topics(
@@ -246,9 +245,3 @@ def _blocks(ids: list[int]) -> list[list[int]]:
 
 def _settled(one: Classified | HeadwaterError) -> Classified:
     return one if isinstance(one, Classified) else Classified(None, 0.0, {}, f"none: {one}")
-
-
-def _less(after: Usage, before: Usage) -> Usage:
-    """What was used in between."""
-    cost = None if after.cost is None or before.cost is None else after.cost - before.cost
-    return Usage(after.input_tokens - before.input_tokens, after.output_tokens - before.output_tokens, cost)

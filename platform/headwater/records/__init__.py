@@ -412,6 +412,7 @@ class Status:
     problems: tuple[str, ...]
     watches: Mapping[str, int] = field(default_factory=dict)
     detectors: Mapping[str, int] = field(default_factory=dict)
+    pipelines: Mapping[str, int] = field(default_factory=dict)
 
 
 def address(topic: str, partition: int, offset: int) -> str:
