@@ -263,6 +263,9 @@ def test_the_exported_names_are_these_and_cost_nothing_to_import() -> None:
         "Answer", "Appended", "Bucket", "Citation", "Coverage", "DeadLetter", "Draft", "Embedded", "Hit", "IndexInfo",
         "Page", "Passage", "Pattern", "PatternsReply", "Receipt", "Record", "RecordView", "SearchReply", "SourceInfo",
         "Span", "Status", "Timeline", "Topic", "Watermark",
+        "AnomaliesReply", "Anomaly", "Backtest", "ClassifyReply", "Conversation", "Delivered", "Detecting", "ExtractReply", "Fault",
+        "InvestigateEvent", "Investigation", "Label", "Pipeline", "Ran", "Rerun", "RunEvent", "Shadow", "StoredAnswer", "Tested",
+        "ToolCall", "Watch", "WatchHit", "Webhook", "Woken",
     }  # fmt: skip
     for name in headwater.__all__:
         assert getattr(headwater, name) is not None

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
     from pathlib import Path
 
+    from headwater.batches import Delivered, Fault
     from headwater.blocking import Headwater
     from headwater.client import Client
     from headwater.composed import AskEvent, LiveEvent
@@ -64,8 +65,16 @@ if TYPE_CHECKING:
         Topic,
         Watermark,
     )
+    from headwater.records.anomalies import AnomaliesReply, Anomaly, Detecting
+    from headwater.records.answers import Conversation, Rerun, StoredAnswer
+    from headwater.records.calls import ToolCall
+    from headwater.records.indexes import Shadow
+    from headwater.records.investigations import InvestigateEvent, Investigation
+    from headwater.records.labels import Backtest, ClassifyReply, ExtractReply, Label, Pipeline, Ran, RunEvent
     from headwater.records.models import Completion, Message, ModelInfo, Piece, Usage
     from headwater.records.removals import Deleted, Purged
+    from headwater.records.watches import Watch, WatchHit, Woken
+    from headwater.records.webhooks import Tested, Webhook
     from headwater.verbs import Verbs
 
     __version__: str
@@ -73,6 +82,7 @@ if TYPE_CHECKING:
 MEMORY = ":memory:"
 
 _HOMES = {
+    "batches": ("Delivered", "Fault"),
     "blocking": ("Headwater",),
     "client": ("Client",),
     "composed": ("AskEvent", "LiveEvent"),
@@ -89,7 +99,15 @@ _HOMES = {
         "Passage", "Pattern", "PatternsReply", "Receipt", "Record", "RecordView", "SearchReply", "SourceInfo", "Span", "Status",
         "Timeline", "Topic", "Watermark",
     ),
+    "records.anomalies": ("AnomaliesReply", "Anomaly", "Detecting"),
+    "records.answers": ("Conversation", "Rerun", "StoredAnswer"),
+    "records.calls": ("ToolCall",),
+    "records.indexes": ("Shadow",),
+    "records.investigations": ("InvestigateEvent", "Investigation"),
+    "records.labels": ("Backtest", "ClassifyReply", "ExtractReply", "Label", "Pipeline", "Ran", "RunEvent"),
     "records.removals": ("Deleted", "Purged"),
+    "records.watches": ("Watch", "WatchHit", "Woken"),
+    "records.webhooks": ("Tested", "Webhook"),
     "verbs": ("Verbs",),
 }  # fmt: skip
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
@@ -187,28 +205,40 @@ def __dir__() -> list[str]:
 
 __all__ = [
     "MEMORY",
+    "AnomaliesReply",
+    "Anomaly",
     "Answer",
     "Appended",
     "AskEvent",
     "AuthError",
+    "Backtest",
     "Bucket",
     "Citation",
+    "ClassifyReply",
     "Client",
     "Completion",
     "ConfigError",
     "ConflictError",
+    "Conversation",
     "Coverage",
     "DamageError",
     "DeadLetter",
     "Deleted",
+    "Delivered",
+    "Detecting",
     "Draft",
     "EmbedError",
     "Embedded",
     "Engine",
+    "ExtractReply",
+    "Fault",
     "Headwater",
     "HeadwaterError",
     "Hit",
     "IndexInfo",
+    "InvestigateEvent",
+    "Investigation",
+    "Label",
     "LimitError",
     "LiveEvent",
     "Message",
@@ -221,18 +251,26 @@ __all__ = [
     "Pattern",
     "PatternsReply",
     "Piece",
+    "Pipeline",
     "Purged",
     "QueryError",
+    "Ran",
     "Receipt",
     "Record",
     "RecordView",
+    "Rerun",
+    "RunEvent",
     "SearchReply",
     "Settings",
+    "Shadow",
     "SourceInfo",
     "Span",
     "Status",
     "StorageError",
+    "StoredAnswer",
+    "Tested",
     "Timeline",
+    "ToolCall",
     "Topic",
     "TopicConfig",
     "UnreachableError",
@@ -240,7 +278,11 @@ __all__ = [
     "UsageError",
     "Verbs",
     "WaitTimeout",
+    "Watch",
+    "WatchHit",
     "Watermark",
+    "Webhook",
+    "Woken",
     "__version__",
     "aconnect",
     "aopen",
