@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 
 import headwater
+from brokers import soon
+from headwater import versions
 from headwater.config import EmbeddingSettings, Settings, TopicConfig
 from headwater.engine import Engine
 from headwater.errors import NotFoundError, UsageError
@@ -201,6 +203,58 @@ def test_what_a_crash_cut_short_is_made_good_when_the_engine_opens(tmp_path: Pat
 
     run(tmp_path, before, settings=settings)
     run(tmp_path, after, settings=settings)
+
+
+@pytest.mark.parametrize("behind", ["mapping", "the keyword index"])
+def test_what_is_replaced_before_it_was_indexed_becomes_a_former_version_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, behind: str
+) -> None:
+    settings = settings_in(tmp_path / "data")
+    if behind == "the keyword index":
+        settings = replace(settings, index=replace(settings.index, commit_interval_s=3600.0))
+    monkeypatch.setattr(versions, "_INDEXED_S", 0.0)
+    texts = ["four percent and no more", "", "five percent and no more", "six percent"]  # one of them has no passages
+
+    async def story(shelf: Shelf) -> None:
+        engine = shelf.engine
+        await shelf.put("terms", "as agreed")
+        with monkeypatch.context() as held:
+            if behind == "mapping":
+                held.setattr(engine.indexer, "_map_all", lambda: False)
+            monkeypatch.setattr(shelf, "settled", nothing)
+            for text in texts:
+                await shelf.put("rates", f"The rate is {text}" if text else "...")
+                if behind != "mapping":
+                    await soon(lambda: engine.indexer.topics[1].mapped == shelf._at, lambda: engine.indexer.topics)
+            assert engine.indexer.topics[1].keyword <= 1
+            assert [r.attributes.get("replaced") for r in (await engine.records("docs", versions=True)).records] == [
+                None, 2, 3, 4, None
+            ]  # fmt: skip
+        engine.indexer.wake()
+        with engine.indexer.busy:
+            engine.indexer.commit_keyword()
+        await soon(lambda: engine.indexer.topics[1].mapped == 5, lambda: engine.indexer.topics)
+
+    async def nothing() -> None:
+        return None
+
+    async def check(shelf: Shelf) -> None:
+        engine = shelf.engine
+        await shelf.settled()
+        assert (await engine.topic("docs")).records == 2
+        assert sum(p.count for p in (await engine.patterns("docs")).patterns) == 2
+        assert [r.address for r in (await engine.records("docs")).records] == ["docs/0/0", "docs/0/4"]
+        for mode in ("keyword", "semantic", "hybrid"):
+            assert await shelf.found("rate percent", mode=mode) == (
+                ["docs/0/4"] if mode == "keyword" else ["docs/0/0", "docs/0/4"]
+            )
+            found = await shelf.found("rate percent", mode=mode, as_of={"docs": 2})
+            assert [address for address in found if address != "docs/0/0"] == ["docs/0/1"]
+        assert await shelf.found('"no more"', as_of={"docs": 4}) == ["docs/0/3"]
+        assert await shelf.found("key:rates", as_of={"docs": 3}) == ["docs/0/2"]
+
+    run(tmp_path, story, settings=settings)
+    run(tmp_path, check, settings=settings_in(tmp_path / "data"))
 
 
 def test_former_versions_survive_a_rebuild_a_purge_and_a_lost_keyword_index(tmp_path: Path) -> None:

@@ -170,8 +170,8 @@ class Deletion:
             if not seqs:
                 return
             self._keyword.delete_records(topic, seqs)
-            kept = self._log.rows_of([topic << SEQ_BITS | seq for seq in seqs])  # former versions come back as such
-            if kept and (index := self._indexer.topics.get(topic)) is not None:
+            if (index := self._indexer.topics.get(topic)) is not None:  # former versions come back as such, unmapped ones later
+                kept = self._log.rows_of([topic << SEQ_BITS | seq for seq in seqs if seq < index.mapped])
                 self._indexer.feed(index, [kept[record] for record in sorted(kept)])
             self._indexer.commit_keyword()
             self._log.write(lambda db, seqs=seqs: gone.unindex(db, topic, seqs))  # type: ignore[misc]  # a lambda's default

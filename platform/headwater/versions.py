@@ -37,7 +37,8 @@ async def settle(
     deletion: Deletion, indexer: Indexer, log: Log, topic: TopicIndex, source: str, state: Mapping[str, Any] | None
 ) -> int:
     """Take out of sight the records that the state of `source` says have been replaced or are gone: how many. The newest is
-    findable by words before the one it replaces goes, unless indexing is more than 30 s behind."""
+    findable by words before the one it replaces goes, unless indexing is more than 30 s behind; then it is kept as a former
+    version all the same."""
     latest, gone = _keys(state, "latest"), _keys(state, "gone")
     if topic.redacting is not None:
         latest, gone = list(map(topic.redacting.key, latest)), list(map(topic.redacting.key, gone))
@@ -68,10 +69,7 @@ class _Found:
 def _retire(deletion: Deletion, indexer: Indexer, topic: TopicIndex, records: Mapping[int, int]) -> None:
     with indexer.busy:
         if (current := indexer.topics.get(topic.row.id)) is not None:  # else it was deleted meanwhile
-            early = [record for record in records if record & SEQ_MASK >= current.keyword]
-            deletion.retire(current, {record: until for record, until in records.items() if record not in early})
-            if early:  # indexing is far behind: what it has not seen cannot be kept out of its sight
-                deletion.release(current, early, on_request=True)
+            deletion.retire(current, records)
 
 
 def _release(deletion: Deletion, indexer: Indexer, topic: TopicIndex, records: Sequence[int]) -> None:

@@ -42,8 +42,9 @@ from headwater.log.catalogue import (
     Place,
     model_id,
     store_pieces,
+    uncount,
 )
-from headwater.log.schema import SEQ_MASK
+from headwater.log.schema import SEQ_BITS, SEQ_MASK
 from headwater.log.store import Log, Row, TopicRow, add_dead_letter, set_cursor
 from headwater.passages import Batch, Mapper, choose
 
@@ -378,23 +379,25 @@ class Indexer:
         `store`: it waits for the commit and hands the rows to the keyword index. `busy` is held."""
         now, id = self._clock_ms(), topic.row.id
 
-        def write(db: apsw.Connection) -> Mapped:
+        def write(db: apsw.Connection) -> tuple[Mapped, dict[int, int]]:
             for bad in batch.poison:
                 add_dead_letter(db, id, "passages", bad.reason, bad.row.value[:4096], now, seq=bad.row.seq)
-            return store_pieces(
+            mapped = store_pieces(
                 db, id, batch.pieces, topic.known, generalised=batch.generalised, templates=batch.templates, upto=upto
             )
+            return mapped, uncount(db, {r.id for r in rows})
 
         done = self._log.submit(write, rows=len(rows))
 
         def stored() -> None:
-            mapped = done.result()
+            mapped, replaced = done.result()
             topic.learn_aliases(mapped.aliases)
             if len(topic.known) > _KNOWN_TEXTS:
                 topic.known.clear()
             if not (batch.pieces and batch.pieces[0].vector):
                 topic.known.update(zip((p.text for p in batch.pieces), map(topic.resolve, mapped.passages), strict=True))
-            self._keyword.add(_docs(topic, rows, batch.pieces, mapped.passages))
+            docs = _docs(topic, rows, batch.pieces, mapped.passages)
+            self._keyword.add([d._replace(until=replaced.get(id << SEQ_BITS | d.seq)) for d in docs] if replaced else docs)
             topic.mapped = upto
             self._uncommitted[id] = upto
 

@@ -233,6 +233,14 @@ def retire(db: apsw.Connection, topic: int, records: Mapping[int, int]) -> int:
     return len(fresh)
 
 
+def uncount(db: apsw.Connection, records: Collection[int]) -> dict[int, int]:
+    """Records (by id) are mapped: take those that were replaced before that out of the counts of their passages; gives them with
+    the seq from which on they are former versions."""
+    before = former.among(db, records)
+    db.executemany("UPDATE passage SET count = max(count - ?2, 0) WHERE id = ?1", _referred(db, before))
+    return before
+
+
 def _count_out(db: apsw.Connection, topic: int, records: Collection[int]) -> list[tuple[int, int]]:
     """Take records (by id) out of the counts of their passages and of the topic; gives (passage, how often)."""
     lost = _referred(db, records)
