@@ -154,13 +154,15 @@ class MemoryVerbs:
         self._records(name)
         return self._topic(name)
 
-    async def read(self, address: str, *, context: int = 0) -> RecordView:
+    async def read(self, address: str, *, context: int = 0, alike: int = 0) -> RecordView:
         topic, partition, offset = parse_address(address)
         records = self._records(topic)
         if partition or offset >= len(records):
             raise NotFoundError(f"no record {address}")
         before = records[max(0, offset - context) : offset]
-        return RecordView(records[offset], tuple(before), tuple(records[offset + 1 : offset + 1 + context]))
+        text = _shape(records[offset].value)
+        same = [r for r in reversed(records) if r.offset != offset and _shape(r.value) == text][:alike]
+        return RecordView(records[offset], tuple(before), tuple(records[offset + 1 : offset + 1 + context]), tuple(same))
 
     async def search(
         self,

@@ -60,6 +60,9 @@ def test_what_is_appended_is_found_read_and_listed(hw: Headwater) -> None:
     view = hw.read("tickets/0/1", context=1)
     assert view.record.value == "The invoice could not be printed"
     assert [r.value for r in (*view.before, *view.after)] == ["Payment failed", "A refund was sent"]
+    assert view.alike == ()
+    store(hw, "again", ["disk 1 is full", "the fan is loud", "disk 1 is full"])
+    assert [r.address for r in hw.read("again/0/0", alike=5).alike] == ["again/0/2"]
     page = hw.records("tickets", limit=2)
     assert [r.offset for r in page.records] == [0, 1]
     assert [r.timestamp.year for r in hw.records("tickets", cursor=page.next_cursor).records] == [1970]

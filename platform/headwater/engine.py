@@ -336,8 +336,8 @@ class Engine:
             cursor=cursor, versions=versions,
         )  # fmt: skip
 
-    async def read(self, address: str, *, context: int = 0) -> RecordView:
-        return await _thread(browse.view, self.log, address, context)
+    async def read(self, address: str, *, context: int = 0, alike: int = 0) -> RecordView:
+        return await self.finding.read(address, context, alike)
 
     async def tail(
         self, topic: str, q: str = "", *, after: str | None = None, from_start: bool = False

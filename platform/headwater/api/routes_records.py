@@ -142,9 +142,10 @@ async def read_record(
     partition: Partition,
     offset: Offset,
     context: Annotated[int, Query(ge=0, le=100)] = 0,
+    alike: Annotated[int, Query(ge=0, le=100)] = 0,
 ) -> Response:
-    """One record, with `context` records either side."""
-    return Reply(await engine.read(f"{topic}/{partition}/{offset}", context=context))
+    """One record, with `context` records either side and `alike` others in which a passage of it occurs."""
+    return Reply(await engine.read(f"{topic}/{partition}/{offset}", context=context, alike=alike))
 
 
 @router.delete("/records/{partition}/{offset}", response_model=Deleted)

@@ -164,9 +164,10 @@ class Client:
         query = {"partition": partition, "offset": offset, "limit": limit, "since": since, "until": until, "cursor": cursor}
         return await self._get(Page, f"{_topic(topic)}/records", **query, versions=versions or None)
 
-    async def read(self, address: str, *, context: int = 0) -> RecordView:
+    async def read(self, address: str, *, context: int = 0, alike: int = 0) -> RecordView:
         topic, partition, offset = parse_address(address)
-        return await self._get(RecordView, f"{_topic(topic)}/records/{partition}/{offset}", context=min(max(context, 0), 100))
+        beside = {"context": min(max(context, 0), 100), "alike": min(max(alike, 0), 100)}
+        return await self._get(RecordView, f"{_topic(topic)}/records/{partition}/{offset}", **beside)
 
     async def tail(
         self, topic: str, q: str = "", *, after: str | None = None, from_start: bool = False

@@ -17,7 +17,7 @@ from typing import Any, Literal, NamedTuple
 from headwater.records.changes import Change
 from headwater.records.indexes import Progress, Shadow
 from headwater.records.markers import Marker
-from headwater.records.tabular import Tabular
+from headwater.records.tabular import Shown, Tabular
 
 Scalar = str | int | float | bool
 Mode = Literal["hybrid", "keyword", "semantic"]
@@ -78,7 +78,7 @@ class Receipt(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Appended:
+class Appended(Shown):
     """The reply to an append. `wait` says how far the records had come when the reply was made; `stored` is durable."""
 
     records: tuple[Receipt, ...]
@@ -87,7 +87,7 @@ class Appended:
 
 
 @dataclass(frozen=True, slots=True)
-class Record:
+class Record(Shown):
     """One immutable entry of a topic. `seq` counts arrivals over all partitions, from 0."""
 
     topic: str
@@ -106,12 +106,14 @@ class Record:
 
 
 @dataclass(frozen=True, slots=True)
-class RecordView:
-    """A record with the records around it in its topic (oldest first)."""
+class RecordView(Shown):
+    """A record with the records around it in its topic (oldest first); `alike` are others in which a passage of it occurs,
+    newest first."""
 
     record: Record
     before: tuple[Record, ...] = ()
     after: tuple[Record, ...] = ()
+    alike: tuple[Record, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +137,7 @@ class Span:
 
 
 @dataclass(frozen=True, slots=True)
-class Hit:
+class Hit(Shown):
     """A search result: a passage's best record. `scores` has each part's share on its own 0-1 scale; `distance` is
     in the topic's metric and None where no vector took part; `span` is the passage's place in `value`."""
 
@@ -165,7 +167,7 @@ class Watermark:
 
 
 @dataclass(frozen=True, slots=True)
-class Coverage:
+class Coverage(Shown):
     """What a reply says of itself. `backlog` counts stored records not yet searchable by meaning, `searched` the
     records in scope (after filters), `omitted` what matched and is not in the reply; `notes` are for people."""
 
@@ -263,7 +265,7 @@ class Timeline(Tabular):
 
 
 @dataclass(frozen=True, slots=True)
-class Embedded:
+class Embedded(Shown):
     """Vectors of texts, in their order: `(n, dimension)`."""
 
     model: str
@@ -314,7 +316,7 @@ class Answer:
 
 
 @dataclass(frozen=True, slots=True)
-class IndexInfo:
+class IndexInfo(Shown):
     """The index of one topic: how it is made, how large it is, and its state: `off` (keyword only), `building` (`progress` says
     how far), `ready`, `damaged` (a segment is, its passages are searched exactly until it is rebuilt), `stalled` (`error`
     says why). `kind` is that of segments: hnsw, flat or ivf; `dead` counts removed vectors that still take up space;
@@ -343,7 +345,7 @@ class IndexInfo:
 
 
 @dataclass(frozen=True, slots=True)
-class Topic:
+class Topic(Shown):
     """A topic with its configuration and counts; `bytes` is the stored text, `rate` records/s over the last minute."""
 
     name: str
@@ -362,7 +364,7 @@ class Topic:
 
 
 @dataclass(frozen=True, slots=True)
-class DeadLetter:
+class DeadLetter(Shown):
     """A record or input that could not be processed; nothing else waits for it."""
 
     id: int
@@ -376,7 +378,7 @@ class DeadLetter:
 
 
 @dataclass(frozen=True, slots=True)
-class SourceInfo:
+class SourceInfo(Shown):
     """One source: what it reads, how far behind it is (bytes or messages) and its last error. `entry` is the name it is paused,
     resumed and removed by, which the files of one glob share; `origin` says where that entry is kept: settings, argument, live
     (added while the daemon ran, kept in the data directory) or default. `rate` is records/s over the last minute, `counts`
@@ -397,7 +399,7 @@ class SourceInfo:
 
 
 @dataclass(frozen=True, slots=True)
-class Status:
+class Status(Shown):
     """One look at a running engine."""
 
     version: str

@@ -130,9 +130,9 @@ class _Scoped:
     async def indexes(self) -> list[IndexInfo]:
         return [index for index in await self._verbs.indexes() if self._token.sees(index.topic)]
 
-    async def read(self, address: str, *, context: int = 0) -> RecordView:
+    async def read(self, address: str, *, context: int = 0, alike: int = 0) -> RecordView:
         self._check(parse_address(address)[0])
-        return await self._verbs.read(address, context=context)
+        return await self._verbs.read(address, context=context, alike=alike)
 
     async def deliver(self, topic: str, source: str, *args: Any, **kwargs: Any) -> Delivered:
         """The state of a source is kept by its name, which is therefore the token's own."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -15,15 +16,17 @@ from headwater.embed import Embedder
 from headwater.embed.embedder import Kind
 from headwater.errors import EmbedError, HeadwaterError, UsageError
 from headwater.index.topic import TopicIndex
+from headwater.log import browse
 from headwater.log.shadows import Asked
 from headwater.log.store import Log
-from headwater.records import SearchReply
+from headwater.records import Record, RecordView, SearchReply, parse_address
 from headwater.search.planning import MOST_HITS, now_ms, plan
 from headwater.search.searching import Plan, Searcher, meaning_of
 from headwater.stock import Stock
 
 MOST_QUERIES = 100
 _PARAMETERS = ("topics", "top_k", "mode", "since", "until", "filters", "min_score", "explain", "include", "cursor", "as_of")
+_MOST_ALIKE = 100
 _AT_ONCE = 8  # searches of a batch that run beside each other
 _CONSTANT_FROM = 16  # components from which equal ones mean a failed model, as for stored vectors
 
@@ -33,6 +36,7 @@ class Finding:
 
     def __init__(self, log: Log, stock: Stock, searcher: Searcher, asked: Asked) -> None:
         self._log, self._stock, self._searcher, self._asked = log, stock, searcher, asked
+        self._beside = anyio.CapacityLimiter(max(4, os.cpu_count() or 1))  # more would take turns, and hold the loop up
 
     @telemetry.traced("headwater.search")
     async def run(self, wanted: Plan) -> SearchReply:
@@ -51,7 +55,8 @@ class Finding:
         if _asks_meaning(wanted):
             self._asked.note([t.row.id for t in wanted.topics], hidden(wanted.words, wanted.topics), now_ms())
         notes = [*wanted.notes, *(f"meaning not searched with {name}: {error}" for name, error in failed.items())]
-        return await anyio.to_thread.run_sync(self._searcher.search, replace(wanted, notes=tuple(notes)), vectors)
+        wanted = replace(wanted, notes=tuple(notes))
+        return await anyio.to_thread.run_sync(self._searcher.search, wanted, vectors, limiter=self._beside)
 
     async def meanings(
         self, words: str, topics: Collection[TopicIndex]
@@ -139,6 +144,24 @@ class Finding:
         wanted = replace(wanted, topics=tuple(fitting), scope=scoped, notes=(*wanted.notes, *notes), by_vector=True)
         return await self._search(wanted, vectors, {})
 
+    async def read(self, address: str, context: int, alike: int) -> RecordView:
+        """A record with those around it, and the newest others in which a passage of it occurs."""
+        view = await anyio.to_thread.run_sync(browse.view, self._log, address, context)
+        if alike <= 0:
+            return view
+        return replace(view, alike=await anyio.to_thread.run_sync(self._alike, address, min(alike, _MOST_ALIKE)))
+
+    def _alike(self, address: str, limit: int) -> tuple[Record, ...]:
+        topic, partition, offset = parse_address(address)
+        home = self._stock.find(topic)
+        row = self._log.find(self._log.topic(topic), partition, offset)
+        own = {home.resolve(p.passage) for p in home.catalogue.places([row.id]).get(row.id, ())}
+        members = {m for p in own for m in home.family(p)}
+        found = home.catalogue.latest(members, limit + 1 + len(own)) if members else []
+        ids = [id for id in dict.fromkeys(place.record for place in found) if id != row.id][:limit]
+        rows = self._log.rows_of(ids)
+        return tuple(rows[id].record(topic) for id in ids if id in rows)
+
     async def similar(self, topic: str, partition: int, offset: int, top_k: int, topics: Sequence[str] | None) -> SearchReply:
         """Passages nearest in meaning to those of one record, itself left out."""
         if not 1 <= top_k <= MOST_HITS:
@@ -152,7 +175,7 @@ class Finding:
         names = [t.row.name for t in others]
         wanted = plan(self._stock, "", topics=names, top_k=min(top_k + len(own), MOST_HITS), mode="semantic")
         wanted = replace(wanted, topics=others)  # as they were when the vector was read: their model may change
-        reply = await anyio.to_thread.run_sync(self._searcher.search, wanted, {name: vector})
+        reply = await anyio.to_thread.run_sync(self._searcher.search, wanted, {name: vector}, limiter=self._beside)
         hits = [h for h in reply if h.passage.id not in own and (h.topic, h.partition, h.offset) != (topic, partition, offset)]
         return replace(reply, hits=tuple(hits[:top_k]))
 

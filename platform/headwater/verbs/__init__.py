@@ -164,8 +164,9 @@ class Verbs(AskVerbs, InvestigateVerbs, WatchVerbs, AuditVerbs, EnrichVerbs, Mod
         """Records in arrival order, from `offset` of `partition` or from the start; at most 1000 a page. With `versions` also
         former ones of documents, which have an attribute `replaced`."""
 
-    async def read(self, address: str, *, context: int = 0) -> RecordView:
-        """The record at `topic/partition/offset` and up to `context` (at most 100) records either side; NotFoundError."""
+    async def read(self, address: str, *, context: int = 0, alike: int = 0) -> RecordView:
+        """The record at `topic/partition/offset`, up to `context` (at most 100) records either side, and up to `alike` (at most
+        100) of the newest others in which a passage of it occurs; NotFoundError."""
 
     def tail(self, topic: str, q: str = "", *, after: str | None = None, from_start: bool = False) -> AsyncIterator[Record]:
         """Records as they are stored, filtered by `q`, endlessly: new ones only, all with `from_start`, or those behind
