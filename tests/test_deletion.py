@@ -18,10 +18,11 @@ import pytest
 
 import headwater
 from convergence import assert_converged, settled
+from headwater.batches import Fault
 from headwater.blocking import Headwater
 from headwater.engine import Engine
 from headwater.errors import NotFoundError, UsageError
-from headwater.log.store import Origin
+from headwater.log.store import Origin, add_dead_letter
 from headwater.records import Draft
 from serving import serving, settings_in
 from test_engine import fill, run, values
@@ -366,6 +367,26 @@ def test_a_purge_leaves_no_trace_of_deleted_records_in_any_file(tmp_path: Path, 
         await assert_converged(engine, "t")
 
     run(tmp_path, reopened)
+
+
+def test_a_purge_takes_dead_letters_but_those_of_records_that_are_left(tmp_path: Path) -> None:
+    async def main(engine: Engine) -> None:
+        await engine.create_topic("t")
+        await engine.create_topic("u")
+        fault = Fault(3, "no JSON", f'{{"who": "{CANARY}"')
+        await engine.append("t", ["kept", f"{CANARY} mended and appended again"], wait="searchable")
+        for topic in ("t", "u"):
+            await engine.deliver(topic, "ingest:/x.jsonl", faults=[fault], stream="x#1")
+        id = engine.log.topic("t").id
+        engine.log.write(lambda db: add_dead_letter(db, id, "embed", "too long", "kept", 1, seq=0))
+        await engine.delete_records("t", q=CANARY)
+        report = await engine.purge_topic("t")
+        assert report.removed["dead letters"] == 1
+        assert [(d.topic, d.payload) for d in await engine.dead_letters()] == [("t", "kept"), ("u", fault.payload)]
+        await engine.purge_topic("u")
+        assert holding(tmp_path, CANARY) == []
+
+    run(tmp_path, main)
 
 
 def test_a_purge_takes_words_of_merged_templates_that_only_deleted_records_had(tmp_path: Path) -> None:

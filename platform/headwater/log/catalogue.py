@@ -234,7 +234,7 @@ def retire(db: apsw.Connection, topic: int, records: Mapping[int, int]) -> int:
 
 
 def uncount(db: apsw.Connection, records: Collection[int]) -> dict[int, int]:
-    """Records (by id) are mapped: take those that were replaced before that out of the counts of their passages; gives them with
+    """Records (by id) are mapped: take those that were replaced before out of the counts of their passages; gives them with
     the seq from which on they are former versions."""
     before = former.among(db, records)
     db.executemany("UPDATE passage SET count = max(count - ?2, 0) WHERE id = ?1", _referred(db, before))

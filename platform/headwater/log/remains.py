@@ -74,7 +74,8 @@ def forget(db: apsw.Connection, topic: int) -> dict[str, int]:
             db.execute("UPDATE template SET state = ? WHERE topic = ? AND text = ?", (row, topic, name))
     counts["templates"] = len(changes)
     orphan = f"NOT EXISTS (SELECT 1 FROM record r WHERE r.id = ({topic} << {SEQ_BITS}) + seq)"
-    db.execute(f"DELETE FROM dead_letter WHERE topic = ? AND seq IS NOT NULL AND {orphan}", (topic,))
+    # Input that never became a record goes too: mended and appended again it was one, which may be among those that are gone.
+    db.execute(f"DELETE FROM dead_letter WHERE topic = ? AND (seq IS NULL OR {orphan})", (topic,))
     counts["dead letters"] = db.changes()
     counts["texts of watches"] = watch_store.purge(db, topic)
     db.execute("DELETE FROM decision WHERE item < 0 AND topic = ?", (topic,))  # of texts; those of passages go with them
