@@ -106,7 +106,7 @@ class Record(Shown):
 
 
 @dataclass(frozen=True, slots=True)
-class RecordView(Shown):
+class RecordView(Tabular):
     """A record with the records around it in its topic (oldest first); `alike` are others in which a passage of it occurs,
     newest first."""
 

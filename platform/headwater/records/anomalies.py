@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Literal, get_args
 
 from headwater.records import Coverage
+from headwater.records.tabular import Shown, Tabular
 
 DetectorKind = Literal["rate", "new", "drift", "numeric", "silence", "sequence"]
 Severity = Literal["low", "medium", "high", "critical"]
@@ -46,7 +47,7 @@ class Signal:
 
 
 @dataclass(frozen=True, slots=True)
-class Anomaly:
+class Anomaly(Shown):
     """Something odd in a topic. `what` says it in a sentence, `kind` which detector saw it first, `start` and `end` when (event
     time), `found` when it was judged. `by_chance_days`: chance alone would bring one as odd once in so many days. `addresses`
     are the records that show it, `normal` the nearest normal examples, `signals` everything that was seen of it, the oddest
@@ -79,7 +80,7 @@ class Anomaly:
 
 
 @dataclass(frozen=True, slots=True)
-class AnomaliesReply:
+class AnomaliesReply(Tabular):
     """Anomalies, newest first: a sequence of them. `coverage.topics` are those whose detectors are on; its notes say which are
     still learning."""
 
@@ -97,7 +98,7 @@ class AnomaliesReply:
 
 
 @dataclass(frozen=True, slots=True)
-class Detecting:
+class Detecting(Shown):
     """How the detectors of one topic stand. `state` is `learning` until enough history is known to judge by, `held up` where
     `error` says why; `behind` counts records not judged yet; `signals` counts what detectors saw, by kind; `alerts_24h` of
     `budget_per_day` are spent; `line_days` is the line now: only what chance brings less than once in so many days alerts."""

@@ -8,13 +8,14 @@ from datetime import datetime
 from typing import Any, Literal
 
 from headwater.records import Answer
+from headwater.records.tabular import Shown
 
 Role = Literal["user", "assistant"]
 ChangeKind = Literal["added", "removed", "kept"]
 
 
 @dataclass(frozen=True, slots=True)
-class Conversation:
+class Conversation(Shown):
     """Questions that go on from each other. `model` answers them (None: the one of the settings), `system` is said to it
     besides our own instructions. What does not fit into `max_context_tokens` is in `summary`. One that is not to `persist`
     is kept in memory only. `ttl_s` seconds after its last message it `expires`."""
@@ -55,7 +56,7 @@ class Read:
 
 
 @dataclass(frozen=True, slots=True)
-class StoredAnswer:
+class StoredAnswer(Shown):
     """An answer with what it was made of, so that the same question can be asked again: the arguments it came with, the
     `standalone` question that was searched for, the records `read`, and the settings that shaped it. What was searched, and
     how far each topic had come, is in `answer.coverage`."""
@@ -78,7 +79,7 @@ class Change:
 
 
 @dataclass(frozen=True, slots=True)
-class Rerun:
+class Rerun(Shown):
     """An answer given anew. `new_records` counts the records stored since the first, by topic; `found` are addresses read
     now and not then, `lost` those read then and not now; `summary` says in a sentence what changed, `diff` shows it line by
     line."""

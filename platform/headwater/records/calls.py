@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 
+from headwater.records.tabular import Shown
+
 
 @dataclass(frozen=True, slots=True)
-class ToolCall:
+class ToolCall(Shown):
     """One call: its number, who made it, of which tool. `arguments` is the SHA-256 of the arguments as canonical JSON, so that
     they can be proved and not read; `size` the bytes of the reply, `failed` whether it was an error."""
 

@@ -4,29 +4,34 @@ from __future__ import annotations
 
 import html
 import importlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import fields, is_dataclass
+from datetime import datetime
 from typing import Any
 
 from headwater.errors import UsageError
-from headwater.records import Citation, Hit, Page, Pattern, PatternsReply, Record, SearchReply, Timeline
+from headwater.records import Citation, Hit, Page, Pattern, PatternsReply, Record, RecordView, SearchReply, Timeline
 from headwater.records.tabular import Tabular
 from headwater.visible import visible
 
 _SHOWN_CHARS = 300
 _SHOWN_ROWS = 50
+_SHOWN_ITEMS = 5
 
 
 def rows(reply: Tabular) -> list[dict[str, Any]]:
-    """One flat row for each hit, pattern, record or bucket; `attributes` stays a mapping."""
+    """One flat row for each hit, pattern, record, bucket, or whatever a reply is a list of; `attributes` stays a mapping."""
     if isinstance(reply, SearchReply):
         return [_hit(h) for h in reply.hits]
     if isinstance(reply, PatternsReply):
         return [_pattern(p) for p in reply.patterns]
     if isinstance(reply, Page):
         return [_record(r) for r in reply.records]
-    if not isinstance(reply, Timeline):
-        raise UsageError(f"a {type(reply).__name__} has no rows")
-    return [{"start": b.start, "count": b.count, **{f"topics.{k}": v for k, v in b.topics.items()}} for b in reply.buckets]
+    if isinstance(reply, RecordView):
+        return [_record(r) for r in (*reply.before, reply.record, *reply.after)]
+    if isinstance(reply, Timeline):
+        return [{"start": b.start, "count": b.count, **{f"topics.{k}": v for k, v in b.topics.items()}} for b in reply.buckets]
+    return [_flat(item) for item in _items(reply)]
 
 
 def to_pandas(reply: Tabular) -> Any:
@@ -56,6 +61,12 @@ def to_html(reply: Tabular) -> str:
     return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>{more}"
 
 
+def fields_html(value: Any) -> str:
+    """A value's fields for a notebook, a row for each that says something; what records say is escaped."""
+    body = "".join(f"<tr><th>{html.escape(name)}</th>{_cell(_brief(v))}</tr>" for name, v in _said(value))
+    return f"<table><caption>{html.escape(type(value).__name__)}</caption><tbody>{body}</tbody></table>"
+
+
 def answer_html(text: str, citations: Sequence[Citation] = (), note: str = "") -> str:
     """An answer for a notebook: its text as text, then each citation with its address and quote. All of it escaped."""
     shown = "".join(f"<p>{_shown(part)}</p>" for part in text.split("\n") if part.strip())
@@ -68,7 +79,52 @@ def _shown(text: str) -> str:
     return html.escape(visible(text))
 
 
-_COLUMNS = ("address", "timestamp", "key", "value", "score", "text", "count", "new", "level", "example", "start")
+_COLUMNS = (
+    "id", "address", "timestamp", "key", "value", "score", "why", "severity", "what", "text", "count", "records", "new",
+    "level", "label", "confidence", "problem", "example", "start", "fired",
+)  # fmt: skip
+
+
+def _items(reply: Any) -> Sequence[Any]:
+    """What a reply lists: its first tuple that has values in it, else none."""
+    listed = (getattr(reply, field.name) for field in fields(reply))
+    return next((v for v in listed if isinstance(v, tuple) and v and is_dataclass(v[0])), ())
+
+
+def _flat(item: Any) -> dict[str, Any]:
+    """The fields of a value; of a record in it the text, of other values in it nothing."""
+    row: dict[str, Any] = {}
+    for field in fields(item):
+        value = getattr(item, field.name)
+        if isinstance(value, Record):
+            row |= {"timestamp": value.timestamp, "key": value.key, "value": value.value}
+        elif isinstance(value, tuple):
+            if not any(is_dataclass(v) for v in value):
+                row[field.name] = list(value)
+        elif not is_dataclass(value):
+            row[field.name] = value
+    return row
+
+
+def _said(value: Any) -> Iterator[tuple[str, Any]]:
+    """Name and value of the fields that say something."""
+    for field in fields(value):
+        if (found := getattr(value, field.name)) not in (None, "", (), {}):
+            yield field.name, found
+
+
+def _brief(value: Any) -> Any:
+    """A field in one cell: texts, numbers and times as they are, the fields of values in it, of long lists the beginning."""
+    if is_dataclass(value):
+        return ", ".join(f"{name} {_brief(v)}" for name, v in _said(value))
+    if isinstance(value, Mapping):
+        return ", ".join(f"{k} {_brief(v)}" for k, v in value.items())
+    if isinstance(value, tuple | list):
+        told = "; ".join(str(_brief(v)) for v in value[:_SHOWN_ITEMS])
+        return told if len(value) <= _SHOWN_ITEMS else f"{len(value):,}: {told} ..."
+    if isinstance(value, datetime):
+        return value.isoformat(sep=" ", timespec="seconds")
+    return f"{value:.6g}" if isinstance(value, float) else value
 
 
 def _hit(hit: Hit) -> dict[str, Any]:

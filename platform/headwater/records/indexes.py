@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
 
+from headwater.records.tabular import Shown
+
 Work = Literal["embedding", "keywords", "segments"]
 ShadowState = Literal["building", "ready", "former"]
 SwapStep = Literal["cut-over", "roll-back", "drop", "cancel"]
@@ -66,7 +68,7 @@ class Comparison:
 
 
 @dataclass(frozen=True, slots=True)
-class Shadow:
+class Shadow(Shown):
     """Another model's index beside the one that answers (`live`). `building`: not every passage has its vector yet; `ready`:
     complete and compared; `former`: the model that answered until the cut-over, kept up to date until `kept_until`.
     With a `threshold` the cut-over happens by itself where the overlap reaches it, else when told."""

@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Any, Literal
 
 from headwater.records.models import Usage
+from headwater.records.tabular import Shown, Tabular
 
 Method = Literal["auto", "zero-shot", "examples", "neighbours", "llm", "cascade"]
 By = Literal["regex", "llm", "both"]
@@ -46,7 +47,7 @@ class LabelCount:
 
 
 @dataclass(frozen=True, slots=True)
-class ClassifyReply:
+class ClassifyReply(Tabular):
     """Labels of texts in their order, or over the passages of topics. `model` embeds; `llm` answered `llm_calls` questions."""
 
     results: tuple[Classified, ...]
@@ -72,7 +73,7 @@ class Extracted:
 
 
 @dataclass(frozen=True, slots=True)
-class ExtractReply:
+class ExtractReply(Tabular):
     """Values in the order of their texts."""
 
     results: tuple[Extracted, ...]
@@ -96,7 +97,7 @@ class StepStatus:
 
 
 @dataclass(frozen=True, slots=True)
-class Pipeline:
+class Pipeline(Shown):
     """A pipeline. `records` were processed and `written` written since it was made, `behind` wait; `passages` were decided;
     `error` says what holds it up. `version` counts its changes; `spec` is what it was made of."""
 
@@ -137,7 +138,7 @@ class StepTrace:
 
 
 @dataclass(frozen=True, slots=True)
-class Ran:
+class Ran(Shown):
     """A record run through a pipeline: its text as the pipeline leaves it, the fields it got, the topics it goes to. Nothing
     was written."""
 
@@ -151,16 +152,17 @@ class Ran:
 
 @dataclass(frozen=True, slots=True)
 class RunEvent:
-    """One event of a pipeline that is run on records: a `step` was done, or a record is `done`. `n` is the record's place."""
+    """One event of a pipeline that is run on records: a Python step has yielded a `part` of its output, a `step` was done, or a
+    record is `done`. `n` is the record's place."""
 
-    event: Literal["step", "done"]
+    event: Literal["part", "step", "done"]
     n: int
     step: StepTrace | None = None
     ran: Ran | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class Backtest:
+class Backtest(Shown):
     """What a pipeline would make of the last records. `fields` has the distribution of values of each field by records;
     `disagree` is the share of records whose fields differ from those of the version that runs, None where none does;
     `forecast` what all records of its topics would take; `stopped` says that a limit ended it early."""

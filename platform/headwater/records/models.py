@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from headwater.records.tabular import Shown
+
 Role = Literal["system", "user", "assistant"]
 Finish = Literal["stop", "length", "filtered"]
 Standing = Literal["default", "fallback", "asked for", "known"]
@@ -40,7 +42,7 @@ class Usage:
 
 
 @dataclass(frozen=True, slots=True)
-class Completion:
+class Completion(Shown):
     """A whole answer. `model` is the one that answered, which may be a fallback. `finish` is `length` where it was cut at
     max_tokens, `filtered` where the provider withheld (part of) it. A `cached` one took no tokens: `usage` says what it took
     when it was made."""
@@ -60,7 +62,7 @@ class Piece:
 
 
 @dataclass(frozen=True, slots=True)
-class ModelInfo:
+class ModelInfo(Shown):
     """One chat model: the configured one, a fallback, one that was asked for by name; or a provider that none is configured of
     (`standing` is then `known` and `model` empty).
 

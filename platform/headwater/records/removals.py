@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from headwater.records.tabular import Shown
+
 
 @dataclass(frozen=True, slots=True)
-class Deleted:
+class Deleted(Shown):
     """The reply to a deletion: records that matched, and those deleted (none of them with `dry_run`). `more` is True where a
     limit ended it early: ask again for the rest."""
 
@@ -19,7 +21,7 @@ class Deleted:
 
 
 @dataclass(frozen=True, slots=True)
-class Purged:
+class Purged(Shown):
     """The reply to a purge. `removed` counts by store what deleted records had left there; `log_bytes` is the size of the log's
     file before and after. `found` names, for each marker text that was asked about, the files of the data directory whose
     bytes still hold it: none of a text that only deleted records had."""

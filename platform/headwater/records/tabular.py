@@ -1,12 +1,23 @@
-"""What every reply that is a table can become, for notebooks and for other libraries' tables."""
+"""What every reply can become: a picture of itself in a notebook, and where it has rows a table of other libraries."""
 
 from __future__ import annotations
 
 from typing import Any
 
 
-class Tabular:
-    """A reply with rows: hits, records, patterns, buckets. `headwater.records.frames` says what the columns are."""
+class Shown:
+    """A value that notebooks show as a table of its fields, all of it escaped."""
+
+    __slots__ = ()
+
+    def _repr_html_(self) -> str:
+        from headwater.records import frames
+
+        return frames.fields_html(self)
+
+
+class Tabular(Shown):
+    """A reply with rows: hits, records, patterns, anomalies ... `headwater.records.frames` says what the columns are."""
 
     __slots__ = ()
 

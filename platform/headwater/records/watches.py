@@ -7,13 +7,14 @@ from datetime import datetime
 from typing import Literal
 
 from headwater.records import Mode, Record
+from headwater.records.tabular import Shown, Tabular
 
 Why = Literal["words", "meaning", "pattern", "filters"]
 WatchState = Literal["watching", "held up", "expired"]
 
 
 @dataclass(frozen=True, slots=True)
-class Watch:
+class Watch(Shown):
     """A standing query. `more_than` records within `within_s` seconds of event time fire it once, else every record that
     matches does. `error` says what holds it up; `behind` counts records it has not judged yet; `cursor` lies behind all it
     has fired so far."""
@@ -54,7 +55,7 @@ class WatchHit:
 
 
 @dataclass(frozen=True, slots=True)
-class Woken:
+class Woken(Tabular):
     """The reply to a wait: hits in the order they were fired, and the cursor behind the last. Without hits the time was up (or
     the watch has expired) and the cursor is the one that was given. `missed` hits before these are no longer kept; `more`
     says that further ones are there already."""

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
 
+from headwater.records.tabular import Shown
+
 CallKind = Literal["alert", "watch", "test"]
 CallState = Literal["waiting", "given up"]
 WebhookState = Literal["ready", "failing", "paused"]
@@ -28,7 +30,7 @@ class Call:
 
 
 @dataclass(frozen=True, slots=True)
-class Webhook:
+class Webhook(Shown):
     """An address that is called for each alert of `alerts` (topics) and each hit of `watches` (names); `*` stands for all.
     `secret` is the name of the environment variable that has the signing secret. `state` is `failing` while the last try failed
     (`error` says how), `paused` when somebody paused it or the receiver wants no more. `sent`, `waiting`, `given_up` and
@@ -56,7 +58,7 @@ class Webhook:
 
 
 @dataclass(frozen=True, slots=True)
-class Tested:
+class Tested(Shown):
     """How one call went: `status` is what the receiver answered, None where it did not; `ok` for 2xx."""
 
     ok: bool
