@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from headwater.source_settings import Reading
 
 logger = logging.getLogger(__name__)
+_SWITCH_S = 0.001  # between two looks whether another thread waits: answers stream while others are searched for
 
 
 def run(
@@ -62,6 +63,7 @@ def run(
 
         loop = uvicorn.Config("", loop="auto", log_config=None).get_loop_factory()
         firm = settings.server.port != type(settings.server)().port if port_is_firm is None else port_is_firm
+        sys.setswitchinterval(_SWITCH_S)
         with asyncio.Runner(loop_factory=loop) as runner:
             runner.run(serve(settings, paths, read_as=read_as, firm=firm, ready=tell))
 

@@ -37,28 +37,31 @@ async def _paced(events: AsyncIterator[bytes], closing: asyncio.Event, heartbeat
     queue: asyncio.Queue[bytes | None] = asyncio.Queue(_AT_ONCE)
     reader = asyncio.create_task(_read(events, queue))
     end = asyncio.create_task(closing.wait())
-    first: asyncio.Task[bytes | None] | None = None
+
+    def stop(_: object) -> None:
+        reader.cancel()
+        while queue.full():
+            queue.get_nowait()
+        queue.put_nowait(None)
+
+    end.add_done_callback(stop)
     try:
         yield b": welcome\n\n"
         while True:
-            first = asyncio.create_task(queue.get())
-            await asyncio.wait({first, end}, timeout=heartbeat_s, return_when=asyncio.FIRST_COMPLETED)
-            if not first.done():
-                first.cancel()
-                if end.done():
-                    return
+            try:
+                async with asyncio.timeout(heartbeat_s):
+                    batch = [await queue.get()]
+            except TimeoutError:
                 yield b": heartbeat\n\n"
                 continue
-            batch = [first.result()]
             while not queue.empty():
                 batch.append(queue.get_nowait())
             yield b"".join(e for e in batch if e is not None)
             if batch[-1] is None:
                 return
     finally:
-        for task in (first, end, reader):
-            if task is not None:
-                task.cancel()
+        end.cancel()
+        reader.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await reader
 

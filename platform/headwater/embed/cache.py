@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -25,6 +25,7 @@ T = TypeVar("T")
 SCHEMA = 1
 ROW_BYTES = 160  # what a row costs besides its vector: keys, indexes, page slack
 STEP = 512  # texts embedded before what came is written down
+SOON = 64  # vectors of single texts that wait to be written down together
 TOUCHES = 4096  # reads remembered before their order of use is written down
 _REPLY = "reply"  # the kind of what chat models answered; their key is the prompt
 _CREATE = """
@@ -46,6 +47,7 @@ class VectorCache:
         self.rebuilt = self.failures = 0
         self._lock = threading.Lock()
         self._touched: dict[int, None] = {}
+        self._soon: dict[tuple[str, Kind, str], Vectors] = {}
         self._db: apsw.Connection | None = None
         self._bytes = self._tick = 0
 
@@ -57,6 +59,9 @@ class VectorCache:
             found: dict[int, Vectors] = {}
             sql = "SELECT rowid, vector FROM vector WHERE text=? AND kind=? AND model=?"
             for position, text in enumerate(texts):
+                if (soon := self._soon.get((model, kind, text))) is not None:
+                    found[position] = soon
+                    continue
                 for row, blob in db.execute(sql, (_digest(text), kind, model)):
                     vector = np.frombuffer(bytes(blob), np.float32) if len(blob) % 4 == 0 else np.empty(0, np.float32)
                     if abs(float(vector @ vector) - 1.0) < 1e-3:  # anything but a unit row is damage: a miss
@@ -73,18 +78,24 @@ class VectorCache:
         """Keep unit rows `(n, d)`, one per text; the least recently used go when it gets too large."""
 
         def write(db: apsw.Connection) -> None:
-            sql = "INSERT OR IGNORE INTO vector(text, kind, model, used, size, vector) VALUES(?,?,?,?,?,?)"
             with db:
                 self._flush(db)
-                for text, vector in zip(texts, vectors, strict=True):
-                    blob = vector.astype("<f4", copy=False).tobytes()
-                    self._tick += 1
-                    db.execute(sql, (_digest(text), kind, model, self._tick, len(blob) + ROW_BYTES, blob))
-                    self._bytes += (len(blob) + ROW_BYTES) * db.changes()
-                if self._bytes > self.max_bytes:
-                    self._evict(db)
+                self._put(db, model, kind, texts, vectors)
 
         self._guarded(write, None)
+
+    def put_soon(self, model: str, kind: Kind, text: str, vector: Vectors) -> bool:
+        """Keep a unit row `(d,)` without waiting for the file, with the next that is written down; True where that is due."""
+        self._soon[model, kind, text] = vector
+        return len(self._soon) >= SOON
+
+    def write_down(self) -> None:
+        """Write down what waits."""
+        self._guarded(self._written_down, None)
+
+    def _written_down(self, db: apsw.Connection) -> None:
+        with db:
+            self._flush(db)
 
     def reply(self, model: str, prompt: str) -> bytes | None:
         """What a chat model answered to this prompt, as it was kept."""
@@ -119,6 +130,7 @@ class VectorCache:
 
         def delete(db: apsw.Connection) -> None:
             with db:
+                self._flush(db)
                 db.executemany("DELETE FROM vector WHERE text=?", [(_digest(t),) for t in texts])
                 db.execute("DELETE FROM vector WHERE kind=?", (_REPLY,))
                 self._measure(db)
@@ -145,12 +157,8 @@ class VectorCache:
     def close(self) -> None:
         """Write down what was used last and close the file; the next use opens it again."""
 
-        def flush(db: apsw.Connection) -> None:
-            with db:
-                self._flush(db)
-
-        if self._db is not None:
-            self._guarded(flush, None)
+        if self._db is not None or self._soon:
+            self._guarded(self._written_down, None)
         with self._lock:
             if self._db is not None:
                 self._db.close()
@@ -214,11 +222,24 @@ class VectorCache:
         self._bytes = _number(db, "SELECT coalesce(sum(size), 0) FROM vector")
 
     def _flush(self, db: apsw.Connection) -> None:
-        """Write the order of use of what was read since the last flush."""
+        """Write what waits, and the order of use of what was read since the last flush."""
+        soon, self._soon = self._soon, {}
+        for (model, kind, text), vector in list(soon.items()):
+            self._put(db, model, kind, [text], [vector])
         for row in self._touched:
             self._tick += 1
             db.execute("UPDATE vector SET used=? WHERE rowid=?", (self._tick, row))
         self._touched.clear()
+
+    def _put(self, db: apsw.Connection, model: str, kind: Kind, texts: Sequence[str], vectors: Iterable[Vectors]) -> None:
+        sql = "INSERT OR IGNORE INTO vector(text, kind, model, used, size, vector) VALUES(?,?,?,?,?,?)"
+        for text, vector in zip(texts, vectors, strict=True):
+            blob = vector.astype("<f4", copy=False).tobytes()
+            self._tick += 1
+            db.execute(sql, (_digest(text), kind, model, self._tick, len(blob) + ROW_BYTES, blob))
+            self._bytes += (len(blob) + ROW_BYTES) * db.changes()
+        if self._bytes > self.max_bytes:
+            self._evict(db)
 
     def _evict(self, db: apsw.Connection) -> None:
         """Delete the least recently used down to nine tenths, so that the next put need not evict again."""
@@ -260,7 +281,11 @@ class Cached(Embedder):
             step = missing[start : start + STEP]
             made = await self.inner.embed([keys[i] for i in step], kind)
             found |= dict(zip(step, made, strict=True))
-            await asyncio.to_thread(self.cache.put_many, model, kind, [keys[i] for i in step], made)
+            if kind == "query" and len(step) == 1:  # nobody waits for the file before the search begins
+                if self.cache.put_soon(model, kind, keys[step[0]], made[0]):
+                    await asyncio.to_thread(self.cache.write_down)
+            else:
+                await asyncio.to_thread(self.cache.put_many, model, kind, [keys[i] for i in step], made)
         widths = {len(v) for v in found.values()}
         if len(widths) > 1:  # kept vectors of another length than the model's: all anew, and what was kept goes
             await asyncio.to_thread(self.cache.forget, keys)

@@ -24,7 +24,7 @@ from headwater.llm.extractive import Embed
 from headwater.llm.models import Models
 from headwater.log import conversations as store
 from headwater.log.conversations import AnswerRow, ConversationRow, MessageRow, Shelf
-from headwater.log.store import Log
+from headwater.log.store import Log, TopicRow
 from headwater.rag import summary
 from headwater.rag.answering import Answerer, Dialogue, Made
 from headwater.rag.chain import ask as extractive
@@ -299,8 +299,12 @@ class Asking:
         }  # fmt: skip
         id = None if home is None else home[0].id
         row = AnswerRow(asked.id, id, now, wire.encode(answer), orjson.dumps(told), made.shown)
-        records = await threaded(self._records, [r.address for r in made.read])
-        await threaded(shelf.write, lambda db: store.keep(db, row, records, self._settings.ask.answers_kept))
+
+        def keep() -> None:
+            records = self._records([r.address for r in made.read])
+            shelf.write(lambda db: store.keep(db, row, records, self._settings.ask.answers_kept))
+
+        await threaded(keep)
         if home is not None:
             said = [
                 MessageRow(0, "user", asked.question, now),
@@ -310,11 +314,12 @@ class Asking:
 
     def _records(self, addresses: Sequence[str]) -> list[int]:
         """The ids of records; those that went meanwhile are left out."""
-        found = []
+        found, topics = [], dict[str, TopicRow]()
         for address in addresses:
-            topic, partition, offset = parse_address(address)
+            name, partition, offset = parse_address(address)
             try:
-                found.append(self._log.find(self._log.topic(topic), partition, offset).id)
+                topic = topics[name] = topics.get(name) or self._log.topic(name)
+                found.append(self._log.find(topic, partition, offset).id)
             except NotFoundError:
                 continue
         return found
