@@ -30,7 +30,7 @@ def add(app: typer.Typer) -> None:
 def up(
     paths: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[PATH]...", help="Log files, documents, folders or globs to follow; - for stdin."),
+        typer.Argument(metavar="[PATH]...", help="Log files, tables, documents, exports, folders or globs to follow; - for stdin."),
     ] = None,
     read_as: Annotated[
         str | None,
@@ -48,10 +48,12 @@ def up(
 ) -> None:
     """Run the daemon: follow files, serve the API.
 
-    Log files, documents, folders of documents and stdin are followed; the API is on 127.0.0.1:8787; Ctrl+C ends it.
+    Logs, tables, documents, folders, stdin, and exports of Slack, Discord, GitHub, Jira, Zendesk, mail and databases are
+    followed; the API is on 127.0.0.1:8787; Ctrl+C ends it.
 
     \b
     headwater up /var/log/app/*.log docs/
+    headwater up logs/*.log tickets.csv slack-export.zip
     headwater up TODO.md --as lines
     journalctl -f | headwater up -
     HEADWATER_SERVER_API_KEY=... headwater up --host 0.0.0.0
