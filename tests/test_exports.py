@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import json
 import mailbox
+import math
 import os
 import sqlite3
 import subprocess
 import zipfile
 from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from email.message import EmailMessage
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -378,6 +382,32 @@ def test_parquet_rows_are_records(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:40])
     with pytest.raises(UsageError, match="damaged Parquet"):
         load(path)
+
+
+def test_cells_of_every_type_of_parquet_become_fields(tmp_path: Path) -> None:
+    pyarrow = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    day = datetime(2026, 1, 1, 10, tzinfo=UTC)
+    cells: dict[str, tuple[Any, Any, Any]] = {
+        "note": ("card declined", None, "card declined"),
+        "created_at": (day, pyarrow.timestamp("ns", "UTC"), None),
+        "price": (Decimal("3.50"), None, 3.5), "count": (Decimal("3"), None, 3),
+        "exact": (Decimal(2**56), None, str(2**56)),
+        "day": (day.date(), None, "2026-01-01"), "at": (day.time(), None, "10:00:00"),
+        "nanos": (1_767_261_600_000_000_001, pyarrow.timestamp("ns"), "2026-01-01T10:00:00"),
+        "took": (timedelta(seconds=1.5), pyarrow.duration("ns"), 1.5), "big": (2**63 + 5, pyarrow.uint64(), str(2**63 + 5)),
+        "nan": (math.nan, None, "nan"), "blob": (b"\xff\0", None, None), "ok": (True, None, True),
+        "tree": ({"a": [day.date()], "b": b"\xff"}, None, '{"a":["2026-01-01"]}'),
+        "pairs": ([("k", 1)], pyarrow.map_(pyarrow.string(), pyarrow.int32()), '[["k",1]]'),
+    }  # fmt: skip
+    columns = {name: pyarrow.array([value, None], kind) for name, (value, kind, _) in cells.items()}
+    parquet.write_table(pyarrow.table(columns), tmp_path / "a.parquet")
+    (draft,), _ = load(tmp_path / "a.parquet")
+    assert draft.time_ms == int(day.timestamp() * 1000)
+    wanted = {name: value for name, (_, _, value) in cells.items() if value is not None}
+    assert {name: draft.attributes.get(name) for name in wanted} == wanted
+    assert "blob" not in draft.attributes
 
 
 # ---------------------------------------------------------------------- Discord, and what is none

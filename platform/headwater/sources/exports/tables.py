@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import date, datetime
+from datetime import date, time, timedelta
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ from headwater.sources import Fault
 from headwater.sources.exports import Item
 from headwater.sources.fields import BadLine, object_draft
 
+_BATCH_BYTES = 8 << 20
+_EXACT = 1 << 53  # beyond it numbers of JSON are not the same everywhere
 _SHADOWS = ("_config", "_content", "_data", "_docsize", "_idx", "_segdir", "_segments", "_stat")  # of full-text tables
 
 
@@ -67,12 +70,13 @@ def read_parquet(path: Path) -> Iterator[Item]:
     except ModuleNotFoundError:
         raise UsageError("reading Parquet needs pyarrow; install it with `pip install 'headwater[parquet]'`") from None
     try:
-        with parquet.ParquetFile(path, memory_map=False) as file:
+        with parquet.ParquetFile(path, memory_map=False, coerce_int96_timestamp_unit="us") as file:
             n = 0
-            for batch in file.iter_batches(batch_size=2000):
-                for row in batch.to_pylist():
+            for batch in file.iter_batches(batch_size=_rows_at_once(file.metadata)):
+                for row in batch.cast(_in_microseconds(pyarrow, batch.schema), safe=False).to_pylist():
                     tree = {str(k): _plain(v) for k, v in row.items() if v is not None and not isinstance(v, bytes)}
-                    yield Item("", _row(tree, n, None))
+                    if tree:
+                        yield Item("", _row(tree, n, None))
                     n += 1
     except (pyarrow.ArrowException, OSError, ValueError) as error:
         raise UsageError(f"{path} is a damaged Parquet file, or none: {error}") from error
@@ -89,5 +93,36 @@ def _row(tree: dict[str, Any], position: int, table: str | None) -> Any:
     )
 
 
+def _rows_at_once(metadata: Any) -> int:
+    """As many rows of a Parquet file as take some megabytes."""
+    size = sum(metadata.row_group(n).total_byte_size for n in range(metadata.num_row_groups))
+    return min(max((_BATCH_BYTES * metadata.num_rows) // max(size, 1), 1), 2000)
+
+
+def _in_microseconds(pyarrow: Any, schema: Any) -> Any:
+    """A schema without nanoseconds, which Python's own times have none of."""
+    plain = {
+        "timestamp[ns]": pyarrow.timestamp("us"),
+        "time64[ns]": pyarrow.time64("us"),
+        "duration[ns]": pyarrow.duration("us"),
+    }
+
+    def cast(kind: Any) -> Any:
+        zone = getattr(kind, "tz", None)
+        return pyarrow.timestamp("us", zone) if zone else plain.get(str(kind), kind)
+
+    return pyarrow.schema([field.with_type(cast(field.type)) for field in schema])
+
+
 def _plain(value: Any) -> Any:
-    return value.isoformat() if isinstance(value, datetime | date) else value
+    """A cell as JSON has it: times in ISO 8601, spans in seconds, decimals as numbers where these are the same, no bytes."""
+    if isinstance(value, date | time):
+        return value.isoformat()
+    if isinstance(value, timedelta):
+        return value.total_seconds()
+    if isinstance(value, Decimal):
+        number = int(value) if value == value.to_integral_value() else float(value)
+        return number if abs(value) < _EXACT and Decimal(repr(number)) == value else str(value)
+    if isinstance(value, dict):
+        return {str(k): _plain(v) for k, v in value.items() if not isinstance(v, bytes)}
+    return [_plain(v) for v in value if not isinstance(v, bytes)] if isinstance(value, list | tuple) else value
