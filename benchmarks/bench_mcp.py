@@ -211,7 +211,7 @@ async def waiting(settings: Settings, records: int, restarts: int, seed: int) ->
                 if result.is_error:
                     await asyncio.sleep(0.1)
                     continue
-                seen += re.findall(r"^(alarms/0/\d+) \d", text, re.MULTILINE)
+                seen += re.findall(r"^\[[\d-]+\] (alarms/0/\d+) \d", text, re.MULTILINE)
                 following = re.search(r"next_cursor=(\d+)$", text)
                 cursor = following[1] if following else cursor
                 if done.is_set() and "nothing yet" in text:

@@ -1,5 +1,6 @@
 """What attackers write into records, and what confused agents send: no writes nobody approved, no calls of what is not served,
-no connections, no reply over its budget, no crash, no hang, nothing but protocol on stdout. MCP_FUZZ_CALLS sets how many calls.
+no connections, no reply over its budget, no crash, no hang, nothing but protocol on stdout. MCP_FUZZ_CALLS sets how many calls
+(`python tests/fuzz_mcp.py 5000` makes them over stdio, and counts).
 """
 
 from __future__ import annotations
@@ -20,15 +21,14 @@ from typing import Any
 import pytest
 from mcp.client import Client
 
+from fuzz_mcp import TEXTS, Judged, arguments_at_random, fuzz
 from headwater.engine import Engine
 from headwater_mcp import build
-from headwater_mcp.budget import tokens
 from memory_verbs import MemoryVerbs
 from serving import serving, settings_in
 
 CALLS = int(os.environ.get("MCP_FUZZ_CALLS", "250"))
 SEED = int(os.environ.get("MCP_FUZZ_SEED", "7"))
-HANG_S = 5.0
 
 # ---------------------------------------------------------------------- injections
 
@@ -153,43 +153,9 @@ def test_nothing_that_agents_can_call_takes_an_address_to_connect_to() -> None:
 
 # ---------------------------------------------------------------------- arguments at random
 
-_TEXTS = (
-    "", " ", "payments", "level:error", '"open', "a" * 5000, "\x00\x1b[2J", "漢字 \u202e🎉", "\ud800", "-not", "since:2h x",
-    "(", "field:>=", "logs/0/3", "logs/0/99999999999999999999", "nope/0/0", "../..", "logs", "1", "-1", "2h", "soon", "9" * 400,
-    "1e999", "0~", "7~x", "%s%n", "${HOME}", "' OR 1=1 --", "\n" * 50,
-)  # fmt: skip
-_ODD: tuple[Any, ...] = (
-    None, True, False, 0, -1, 1, 7, 1 << 70, 0.5, -0.0, 1e308, [], {}, [[]], ["logs"], ["logs", "nope"], {"a": {"b": []}},
-    [None], "x", list(range(50)),
-)  # fmt: skip
-
-
-def _arguments(rng: random.Random, properties: dict[str, Any], required: list[str]) -> dict[str, Any]:
-    made: dict[str, Any] = {}
-    for name, schema in properties.items():
-        if name not in required and rng.random() < 0.6:
-            continue
-        if rng.random() < 0.15:
-            made[name] = rng.choice(_ODD)
-        elif name == "max_tokens":
-            made[name] = rng.choice((300, 301, 500, 1000, 6000, 100_000))
-        elif name == "timeout":
-            made[name] = rng.choice((0, 0.01, 0.05))
-        elif "enum" in schema:
-            made[name] = rng.choice(schema["enum"])
-        elif schema.get("type") == "integer":
-            made[name] = rng.choice((0, 1, 2, 5, 50, 100, 10_000, -5))
-        elif schema.get("type") == "array":
-            made[name] = rng.choice((["logs"], "logs,tickets", [], [rng.choice(_TEXTS)], ["billing", "outage"]))
-        else:
-            made[name] = rng.choice(_TEXTS)
-    if rng.random() < 0.05:
-        made[rng.choice(("nonsense", "query", "", "x" * 300))] = rng.choice(_ODD)
-    return made
-
 
 def test_calls_with_arguments_at_random_end_in_time_within_their_budget_and_without_a_crash(tmp_path: Path) -> None:
-    rng, slow, over, crashed = random.Random(SEED), [], [], []
+    rng, judged = random.Random(SEED), Judged()
 
     async def run() -> None:
         async with Engine(settings_in(tmp_path)) as engine:
@@ -199,26 +165,24 @@ def test_calls_with_arguments_at_random_end_in_time_within_their_budget_and_with
                 tools = (await client.list_tools()).tools
                 for _ in range(CALLS):
                     tool = rng.choice(tools)
-                    arguments = _arguments(rng, tool.input_schema["properties"], tool.input_schema.get("required", []))
-                    if tool.name == "wait":
-                        arguments.setdefault("timeout", 0)  # without it, it waits as long as it should
+                    properties, required = tool.input_schema["properties"], tool.input_schema.get("required", [])
+                    arguments = arguments_at_random(rng, properties, required, tool.name)
                     begun = time.monotonic()
                     result = await asyncio.wait_for(client.call_tool(tool.name, arguments), 60)
-                    if time.monotonic() - begun > HANG_S:
-                        slow.append((tool.name, arguments))
                     text = "".join(str(getattr(part, "text", "")) for part in result.content)
-                    most = arguments.get("max_tokens", 6000)
-                    if tokens(text) > (
-                        most if isinstance(most, int) and not isinstance(most, bool) and not result.is_error else 6000
-                    ):
-                        over.append((tool.name, arguments, tokens(text)))
-                    if "failed inside Headwater" in text or "Error executing" in text:
-                        crashed.append((tool.name, arguments))
+                    judged.judge(tool.name, arguments, text, bool(result.is_error), time.monotonic() - begun)
 
     asyncio.run(run())
-    assert crashed == [], SEED
-    assert over == [], SEED
-    assert slow == [], SEED
+    assert judged.crashed == [], SEED
+    assert judged.over == [], SEED
+    assert judged.slow == [], SEED
+    assert judged.errors < sum(judged.calls.values())
+
+
+def test_calls_at_random_over_stdio_get_protocol_alone(tmp_path: Path) -> None:
+    judged = fuzz(60, SEED, tmp_path)
+    assert sum(judged.calls.values()) == 60
+    assert judged.wrong == 0
 
 
 def test_over_stdio_nothing_but_the_protocol_is_written_whatever_is_sent(tmp_path: Path) -> None:
@@ -235,7 +199,7 @@ def test_over_stdio_nothing_but_the_protocol_is_written_whatever_is_sent(tmp_pat
         ]  # fmt: skip
         names = ["search", "read", "patterns", "ask", "watch", "wait", "append", "classify", "no_such_tool"]
         for n in range(1, 60):
-            text = rng.choice([text for text in _TEXTS[:18] if text != "\ud800"])  # that is refused as JSON, without its id
+            text = rng.choice([text for text in TEXTS[:18] if text != "\ud800"])  # that is refused as JSON, without its id
             arguments = {"q": text, "timeout": 0} if rng.random() < 0.5 else {"address": text}
             params = {"name": rng.choice(names), "arguments": arguments}
             sent.append(json.dumps({"jsonrpc": "2.0", "id": n, "method": "tools/call", "params": params}).encode())

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import importlib.util
+import inspect
 import json
 import re
 import subprocess
 import sys
 from collections.abc import Awaitable, Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -19,22 +20,27 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from mcp.client import Client
 
+from headwater import errors
 from headwater.demo.incident import deploy_at, incident
+from headwater.engine import Engine
 from headwater.errors import (
     AuthError,
+    ConfigError,
     EmbedError,
     HeadwaterError,
     LimitError,
+    ModelError,
     StorageError,
     UnreachableError,
     UsageError,
     WaitTimeout,
 )
 from headwater.records import SearchReply
-from headwater_mcp import build
+from headwater_mcp import build, wording
 from headwater_mcp.budget import tokens
 from headwater_mcp.connect import connecting
 from memory_verbs import MemoryVerbs
+from serving import settings_in
 
 START = datetime(2026, 11, 21, 12, 55, tzinfo=UTC)
 READING = [
@@ -323,6 +329,9 @@ def test_an_error_names_tools_and_not_the_commands_of_people() -> None:
         (AuthError("wrong key"), "HEADWATER_SERVER_API_KEY"),
         (WaitTimeout("not yet"), "call again"),
         (StorageError("disk full"), "disk space"),
+        (ModelError("the model is down", retry_after_s=9), "Retry after 9 s"),
+        (ModelError("the model is down"), "need none"),
+        (ConfigError("llm.model is missing"), "headwater config validate"),
         (HeadwaterError("x" * 20_000), "status"),
     ],
 )
@@ -335,6 +344,32 @@ def test_each_failure_says_what_to_try_next(error: HeadwaterError, says: str) ->
         assert says in await _refused(client, "search", q="x")
 
     _with(Failing(), body)
+
+
+def test_every_kind_of_error_has_a_hint_of_its_own() -> None:
+    hints = dict(wording._NEXT)
+    kinds = [kind for _, kind in inspect.getmembers(errors, inspect.isclass) if issubclass(kind, HeadwaterError)]
+    assert set(hints) == set(kinds) - {HeadwaterError}
+    assert len(set(hints.values())) == len(hints)
+    order = list(hints)
+    for kind in order:  # the first that fits is told: a kind stands before what it is a kind of
+        assert all(order.index(kind) < order.index(base) for base in kind.__mro__[1:] if base in hints)
+
+
+def test_a_watch_of_an_agent_ends_and_there_are_few_of_them(tmp_path: Path) -> None:
+    async def run() -> None:
+        async with Engine(settings_in(tmp_path)) as engine:
+            await engine.append("logs", ["payment failed"])
+            async with Client(build(engine)) as client:
+                for ttl in ("3650d", "31d", "0", "soon"):
+                    assert "ttl" in await _refused(client, "watch", q="x", ttl=ttl)
+                for n in range(30):
+                    await client.call_tool("watch", {"q": f"word{n}", "ttl": "30d"})
+                made = await engine.watches()
+                assert len(made) == 20
+                assert all(w.expires is not None and w.expires - w.created <= timedelta(days=30) for w in made)
+
+    asyncio.run(run())
 
 
 def test_an_unexpected_failure_tells_the_model_nothing_of_the_inside() -> None:

@@ -85,7 +85,7 @@ def _hit_block(fence: Fence, page: Page, hit: WatchHit, limit: int) -> str:
     why = f"{hit.why} {hit.score:.2f}" if hit.why == "meaning" else hit.why
     within = f" {hit.count} within the window" if hit.count is not None else ""
     if hit.record is None:
-        return f"{hit.address} {why}{within} fired {instant(hit.fired)} (the record is gone)"
+        return f"[{hit.id}] {hit.address} {why}{within} fired {instant(hit.fired)} (the record is gone)"
     record = hit.record
-    head = f"{headline(record.address, record.timestamp, record.attributes)} {why}{within}"
+    head = f"[{hit.id}] {headline(record.address, record.timestamp, record.attributes)} {why}{within}"
     return f"{head} {fenced(fence, record.value, limit, page, record.address, len(record.value), '')}"

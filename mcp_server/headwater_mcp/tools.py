@@ -18,7 +18,8 @@ from mcp.server.mcpserver.tools import Tool
 from mcp.types import ToolAnnotations
 from pydantic import BeforeValidator, Field
 
-from headwater.errors import UsageError
+from headwater.config import duration_s
+from headwater.errors import ConfigError, UsageError
 from headwater.records import Mode, parse_address
 from headwater.records.anomalies import Severity
 from headwater.verbs import Verbs
@@ -30,6 +31,7 @@ _UNSAID = ("title", "maxLength", "minLength", "maxItems", "minItems", "maximum",
 _EVERYWHERE = ("response_format", "max_tokens")  # parameters of every tool: the server's instructions tell of them once
 _TOLD_ONCE = ("q", "since", "until", "topics")  # parameters that mean everywhere what `search` says they mean
 _MOST_CLASSIFIED = 5000  # patterns judged in one call
+_LONGEST_WATCH_S = 30 * 86_400.0
 _CURSOR = re.compile(r"(\d{1,12})~(.*)", re.DOTALL)
 
 
@@ -186,8 +188,9 @@ class Tools:
         if not q.strip() and like is None:
             return render_watch.watches(await self._verbs.watches(), page)
         made = await self._verbs.add_watch(
-            q, like=like, topics=topics, min_score=min_score, more_than=more_than, within=within, ttl=ttl, owner=self._owner
-        )
+            q, like=like, topics=topics, min_score=min_score, more_than=more_than, within=within, ttl=_ttl_s(ttl),
+            owner=self._owner,
+        )  # fmt: skip
         return render_watch.made(made)
 
     async def wait(
@@ -368,6 +371,17 @@ def _below(path: str, roots: Sequence[Path]) -> Path:
             if inside and (found.is_file() or found.is_dir()):
                 return found
     raise UsageError("there is no such file or folder below those that may be read: " + ", ".join(map(str, roots)))
+
+
+def _ttl_s(ttl: str) -> float:
+    """How long a watch lives: an agent may be gone tomorrow, and nobody else will think of removing it. Raises UsageError."""
+    try:
+        seconds = duration_s(ttl)
+    except ConfigError as error:
+        raise UsageError("ttl is a time, such as 30m, 24h or 7d") from error
+    if not 0 < seconds <= _LONGEST_WATCH_S:
+        raise UsageError(f"ttl is at most {_LONGEST_WATCH_S // 86_400:.0f}d; make the watch anew when it has ended")
+    return seconds
 
 
 def _signed(record: str | dict[str, Any], agent: str) -> dict[str, Any]:

@@ -18,10 +18,12 @@ _TOOL_OF = {
 }
 _NEXT: tuple[tuple[type[errors.HeadwaterError], str], ...] = (
     (errors.QueryError, "Mend the query there, or put the words in double quotes to search for them as they are."),
-    (errors.ConflictError, "Use another idempotency_key, or send the same records with it."),
+    (errors.ConflictError, "Use another name or idempotency_key, or send the same records with that key."),
+    (errors.ConfigError, "A setting is wrong, which the user must mend: `headwater config validate` says which."),
     (errors.UsageError, "Mend the argument and call again."),
     (errors.NotFoundError, "Call `topics` for the names there are; addresses come from search."),
     (errors.EmbedError, "Search by meaning is unavailable just now: try mode=keyword, or again in a minute."),
+    (errors.ModelError, "The chat model fails just now: search, patterns and read need none; or try again in a minute."),
     (errors.UnreachableError, "Try again in a few seconds; if it stays so, the user can run `headwater doctor`."),
     (errors.OwnedError, "The user can stop the other process or use its URL."),
     (errors.AuthError, "The user must give this server a valid key (HEADWATER_SERVER_API_KEY)."),
