@@ -215,6 +215,7 @@ class Settings:
 
     @property
     def path(self) -> Path:
+        """The data directory: the one that is set, else the platform's own place."""
         return Path(self.data_dir).expanduser() if self.data_dir else default_data_dir()
 
 

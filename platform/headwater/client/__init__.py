@@ -52,6 +52,7 @@ from headwater.records import (
 from headwater.records.indexes import Shadow, SwapStep
 from headwater.records.removals import Deleted, Purged
 from headwater.verbs import Entry, When
+from headwater.verbs.words import worded
 
 T = TypeVar("T")
 _PURGE_S = 3600.0  # for files to be written anew
@@ -100,6 +101,7 @@ class Client:
         self.models, self.complete, self.complete_stream = chat.models, chat.complete, chat.complete_stream
         audit = AuditCalls(self._sending)
         self.note_call, self.calls = audit.note, audit.all
+        worded(self)
 
     async def __aenter__(self) -> Self:
         return self

@@ -74,6 +74,7 @@ class Receipt(NamedTuple):
 
     @property
     def address(self) -> str:
+        """`topic/partition/offset`."""
         return f"{self.topic}/{self.partition}/{self.offset}"
 
 
@@ -102,6 +103,7 @@ class Record(Shown):
 
     @property
     def address(self) -> str:
+        """`topic/partition/offset`."""
         return f"{self.topic}/{self.partition}/{self.offset}"
 
 
@@ -400,7 +402,8 @@ class SourceInfo(Shown):
 
 @dataclass(frozen=True, slots=True)
 class Status(Shown):
-    """One look at a running engine."""
+    """One look at a running engine: whether verbs can be called (`ready`), its topics and sources, and what is wrong in words
+    that say how to mend it (`problems`). `watches` and `detectors` count by state."""
 
     version: str
     ready: bool

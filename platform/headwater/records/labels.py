@@ -74,7 +74,7 @@ class Extracted:
 
 @dataclass(frozen=True, slots=True)
 class ExtractReply(Tabular):
-    """Values in the order of their texts."""
+    """Values in the order of their texts, and what the chat model, where one was asked, took for them."""
 
     results: tuple[Extracted, ...]
     llm: str | None = None

@@ -30,6 +30,7 @@ class Usage:
 
     @property
     def tokens(self) -> int:
+        """Tokens of prompts and answers together."""
         return self.input_tokens + self.output_tokens
 
     def __add__(self, other: Usage) -> Usage:

@@ -87,7 +87,7 @@ class WatchVerbs(Protocol):
 
 
 class Verbs(AskVerbs, InvestigateVerbs, WatchVerbs, AuditVerbs, EnrichVerbs, ModelVerbs, DetectVerbs, WebhookVerbs, Protocol):
-    """Everything, in one."""
+    """Everything that Headwater can do, in one: what `Engine` and `Client` implement."""
 
     async def append(
         self,
