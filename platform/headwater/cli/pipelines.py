@@ -106,8 +106,8 @@ def status(
         output.say("no pipelines; `headwater enrich create NAME --config FILE` makes one")
     else:
         lines = [_line(one) for one in found]
-        heads = ("NAME", "STATE", "VERSION", "RECORDS", "WRITTEN", "BEHIND", "RATE/S", "FAILED", "TOKENS", "TOPICS")
-        output.show_table(heads, lines, right=(2, 3, 4, 5, 6, 7, 8))
+        heads = ("NAME", "STATE", "VERSION", "RECORDS", "WRITTEN", "BEHIND", "RATE/S", "FAILED", "TOKENS", "COST", "TOPICS")
+        output.show_table(heads, lines, right=(2, 3, 4, 5, 6, 7, 8, 9))
         for one in found:
             if one.error:
                 output.say(f"{one.name}: {output.line_of(one.error)}")
@@ -154,6 +154,8 @@ def run(
         for event in verbs.run_pipeline(name, given, spec=text):
             if json:
                 output.show_json(event)
+            elif event.event == "part" and event.step is not None:
+                output.out(f"{output.style(event.step.step, 'bold')}  ... {output.line_of(_values(event.step.output))}")
             elif event.step is not None:
                 output.out(_step_line(event.step))
             elif event.ran is not None:
@@ -226,17 +228,26 @@ def _line(one: Pipeline) -> tuple[str, ...]:
     topics = f"{', '.join(one.topics) if one.topics else 'all'} -> {one.output or 'routes'}"
     return (
         one.name, one.state, str(one.version), f"{one.records:,}", f"{one.written:,}", f"{one.behind:,}",
-        output.number(one.rate), f"{one.dead_letters:,}", f"{one.usage.tokens:,}", topics,
+        output.number(one.rate), f"{one.dead_letters:,}", f"{one.usage.tokens:,}", _money(one.usage.cost), topics,
     )  # fmt: skip
 
 
 def _steps(one: Pipeline) -> None:
     output.out()
     rows = [
-        (step.name, step.kind, step.cost, f"{step.decided:,}", f"{step.hits:,}", f"{step.failed:,}", f"{step.seconds:.2f}")
+        (
+            step.name, step.kind, step.cost, f"{step.decided:,}", f"{step.hits:,}", f"{step.failed:,}", f"{step.seconds:.2f}",
+            f"{step.usage.tokens:,}", _money(step.usage.cost),
+        )
         for step in one.steps
-    ]
-    output.show_table(("STEP", "KIND", "COST", "DECIDED", "KNOWN", "FAILED", "SECONDS"), rows, right=(3, 4, 5, 6))
+    ]  # fmt: skip
+    heads = ("STEP", "KIND", "TAKES", "DECIDED", "KNOWN", "FAILED", "SECONDS", "TOKENS", "COST")
+    output.show_table(heads, rows, right=(3, 4, 5, 6, 7, 8))
+
+
+def _money(cost: float | None) -> str:
+    """US dollars, where they are known."""
+    return "?" if cost is None else f"${cost:.4f}" if cost else "-"
 
 
 def _step_line(step: StepTrace) -> str:

@@ -8,6 +8,7 @@ from urllib.parse import quote
 
 from headwater import wire
 from headwater.client.sending import Sending, given, listed
+from headwater.enrich.reading import plain
 from headwater.records.labels import Backtest, ClassifyReply, ExtractReply, Pipeline, Ran, RunEvent
 
 _LONG_S = 3600.0  # a model may be asked thousands of questions
@@ -34,7 +35,7 @@ class EnrichCalls:
 
     async def create(self, name: str, spec: str | Mapping[str, Any], *, start: bool = True, rerun: bool = False) -> Pipeline:
         """As Verbs.create_pipeline."""
-        body = {"name": name, "spec": spec, "start": start, "rerun": rerun}
+        body = {"name": name, "spec": plain(spec), "start": start, "rerun": rerun}
         return wire.decode(Pipeline, await self._post("/v1/pipelines", body))
 
     async def all(self) -> list[Pipeline]:
@@ -59,13 +60,13 @@ class EnrichCalls:
 
     async def backtest(self, name: str, spec: str | Mapping[str, Any] | None = None, **limits: Any) -> Backtest:
         """As Verbs.backtest_pipeline."""
-        return wire.decode(Backtest, await self._post(f"{_place(name)}/backtest", given({"spec": spec, **limits})))
+        return wire.decode(Backtest, await self._post(f"{_place(name)}/backtest", given({"spec": plain(spec), **limits})))
 
     async def run(
         self, name: str, records: Sequence[Any], *, spec: str | Mapping[str, Any] | None = None
     ) -> AsyncIterator[RunEvent]:
         """As Verbs.run_pipeline."""
-        body = wire.sent(given({"records": [wire.entry(r) for r in records], "spec": spec, "stream": True}))
+        body = wire.sent(given({"records": [wire.entry(r) for r in records], "spec": plain(spec), "stream": True}))
         async for event in self._sending.events("POST", f"{_place(name)}/run", body=body):
             if event.data:
                 yield wire.decode(RunEvent, event.data)

@@ -92,8 +92,7 @@ def ran(running: Running, item: Item, text: str, place: str | None) -> Ran:
     """What became of a record."""
     for redactor in item.redactors:
         text = redactor.redact(text).text
-    sure = {f"{name}_confidence": round(value, 4) for name, value in item.confidence.items() if name in item.fields}
-    return Ran(text, {**item.fields, **sure}, running.topics_of(item), tuple(item.traces or ()), place, item.error)
+    return Ran(text, {**item.fields, **item.sure()}, running.topics_of(item), tuple(item.traces or ()), place, item.error)
 
 
 def _made(running: Running, item: Item) -> dict[str, Any]:

@@ -47,14 +47,14 @@ class Builder:
         config, chat = leaf.config, self._texts.chat
         if leaf.kind == "classify":
             method = config.get("method", "auto")
-            return Classify(config, chat(config.get("model"), needed=method in ("llm", "cascade")), purse)
+            return Classify(config, chat(config.get("model"), needed=method in ("llm", "cascade")), purse, leaf.concurrency)
         if leaf.kind == "extract":
             asks = None if config.get("by") == "regex" else chat(config.get("model"), needed=config.get("by") == "llm")
-            return Extract(config, asks, purse)
+            return Extract(config, asks, purse, leaf.concurrency)
         if leaf.kind == "summarize":
             found = chat(config.get("model"), needed=True)
             assert found is not None
-            return Summarize(config, found, purse)
+            return Summarize(config, found, purse, leaf.concurrency)
         if leaf.kind == "score":
             if ("like" in config) == ("ask" in config):
                 raise UsageError("score takes either `like` (texts) or `ask` (of a chat model)")
@@ -62,12 +62,14 @@ class Builder:
                 return Likened(listed(config["like"]))
             found = chat(config.get("model"), needed=True)
             assert found is not None
-            return Asked(config, found, purse)
+            return Asked(config, found, purse, leaf.concurrency)
         if leaf.kind == "route":
             return Route(config)
         if leaf.kind == "redact":
             return Redact(config)
-        return Http(config, self._environment, leaf.timeout_s) if leaf.kind == "http" else Python(config)
+        if leaf.kind == "http":
+            return Http(config, self._environment, leaf.timeout_s, leaf.concurrency)
+        return Python(config, leaf.concurrency)
 
     def space(self, spec: Spec, topic: TopicIndex | None = None) -> Space | None:
         """What texts of a topic are compared by: its own model where there is one, else that of the pipeline."""

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from headwater.enrich.labelling import beside, is_outage
+from headwater.enrich.labelling import AT_ONCE, beside, is_outage
 from headwater.enrich.patterns import Patterns, checked
 from headwater.enrich.purse import Purse, most_tokens
 from headwater.errors import HeadwaterError, LimitError, ModelError, UsageError
@@ -49,7 +49,7 @@ class Extractor:
     """Fills in one form. `chat` None: patterns alone. UsageError for a schema that is none, or not of an object, and where
     nothing could find anything."""
 
-    def __init__(self, form: Form, chat: Chat | None, purse: Purse | None = None) -> None:
+    def __init__(self, form: Form, chat: Chat | None, purse: Purse | None = None, at_once: int = AT_ONCE) -> None:
         import jsonschema
 
         schema = form.schema
@@ -64,7 +64,7 @@ class Extractor:
             raise UsageError(f"by is regex, llm or both, not {form.by!r}")
         self._validator, self.form, self.purse = kind(_without_patterns(schema)), form, purse or Purse()
         self._patterns = Patterns(schema, form.patterns) if form.by != "llm" else None
-        self._chat = chat if form.by != "regex" else None
+        self._chat, self._at_once = chat if form.by != "regex" else None, at_once
         if form.by == "llm" and chat is None:
             raise UsageError("by llm needs a chat model: give `model`, or configure one (`headwater config set`)")
         if self._chat is None and not (self._patterns and self._patterns.names):
@@ -80,7 +80,8 @@ class Extractor:
         found = [{} if self._patterns is None else self._patterns.find(text) for text in texts]
         if self._chat is None:
             return [self._checked(value, {}) for value in found]
-        return await beside([functools.partial(self._fill, t, v) for t, v in zip(texts, found, strict=True)], self.purse)
+        work = [functools.partial(self._fill, t, v) for t, v in zip(texts, found, strict=True)]
+        return await beside(work, self.purse, self._at_once)
 
     async def _fill(self, text: str, known: Mapping[str, Any]) -> Extracted | HeadwaterError:
         members: Mapping[str, Any] = self.form.schema["properties"]

@@ -7,6 +7,7 @@ decided (a passage with its aliases, or the text of a record) and by the step's 
 from __future__ import annotations
 
 import asyncio
+import functools
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -221,23 +222,42 @@ class Graph:
                 return
 
     async def _ensemble(self, node: Group, items: Sequence[Item], run: _Run) -> None:
-        """All steps are asked; the label that has most votes, or the highest mean, counts."""
+        """All steps are asked; the label that has most votes, or the highest mean, counts. A step whose condition does not
+        hold, or that is not sure enough, has no say; where all that were asked fail, so does the item."""
         leaves = [step for step in node.steps if isinstance(step, Leaf)]
-        found = await beside([self._decide(leaf, items, run) for leaf in leaves])
+        found = await beside([self._voices(leaf, items, run) for leaf in leaves])
         weights = node.weights if node.by == "weighted" else (1.0,) * len(leaves)
         for n, item in enumerate(items):
-            said = [(leaf, column[n], weight) for leaf, column, weight in zip(leaves, found, weights, strict=True)]
-            for leaf, one, _ in said:
-                shown = one.outcome.value if isinstance(one.outcome, Outcome) else None
-                _trace(item, leaf, found=one, output={} if shown is None else {leaf.field or leaf.kind: shown})
-            votes = [(one.outcome, weight) for _, one, weight in said if isinstance(one.outcome, Outcome)]
-            if not votes:
-                item.ended, item.error, item.failed_at = "failed", f"no step of {node.name} has an answer", node.name
-                continue
-            value, confidence = combined(votes, node.by)
-            if value is not None and node.field:
-                item.fields[node.field] = value
-                item.confidence[node.field] = confidence
+            votes, failed = list[tuple[Outcome, float]](), list[Leaf]()
+            for leaf, column, weight in zip(leaves, found, weights, strict=True):
+                outcome = _voice(item, leaf, column[n])
+                if isinstance(outcome, Outcome):
+                    votes.append((outcome, weight))
+                elif isinstance(outcome, HeadwaterError):
+                    failed.append(leaf)
+            self._agreed(node, item, votes, failed)
+
+    async def _voices(self, leaf: Leaf, items: Sequence[Item], run: _Run) -> list[Found | None]:
+        """What a step of an ensemble says of each item; None of those that its condition leaves out."""
+        fits = [leaf.when is None or matches(leaf.when, item.seen()) for item in items]
+        found = iter(await self._decide(leaf, [item for item, fit in zip(items, fits, strict=True) if fit], run))
+        return [next(found) if fit else None for fit in fits]
+
+    def _agreed(self, node: Group, item: Item, votes: Sequence[tuple[Outcome, float]], failed: Sequence[Leaf]) -> None:
+        """Give an item what an ensemble comes to."""
+        if not votes:
+            problem = f"no step of {node.name} has an answer" if failed else None
+            if failed and any(leaf.on_error == "dead-letter" for leaf in failed):
+                item.ended, item.error, item.failed_at = "failed", problem, node.name
+            _told(item, node, {}, None, problem, None if failed else "no step has a say")
+            return
+        value, confidence = combined(votes, node.by)
+        output = {}
+        if value is not None and node.field and confidence >= node.min_confidence:
+            output = {node.field: value}
+            item.fields.update(output)
+            item.confidence[node.field] = confidence
+        _told(item, node, output, confidence, None, None if output else f"less sure than {node.min_confidence:g}")
 
     def fresh(self) -> list[DecisionRow]:
         """Decisions that are not written yet."""
@@ -330,7 +350,8 @@ def _text(leaf: Leaf, item: Item) -> str:
 
 def _unit(leaf: Leaf, item: Item) -> Unit:
     own = leaf.reads == "record" and item.own is not None and item.own != item.text
-    return Unit(_text(leaf, item), None if own else item.vector, item)
+    hears = None if item.hears is None else functools.partial(item.hears, leaf.name)
+    return Unit(_text(leaf, item), None if own else item.vector, item, hears)
 
 
 def _apply(leaf: Leaf, item: Item, found: Found, step: Step) -> None:
@@ -380,6 +401,29 @@ def _merge(item: Item, other: Item) -> None:
     item.redactors = tuple(dict.fromkeys((*item.redactors, *other.redactors)))
     if item.traces is not None and other.traces:
         item.traces += other.traces
+
+
+def _voice(item: Item, leaf: Leaf, found: Found | None) -> Outcome | HeadwaterError | None:
+    """What counts of what a step of an ensemble has said: None where it has no say."""
+    if found is None:
+        _trace(item, leaf, skipped="its condition does not hold")
+        return None
+    outcome = found.outcome
+    if isinstance(outcome, HeadwaterError):
+        _trace(item, leaf, found=found, error=str(outcome))
+        return outcome
+    sure = outcome.confidence is None or outcome.confidence >= leaf.min_confidence
+    output = {} if outcome.value is None else {leaf.field or leaf.kind: outcome.value}
+    _trace(item, leaf, found=found, output=output, skipped=None if sure else f"less sure than {leaf.min_confidence:g}")
+    return outcome if sure else None
+
+
+def _told(
+    item: Item, node: Group, output: Mapping[str, Any], confidence: float | None, error: str | None, skipped: str | None
+) -> None:
+    if item.traces is not None:
+        trace = StepTrace(node.name, node.kind, {}, dict(output), confidence, skipped=skipped, error=error)
+        item.traces.append(trace)
 
 
 def _note(item: Item, group: str, step: Leaf | Group, problem: str) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Literal, Protocol
@@ -55,34 +55,42 @@ class Item:
     failed_at: str | None = None
     traces: list[StepTrace] | None = None
     attributes: dict[str, str | int | float | bool] | None = None  # what is written of the fields, once that was made
+    hears: Callable[[str, Mapping[str, Any]], None] | None = None  # is told what a step yields at work (any thread)
 
     def seen(self) -> Record:
-        """What conditions are asked of: the record with its fields, or the passage as if it were one."""
+        """What conditions are asked of: the record with its fields as they are written, or the passage as if it were one."""
+        fields = {**flat(self.fields), **self.sure()}
         if self.record is not None:
             r = self.record
             value = r.value if self.own is None else self.own
             return Record(
-                r.topic, r.partition, r.offset, r.seq, r.timestamp, r.appended, r.key, value, {**r.attributes, **self.fields}
+                r.topic, r.partition, r.offset, r.seq, r.timestamp, r.appended, r.key, value, {**r.attributes, **fields}
             )
         level = {} if self.level is None else {"level": self.level}
-        return Record(self.topic, 0, 0, 0, _EPOCH, _EPOCH, None, self.text, {**level, **self.fields})
+        return Record(self.topic, 0, 0, 0, _EPOCH, _EPOCH, None, self.text, {**level, **fields})
+
+    def sure(self) -> dict[str, float]:
+        """How sure its fields are, as `NAME_confidence`."""
+        return {f"{name}_confidence": round(value, 4) for name, value in self.confidence.items() if name in self.fields}
 
     def copy(self) -> Item:
         """The same, to go another way."""
         return Item(
             self.text, self.topic, self.passage, self.vector, self.level, self.record, self.own, dict(self.fields),
             dict(self.confidence), dict(self.topics), self.redactors, self.changed, self.ended, self.error, self.failed_at,
-            None if self.traces is None else [],
+            None if self.traces is None else [], hears=self.hears,
         )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
 class Unit:
-    """What one step is given: a text with its vector (None: not known), and the item it belongs to."""
+    """What one step is given: a text with its vector (None: not known), and the item it belongs to. `hears` is told what the
+    step yields before it is done (any thread)."""
 
     text: str
     vector: Floats | None
     item: Item
+    hears: Callable[[Mapping[str, Any]], None] | None = None
 
 
 @dataclass(frozen=True, slots=True)

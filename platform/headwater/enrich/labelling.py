@@ -36,8 +36,10 @@ class Labeller:
     """One task. `embed` gives unit rows of the model whose vectors `label` is given; None where only a chat model labels.
     `chat` None: no text is shown to a model."""
 
-    def __init__(self, task: Task, embed: Embed | None, chat: Chat | None, purse: Purse | None = None) -> None:
-        self.task, self._embed, self._chat, self.purse = task, embed, chat, purse or Purse()
+    def __init__(
+        self, task: Task, embed: Embed | None, chat: Chat | None, purse: Purse | None = None, at_once: int = AT_ONCE
+    ) -> None:
+        self.task, self._embed, self._chat, self.purse, self._at_once = task, embed, chat, purse or Purse(), at_once
         self.method = chosen(task, embed is not None, chat is not None)
         self._head: Head | None = None
         self._fitting = asyncio.Lock()
@@ -96,7 +98,7 @@ class Labeller:
     # ------------------------------------------------------------------ by a chat model
 
     async def _ask(self, texts: Sequence[str]) -> list[Classified | HeadwaterError]:
-        return await beside([functools.partial(self._ask_one, text) for text in texts], self.purse)
+        return await beside([functools.partial(self._ask_one, text) for text in texts], self.purse, self._at_once)
 
     async def _ask_one(self, text: str) -> Classified | HeadwaterError:
         assert self._chat is not None
@@ -135,11 +137,11 @@ def is_outage(error: ModelError) -> bool:
     return error.__cause__ is not None
 
 
-async def beside(work: Sequence[Callable[[], Coroutine[Any, Any, T]]], purse: Purse) -> list[T]:
+async def beside(work: Sequence[Callable[[], Coroutine[Any, Any, T]]], purse: Purse | None, at_once: int = AT_ONCE) -> list[T]:
     """The results of some calls, a few at once; the first alone while what one costs is still to be learned. An error of one
     cancels the rest."""
-    first = [await work[0]()] if work and purse.learns else []
-    gate = asyncio.Semaphore(AT_ONCE)
+    first = [await work[0]()] if work and purse is not None and purse.learns else []
+    gate = asyncio.Semaphore(at_once)
 
     async def one(call: Callable[[], Coroutine[Any, Any, T]]) -> T:
         async with gate:

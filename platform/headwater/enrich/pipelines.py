@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import anyio.to_thread
@@ -16,14 +16,14 @@ from headwater.enrich.backtest import backtest, ran
 from headwater.enrich.building import Builder
 from headwater.enrich.decisions import Decisions
 from headwater.enrich.graph import Graph
-from headwater.enrich.items import Item
+from headwater.enrich.items import Item, Space
 from headwater.enrich.running import Running, home
 from headwater.enrich.spec import NAME, Spec, spec_of
 from headwater.errors import HeadwaterError, NotFoundError, UsageError
 from headwater.log.watches import seq_since
 from headwater.query import parse_time
 from headwater.records import Draft, Record, from_ms, parse_address
-from headwater.records.labels import Backtest, Pipeline, PipelineState, Ran, RunEvent, StepStatus
+from headwater.records.labels import Backtest, Pipeline, PipelineState, Ran, RunEvent, StepStatus, StepTrace
 from headwater.records.models import Usage
 
 if TYPE_CHECKING:
@@ -303,11 +303,9 @@ class Pipelines:
                     record.value, record.topic, level=None if level is None else str(level), record=record, own=record.value,
                     traces=[],
                 )  # fmt: skip
-                told = 0
-                async for _ in running.graph.walk(item, space):
-                    for trace in (item.traces or ())[told:]:
-                        yield RunEvent("step", n, trace)
-                    told = len(item.traces or ())
+                async with contextlib.aclosing(_walked(running, item, space, n)) as events:
+                    async for event in events:
+                        yield event
                 yield RunEvent("done", n, ran=ran(running, item, record.value, None))
         finally:
             await running.graph.aclose()
@@ -339,6 +337,35 @@ class Pipelines:
         (item,) = await held.decide(topic, [row], places, traces=True)
         await held.save()
         return ran(held, item, row.value, place)
+
+
+async def _walked(running: Running, item: Item, space: Space | None, n: int) -> AsyncGenerator[RunEvent, None]:
+    """What becomes of an item, step by step; what a step yields is told while it is at work."""
+    loop, told = asyncio.get_running_loop(), asyncio.Queue[RunEvent | None]()
+
+    def hears(step: str, part: Mapping[str, Any]) -> None:
+        event = RunEvent("part", n, StepTrace(step, "python", {}, dict(part)))
+        loop.call_soon_threadsafe(told.put_nowait, event)
+
+    async def walk() -> None:
+        known = 0
+        try:
+            async for _ in running.graph.walk(item, space):
+                for trace in (item.traces or ())[known:]:
+                    told.put_nowait(RunEvent("step", n, trace))
+                known = len(item.traces or ())
+        finally:
+            told.put_nowait(None)
+
+    item.hears = hears
+    walking = asyncio.create_task(walk())
+    try:
+        while (event := await told.get()) is not None:
+            yield event
+        await walking
+    finally:
+        walking.cancel()
+        await asyncio.gather(walking, return_exceptions=True)
 
 
 def _steps(held: Running) -> tuple[StepStatus, ...]:

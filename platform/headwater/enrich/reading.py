@@ -10,6 +10,7 @@ from headwater.errors import UsageError
 
 _MOST_CHARS = 2_000_000
 _DEEPEST = 40
+_MOST_VALUES = 200_000
 Path = tuple[str | int, ...]
 
 
@@ -65,9 +66,11 @@ def read(text: str, name: str = "the pipeline") -> tuple[Any, Source]:
 
 
 def _place(node: Any, path: Path, lines: dict[Path, int], depth: int) -> None:
-    """Note the line of a node and of all in it. Aliases are refused: few bytes of them can stand for millions."""
+    """Note the line of a node and of all in it. They are counted: few bytes of aliases can stand for millions of values."""
     if depth > _DEEPEST:
         raise UsageError("the pipeline is nested too deeply")
+    if len(lines) > _MOST_VALUES:
+        raise UsageError(f"the pipeline has more than {_MOST_VALUES:,} values, its aliases written out")
     if path in lines:
         raise UsageError(f"line {node.start_mark.line + 1}: {told(path)} is there twice")
     lines[path] = node.start_mark.line + 1
@@ -81,7 +84,9 @@ def _place(node: Any, path: Path, lines: dict[Path, int], depth: int) -> None:
 
 
 def plain(value: Any) -> Any:
-    """A value as JSON has it: dates as text, keys as text."""
+    """A value as JSON has it: dates as text, keys as text, a pydantic model as its JSON schema."""
+    if (make := getattr(value, "model_json_schema", None)) is not None:
+        return make()
     if isinstance(value, Mapping):
         return {str(name): plain(inner) for name, inner in value.items()}
     if isinstance(value, Sequence) and not isinstance(value, str | bytes):

@@ -343,8 +343,7 @@ def outputs(item: Item) -> dict[str, str | int | float | bool]:
     """The fields of an item as attributes, each with how sure it is as `NAME_confidence`. Its fields are final by then."""
     if item.attributes is not None:
         return item.attributes
-    sure = {f"{name}_confidence": round(value, 4) for name, value in item.confidence.items() if name in item.fields}
-    item.attributes = {**flat(item.fields), **sure}
+    item.attributes = {**flat(item.fields), **item.sure()}
     return item.attributes
 
 

@@ -97,6 +97,7 @@ LEAVES: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
 NEEDED: Mapping[str, tuple[str, ...]] = {
     "extract": ("schema",), "route": ("to",), "http": ("url",), "python": ("call",), "stop": ("when",), "drop": ("when",),
 }  # fmt: skip
+AT_ONCE = {"python": 1}  # calls under way at once; 8 for the others. A function need not be made for several threads
 FIELDS = {"classify": "label", "summarize": "summary", "score": "score", "route": "route", "http": "http", "python": "python"}
 GROUPS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
     "parallel": {"steps": _STEPS},
@@ -114,6 +115,7 @@ COMMON: Mapping[str, Mapping[str, Any]] = {
     "when": {**_TEXT, "description": "Only for what matches this query; fields of earlier steps can be asked for."},
     "min_confidence": {**_SHARE, "description": "Below it there is no result."},
     "timeout": {"type": ["string", "number"], "description": "For one call (60s)."},
+    "concurrency": {"type": "integer", "minimum": 1, "maximum": 64, "description": "Calls under way at once (8; python 1)."},
     "cache": {**_FLAG, "description": "Keep decisions, so that the same is never decided twice (true)."},
     "reads": {
         "enum": ["passage", "record"],
@@ -155,6 +157,7 @@ class Leaf:
     when: Query | None
     min_confidence: float
     timeout_s: float
+    concurrency: int
     cache: bool
     reads: str
     on_error: str
@@ -177,6 +180,7 @@ class Group:
     weights: tuple[float, ...] = ()
     field: str | None = None
     name: str = ""
+    min_confidence: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,7 +236,7 @@ def schema() -> dict[str, Any]:
             body["required"] = list(needed)
         if kind in ("stop", "drop"):
             body = {"anyOf": [_TEXT, body]}
-        common = {k: v for k, v in COMMON.items() if not groups or k in _OF_GROUPS}
+        common = {k: v for k, v in COMMON.items() if not groups or k in _of_group(kind)}
         own = (
             {"if": _TEXT, "then": _STEPS, "else": _STEPS}
             if kind == "if"
@@ -253,7 +257,9 @@ def schema() -> dict[str, Any]:
     }
 
 
-_OF_GROUPS = ("name", "field")
+def _of_group(kind: str) -> tuple[str, ...]:
+    """What of COMMON a step made of steps has."""
+    return ("name", "field", "min_confidence") if kind == "ensemble" else ("name",)
 
 
 def _leaves(node: Leaf | Group) -> list[Leaf]:
@@ -335,12 +341,15 @@ class _Reader:
         return Leaf(
             kind, self._named(str(value.get("name") or kind)), config, field, when,
             float(value.get("min_confidence") or 0.0), self._seconds(path, value.get("timeout", 60.0)),
-            bool(value.get("cache", True)), reads, value.get("on_error") or "dead-letter", path,
+            int(value.get("concurrency") or AT_ONCE.get(kind, 8)), bool(value.get("cache", True)), reads,
+            value.get("on_error") or "dead-letter", path,
         )  # fmt: skip
 
     def _group(self, path: Path, kind: str, value: Mapping[str, Any]) -> Group:
         common = {name: one for name, one in value.items() if name not in (kind, "then", "else")}
-        self._known(path, common, {kind: {}, **{name: COMMON[name] for name in _OF_GROUPS}})
+        known = {name: COMMON[name] for name in _of_group(kind)}
+        self._known(path, common, {kind: {}, **known})
+        self._typed(path, common, known)
         name = self._named(str(value.get("name") or kind))
         if kind == "if":
             if "then" not in value:
@@ -358,7 +367,10 @@ class _Reader:
         by, weights = inner.get("by") or "vote", tuple(map(float, inner.get("weights") or ()))
         if kind == "ensemble":
             self._ensemble((*path, kind), steps, by, weights)
-        return Group(kind, steps, by=by, weights=weights, field=value.get("field") or _field_of(steps), name=name)
+        if kind != "ensemble":
+            return Group(kind, steps, name=name)
+        field, sure = value.get("field") or _field_of(steps), float(value.get("min_confidence") or 0.0)
+        return Group(kind, steps, by=by, weights=weights, field=field, name=name, min_confidence=sure)
 
     def _ensemble(self, path: Path, steps: Sequence[Leaf | Group], by: str, weights: Sequence[float]) -> None:
         if not all(isinstance(step, Leaf) and step.kind in ("classify", "score") for step in steps):

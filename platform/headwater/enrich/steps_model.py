@@ -31,12 +31,12 @@ class Classify:
 
     uses_fields, keeps = False, True
 
-    def __init__(self, config: Mapping[str, Any], chat: Chat | None, purse: Purse) -> None:
+    def __init__(self, config: Mapping[str, Any], chat: Chat | None, purse: Purse, at_once: int) -> None:
         self._task = task(
             config.get("labels"), config.get("examples"), method=config.get("method", "auto"),
             margin=config.get("margin", 0.2), about=config.get("about", ""),
         )  # fmt: skip
-        self._chat, self._purse = chat, purse
+        self._chat, self._purse, self._at_once = chat, purse, at_once
         self._labellers: dict[str | None, Labeller] = {}
         self.cost: Cost = "local" if chat is None else "llm"
         self.compares = self._task.method != "llm"
@@ -45,7 +45,7 @@ class Classify:
         name = None if space is None else space.name
         if name not in self._labellers:
             embed = None if space is None or not self.compares else space.embed
-            self._labellers[name] = Labeller(self._task, embed, self._chat, self._purse)
+            self._labellers[name] = Labeller(self._task, embed, self._chat, self._purse, self._at_once)
         known = [unit.vector for unit in units]
         vectors = np.stack([row for row in known if row is not None]) if all(row is not None for row in known) else None
         found = await self._labellers[name].label([unit.text for unit in units], vectors)
@@ -63,9 +63,9 @@ class Extract:
 
     uses_fields, keeps, compares = False, True, False
 
-    def __init__(self, config: Mapping[str, Any], chat: Chat | None, purse: Purse) -> None:
+    def __init__(self, config: Mapping[str, Any], chat: Chat | None, purse: Purse, at_once: int) -> None:
         form = Form(config["schema"], config.get("by", "both"), config.get("patterns"), config.get("about", ""))
-        self._extractor = Extractor(form, chat, purse)
+        self._extractor = Extractor(form, chat, purse, at_once)
         self._purse = purse
         self.cost: Cost = "llm" if self._extractor.asks else "free"
         self.keeps = self._extractor.asks
@@ -93,12 +93,13 @@ class Summarize:
     cost: Cost = "llm"
     uses_fields, keeps, compares = False, True, False
 
-    def __init__(self, config: Mapping[str, Any], chat: Chat, purse: Purse) -> None:
-        self._chat, self._purse = chat, purse
+    def __init__(self, config: Mapping[str, Any], chat: Chat, purse: Purse, at_once: int) -> None:
+        self._chat, self._purse, self._at_once = chat, purse, at_once
         self._most, self._about = config.get("max_tokens", 200), config.get("about", "")
 
     async def decide(self, units: Sequence[Unit], space: Space | None) -> list[Outcome | HeadwaterError]:
-        return await beside([functools.partial(self._one, unit.text[:_SHOWN]) for unit in units], self._purse)
+        work = [functools.partial(self._one, unit.text[:_SHOWN]) for unit in units]
+        return await beside(work, self._purse, self._at_once)
 
     async def _one(self, text: str) -> Outcome | HeadwaterError:
         if not text.strip():
@@ -128,10 +129,9 @@ class Asked:
     cost: Cost = "llm"
     uses_fields, keeps, compares = False, True, False
 
-    def __init__(self, config: Mapping[str, Any], chat: Chat, purse: Purse) -> None:
-        self._extractor = Extractor(
-            Form(_SCORE, "llm", None, f"Judge the text from 0 (not at all) to 1: {config['ask']}"), chat, purse
-        )
+    def __init__(self, config: Mapping[str, Any], chat: Chat, purse: Purse, at_once: int) -> None:
+        form = Form(_SCORE, "llm", None, f"Judge the text from 0 (not at all) to 1: {config['ask']}")
+        self._extractor = Extractor(form, chat, purse, at_once)
         self._purse = purse
 
     async def decide(self, units: Sequence[Unit], space: Space | None) -> list[Outcome | HeadwaterError]:

@@ -17,6 +17,7 @@ import orjson
 
 from headwater.embed.endpoint import is_loopback, refuse_private
 from headwater.enrich.items import Outcome, Space, Unit
+from headwater.enrich.labelling import AT_ONCE, beside
 from headwater.errors import ConfigError, HeadwaterError, UnreachableError, UsageError
 from headwater.records.labels import Cost
 from headwater.records.models import Usage
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
 
 ENTRY_POINTS = "headwater.steps"  # name -> callable(text, fields, **with)
 _VARIABLE = re.compile(r"\$\{(\w+)\}")
-_AT_ONCE = 8
 _MOST_BYTES = 1 << 20  # of an answer
 _YIELDS = 1000
 
@@ -38,9 +38,11 @@ class Http:
     cost: Cost = "network"
     uses_fields, keeps, compares = True, True, False
 
-    def __init__(self, config: Mapping[str, Any], environment: Mapping[str, str], timeout_s: float) -> None:
+    def __init__(
+        self, config: Mapping[str, Any], environment: Mapping[str, str], timeout_s: float, at_once: int = AT_ONCE
+    ) -> None:
         self._url, self._method = str(config["url"]), config.get("method", "POST")
-        self._private, self._timeout_s = bool(config.get("allow_private")), timeout_s
+        self._private, self._timeout_s, self._at_once = bool(config.get("allow_private")), timeout_s, at_once
         parts = urlsplit(self._url)
         if parts.scheme not in ("http", "https") or not parts.hostname or parts.username is not None:
             raise UsageError("url must be one of http or https, without a name and password in it")
@@ -59,13 +61,7 @@ class Http:
                 ) from None
 
     async def decide(self, units: Sequence[Unit], space: Space | None) -> list[Outcome | HeadwaterError]:
-        gate = asyncio.Semaphore(_AT_ONCE)
-
-        async def one(unit: Unit) -> Outcome | HeadwaterError:
-            async with gate:
-                return await self._call(unit)
-
-        return list(await asyncio.gather(*map(one, units)))
+        return await beside([functools.partial(self._call, unit) for unit in units], None, self._at_once)
 
     async def _call(self, unit: Unit) -> Outcome | HeadwaterError:
         import httpx
@@ -129,24 +125,29 @@ class Http:
 
 class Python:
     """A function of an installed package, by the name of its entry point: `call(text, fields, **with)`. It gives a value, or a
-    mapping of fields; one that yields gives several mappings, which are joined. It may be a coroutine function."""
+    mapping of fields; one that yields gives several mappings, which are joined. It may be async."""
 
     cost: Cost = "local"
     uses_fields, keeps, compares = True, True, False
 
-    def __init__(self, config: Mapping[str, Any]) -> None:
-        self._call = entry_point(str(config["call"]))
+    def __init__(self, config: Mapping[str, Any], at_once: int) -> None:
+        self._call, self._at_once = entry_point(str(config["call"])), at_once
         self._with = dict(config.get("with") or {})
 
     async def decide(self, units: Sequence[Unit], space: Space | None) -> list[Outcome | HeadwaterError]:
-        return [await self._one(unit) for unit in units]
+        return await beside([functools.partial(self._one, unit) for unit in units], None, self._at_once)
 
     async def _one(self, unit: Unit) -> Outcome | HeadwaterError:
+        given, joined = (unit.text, dict(unit.item.fields)), _Joined(unit.hears)
         try:
-            if inspect.iscoroutinefunction(self._call):
-                found = await self._call(unit.text, dict(unit.item.fields), **self._with)
+            if inspect.isasyncgenfunction(self._call):
+                async for part in self._call(*given, **self._with):
+                    joined.add(part)
+                found: Any = joined.fields
+            elif inspect.iscoroutinefunction(self._call):
+                found = await self._call(*given, **self._with)
             else:
-                work = functools.partial(_called, self._call, unit.text, dict(unit.item.fields), self._with)
+                work = functools.partial(_called, self._call, given, self._with, joined)
                 found = await anyio.to_thread.run_sync(work, abandon_on_cancel=True)
             orjson.dumps(found)
         except HeadwaterError as error:
@@ -177,18 +178,32 @@ def entry_point(name: str) -> Callable[..., Any]:
     return loaded  # type: ignore[no-any-return]  # whatever it is, it is called
 
 
-def _called(call: Callable[..., Any], text: str, fields: dict[str, Any], arguments: Mapping[str, Any]) -> Any:
-    found = call(text, fields, **arguments)
-    if not isinstance(found, Iterator):
-        return found
-    joined: dict[str, Any] = {}
-    for number, part in enumerate(found):
+class _Joined:
+    """What a function that yields has given so far, told to whoever waits for it."""
+
+    def __init__(self, hears: Callable[[Mapping[str, Any]], None] | None) -> None:
+        self.fields: dict[str, Any] = {}
+        self._hears, self._count = hears, 0
+
+    def add(self, part: Any) -> None:
         if not isinstance(part, Mapping):
             raise UsageError("a function that yields gives mappings of fields")
-        if number >= _YIELDS:
+        self._count += 1
+        if self._count > _YIELDS:
             raise UsageError(f"it yields more than {_YIELDS:,} times")
-        joined |= part
-    return joined
+        self.fields |= part
+        if self._hears is not None:
+            orjson.dumps(part)  # what is no JSON fails here, and is told to nobody
+            self._hears(part)
+
+
+def _called(call: Callable[..., Any], given: tuple[str, dict[str, Any]], arguments: Mapping[str, Any], joined: _Joined) -> Any:
+    found = call(*given, **arguments)
+    if not isinstance(found, Iterator):
+        return found
+    for part in found:
+        joined.add(part)
+    return joined.fields
 
 
 def _resolved(text: str, environment: Mapping[str, str]) -> str:
