@@ -1,9 +1,9 @@
-"""A process that follows a broker until it is killed: the victim of the tests of Kafka and NATS.
+"""A process that follows a broker, or a file, until it is killed: the victim of the tests of Kafka, NATS and tails.
 
-    python broker_worker.py kafka|nats < order        the order: DIRECTORY ADDRESS NAME GROUP, with tabs between
+    python broker_worker.py kafka|nats|file < order        the order: DIRECTORY ADDRESS NAME GROUP, with tabs between
 
-NAME is the topic or stream, GROUP a consumer group or nothing. It imports what it needs, then waits for its order, so that a
-test can have the next victim warm, and says so after each batch it has stored.
+NAME is the topic or stream, GROUP a consumer group or nothing; of a file ADDRESS is the path. It imports what it needs, then
+waits for its order, so that a test can have the next victim warm, and says so after each batch it has stored.
 """
 
 from __future__ import annotations
@@ -26,6 +26,10 @@ def source_of(kind: str, address: str, name: str, group: str) -> Source:
         from headwater.sources.kafka import KafkaSource
 
         return KafkaSource(address, name, "in", group=group or None, batch_records=20, session_timeout_s=2, environment={})
+    if kind == "file":
+        from headwater.sources.tail import FileTail
+
+        return FileTail(address, "in", batch_records=20, poll_s=0.02, quiet_s=0.2, drain_s=0.2)
     from headwater.sources.nats import NatsSource
 
     return NatsSource(address, name, "in", batch_records=20, environment={})
@@ -56,10 +60,12 @@ async def work(kind: str, directory: str, address: str, name: str, group: str) -
 
 if __name__ == "__main__":
     import headwater.embed.hash
-    import headwater.keyword.index  # noqa: F401  # warm before the order comes
+    import headwater.keyword.index  # warm before the order comes
 
     if sys.argv[1] == "kafka":
         import confluent_kafka  # noqa: F401
+    elif sys.argv[1] == "file":
+        import headwater.sources.tail  # noqa: F401
     else:
         import nats.js  # noqa: F401
     os.write(1, b"warm\n")
