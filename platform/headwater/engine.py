@@ -54,9 +54,22 @@ from headwater.rag.conversations import Conversations
 from headwater.rag.past import Past
 from headwater.rag.rereading import search_again
 from headwater.records import (
-    Appended, DeadLetter, Draft, Embedded, IndexInfo, Mode, Page, PatternsReply, Receipt, Record, RecordView,
-    SearchReply, Status, Timeline, Topic,
-)  # fmt: skip
+    Appended,
+    DeadLetter,
+    Draft,
+    Embedded,
+    IndexInfo,
+    Mode,
+    Page,
+    PatternsReply,
+    Receipt,
+    Record,
+    RecordView,
+    SearchReply,
+    Status,
+    Timeline,
+    Topic,
+)
 from headwater.records.indexes import Shadow, SwapStep
 from headwater.records.removals import Deleted, Purged
 from headwater.search.finding import Finding
@@ -64,8 +77,7 @@ from headwater.search.planning import now_ms, plan, window
 from headwater.search.searching import Searcher
 from headwater.stock import Embedders, Stock, open_keyword
 from headwater.swap import Swaps
-from headwater.verbs import Entry, Verbs, When
-from headwater.verbs.words import worded
+from headwater.verbs import Entry, Verbs, When, words
 from headwater.watch.live import Live, tail, wish
 from headwater.watch.running import Watching
 from headwater.watch.verbs import Watches
@@ -192,7 +204,7 @@ class Engine:
             self.backtest_pipeline, self.run_pipeline, self.trace_pipeline = pipes.backtest, pipes.run_on, pipes.trace
             looking = Investigating(cast("Verbs", self), chat, self.settings.ask, self.stock, asking.reading)
             self.investigate, self.investigate_events = looking.investigate, looking.events
-            worded(self)
+            words.worded(self)
             self._opened = opened.pop_all()
 
     def _notify(self, _: Collection[int]) -> None:
