@@ -211,6 +211,7 @@ class _Telling:
     sources: Bibliography = field(init=False)
     judged: list[Grounded] = field(default_factory=list)
     shown: list[str] = field(default_factory=list)
+    length: int = 0  # of what was shown
     first: float | None = None
     opening: str = ""
 
@@ -249,10 +250,11 @@ class _Telling:
 
     def _token(self, text: str) -> AskEvent:
         self.shown.append(text)
+        self.length += len(text)
         return AskEvent("token", text, self._place())
 
     def _place(self) -> str:
-        return f"{self.id}.{sum(map(len, self.shown))}"
+        return f"{self.id}.{self.length}"
 
     def refused(self, why: str, completion: Completion | None = None) -> list[AskEvent | Made]:
         """No answer: what was searched instead."""
