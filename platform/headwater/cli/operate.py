@@ -30,7 +30,9 @@ def add(app: typer.Typer) -> None:
 def up(
     paths: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[PATH]...", help="Log files, tables, documents, exports, folders or globs to follow; - for stdin."),
+        typer.Argument(
+            metavar="[PATH]...", help="Log files, tables, documents, exports, folders or globs to follow; - for stdin."
+        ),
     ] = None,
     read_as: Annotated[
         str | None,
@@ -92,7 +94,8 @@ def _log_to_stderr(verbose: bool) -> None:
 
     level = logging.INFO if verbose else logging.WARNING
     logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
-    logging.getLogger("httpx").setLevel(logging.WARNING)
+    for library in ("httpx", "watchfiles"):
+        logging.getLogger(library).setLevel(logging.WARNING)
 
 
 def _say_ready(url: str, settings: Settings, paths: list[str], data: Path | None) -> None:

@@ -136,7 +136,7 @@ def show_sources(found: list[SourceInfo]) -> None:
     """A table of sources."""
     rows = (
         [output.line_of(s.name), s.topic or "-", output.line_of(s.state), output.number(s.records), output.number(s.rate),
-         _behind(s), ", ".join(f"{count:,} {what.replace('_', ' ')}" for what, count in s.counts.items() if count),
+         _behind(s), ", ".join(f"{what.replace('_', ' ')} {count:,}" for what, count in s.counts.items() if count),
          output.line_of(s.error or "")]
         for s in found
     )  # fmt: skip

@@ -27,7 +27,7 @@ Format = Literal["pdf", "office", "html", "notebook", "ole"]
 SOURCE_BYTES = 64 << 20  # of a file that is converted
 _OFFICE = (".docx", ".docm", ".dotx", ".pptx", ".pptm", ".ppsx", ".xlsx", ".xlsm", ".xltx")
 _OFFICE_PARTS = (b"[Content_Types].xml", b"_rels/", b"docProps/", b"word/", b"ppt/", b"xl/", b"customXml/")
-_ENDINGS: Mapping[str, Format] = {
+ENDINGS: Mapping[str, Format] = {
     ".pdf": "pdf", ".html": "html", ".htm": "html", ".xhtml": "html", ".ipynb": "notebook", ".doc": "ole", ".xls": "ole",
     ".ppt": "ole", **dict.fromkeys(_OFFICE, "office"),
 }  # fmt: skip
@@ -50,7 +50,7 @@ def format_of(name: str, first: bytes) -> Format | None:
         return "html"
     if ending in (".ipynb", ".json") and _NOTEBOOK.match(first):
         return "notebook"
-    return _ENDINGS.get(ending)
+    return ENDINGS.get(ending)
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from typing import Literal
 from headwater.errors import HeadwaterError, NotFoundError, UsageError
 from headwater.records import Draft
 from headwater.sources import Batch, Condition, Fault, State
-from headwater.sources.convert import SOURCE_BYTES, Converter, format_of
+from headwater.sources.convert import ENDINGS, SOURCE_BYTES, Converter, format_of
 from headwater.sources.documents import LANGUAGES, MARKDOWN, converted, document, is_prose
 from headwater.sources.files import ARCHIVES, DOCUMENT_BYTES, not_text, open_regular
 from headwater.sources.hints import Hints
@@ -23,6 +23,7 @@ from headwater.sources.lines import codec, decode
 from headwater.sources.tail import Wake
 
 _DOCUMENTS = (*MARKDOWN, *LANGUAGES)
+_HINTED = (*_DOCUMENTS, *ENDINGS, ".txt", ".text")
 _MACHINE_MADE = ("node_modules", "__pycache__", "site-packages", "venv")  # folders of what others wrote, or programs did
 _LOGS = (".log", ".out", ".err", ".jsonl", ".ndjson")
 _TABLES = (".csv", ".tsv")
@@ -117,7 +118,7 @@ class DirectoryFollow:
         """Endless. State: `{born, next, documents: {key: hash}, versions: {key: n}, latest?: [key], gone?: [key]}`."""
         scan = _Scan(self.name, state or {"born": self._now_ns(), "next": 0, "documents": {}})
         self._seen.clear()
-        waking = _hinted(self._folder, self._is_hint) if self._wake is None else nullcontext(self._wake)
+        waking = nullcontext(self._wake) if self._wake else _hinted(self._folder, self._is_hint, deep=not self._alone)
         try:
             if state and (state.get("latest") or state.get("gone")):
                 yield Batch([], state, scan.stream)  # the process ended before what they ask for was done for sure
@@ -164,7 +165,7 @@ class DirectoryFollow:
             return changed.name == self.path.name
         parts = changed.relative_to(self._folder).parts if changed.is_relative_to(self._folder) else changed.parts
         hidden = any(part.startswith(".") or part in _MACHINE_MADE for part in parts)
-        return not hidden and changed.suffix.lower() not in _LOGS
+        return not hidden and changed.suffix.lower() in _HINTED
 
     def _is_due(self, path: Path, key: str) -> bool:
         """Whether a file is to be read now: it is not the one that was read before, by its inode, size and time, and is not
@@ -221,8 +222,8 @@ class DirectoryFollow:
 
 
 @asynccontextmanager
-async def _hinted(folder: Path, matters: Callable[[Path], bool]) -> AsyncIterator[Wake]:
-    async with Hints(folder, matters) as hints:
+async def _hinted(folder: Path, matters: Callable[[Path], bool], *, deep: bool) -> AsyncIterator[Wake]:
+    async with Hints(folder, matters, deep=deep) as hints:
         yield hints.wake
 
 

@@ -16,12 +16,12 @@ _AGAIN_S = 5.0
 
 
 class Hints:
-    """A thread that watches a folder and all below it, as an async context; it has ended when the context has.
+    """A thread that watches a folder, if `deep` with all below it, as an async context; it has ended when the context has.
 
     `matters(path)` says of a file whether its changes are told."""
 
-    def __init__(self, folder: Path, matters: Callable[[Path], bool] = lambda path: True) -> None:
-        self._folder, self._matters = folder, matters
+    def __init__(self, folder: Path, matters: Callable[[Path], bool] = lambda path: True, *, deep: bool = True) -> None:
+        self._folder, self._matters, self._deep = folder, matters, deep
         self._event = asyncio.Event()
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="headwater-hints", daemon=True)
@@ -56,7 +56,7 @@ class Hints:
                 try:
                     for changes in watch(
                         self._folder, watch_filter=None, debounce=100, step=10, stop_event=self._over, rust_timeout=500,
-                        yield_on_timeout=False, ignore_permission_denied=True, raise_interrupt=False,
+                        recursive=self._deep, ignore_permission_denied=True, raise_interrupt=False,
                     ):  # fmt: skip
                         if any(self._matters(Path(name)) for _, name in changes):
                             self._loop.call_soon_threadsafe(self._event.set)
