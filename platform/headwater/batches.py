@@ -9,7 +9,7 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """A piece of input that is no record: where it stands in the batch's stream, why, and its text (cut at 2,000
+    """A piece of input that is no record: its `position` in the batch's stream, why, and its text (cut at 2,000
     characters). It never stops what follows."""
 
     position: int
@@ -19,8 +19,8 @@ class Fault:
 
 @dataclass(frozen=True, slots=True)
 class Delivered:
-    """What became of a batch: records stored, records that were there already, input set aside as dead letters. `state` is
-    where the source resumes, None for one that has delivered none."""
+    """What became of a batch: records `stored`, `duplicates` that were there already, input set aside as `dead_letters`.
+    `state` is where the source resumes, None for one that has delivered none."""
 
     stored: int = 0
     duplicates: int = 0

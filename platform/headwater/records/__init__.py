@@ -140,8 +140,8 @@ class Span:
 
 @dataclass(frozen=True, slots=True)
 class Hit(Shown):
-    """A search result: a passage's best record. `scores` has each part's share on its own 0-1 scale; `distance` is
-    in the topic's metric and None where no vector took part; `span` is the passage's place in `value`."""
+    """A search result: a passage's best record. `score` is 0 to 1, `scores` has each part's share on its own 0-1 scale;
+    `distance` is in the topic's metric and None where no vector took part; `span` is the passage's place in `value`."""
 
     address: str
     topic: str
@@ -161,7 +161,8 @@ class Hit(Shown):
 
 @dataclass(frozen=True, slots=True)
 class Watermark:
-    """How far a topic has come, each as the next seq to do: records below it are stored / keyword- / meaning-searchable."""
+    """How far a topic has come, each as the next seq to do: records below it are `stored`, found by
+    words (`keyword`), found by meaning (`semantic`)."""
 
     stored: int
     keyword: int
@@ -242,7 +243,7 @@ class PatternsReply(Tabular):
 
 @dataclass(frozen=True, slots=True)
 class Bucket:
-    """One bar of a histogram: records from `start` on, over all topics and for each."""
+    """One bar of a histogram: the `count` of records from `start` on, over all topics and for each."""
 
     start: datetime
     count: int
@@ -268,7 +269,7 @@ class Timeline(Tabular):
 
 @dataclass(frozen=True, slots=True)
 class Embedded(Shown):
-    """Vectors of texts, in their order: `(n, dimension)`."""
+    """Unit vectors of texts, in their order: `vectors` is `(n, dimension)`."""
 
     model: str
     dimension: int
@@ -296,7 +297,8 @@ class Citation:
 @dataclass(frozen=True, slots=True)
 class Answer:
     """A cited reply. `text` carries `[n]` marks that refer to `citations`; `unsupported` lists its sentences without
-    a verified citation; `abstained` is True where support was too weak to answer."""
+    a verified citation; `abstained` is True where support was too weak to answer. `confidence` is 0 to 1; `usage` counts what
+    it took (tokens, records, sentences), `timings` are in ms by step."""
 
     id: str
     question: str
@@ -319,9 +321,10 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class IndexInfo(Shown):
-    """The index of one topic: how it is made, how large it is, and its state: `off` (keyword only), `building` (`progress` says
-    how far), `ready`, `damaged` (a segment is, its passages are searched exactly until it is rebuilt), `stalled` (`error`
-    says why). `kind` is that of segments: hnsw, flat or ivf; `dead` counts removed vectors that still take up space;
+    """The index of one topic: how it is made, how large it is, and its state: `off` (keyword only), `building` (`progress`
+    says how far), `ready`, `damaged` (a segment is, its passages are searched exactly until it is rebuilt), `stalled`
+    (`error` says why). `dimension` is the length of its vectors; of `count_vectors` for `count_passages`, `tail` are in no
+    segment yet. `kind` is that of segments: hnsw, flat or ivf; `dead` counts removed vectors that still take up space;
     `rebuilt` and `damaged` count segments since the start."""
 
     topic: str
@@ -348,7 +351,9 @@ class IndexInfo(Shown):
 
 @dataclass(frozen=True, slots=True)
 class Topic(Shown):
-    """A topic with its configuration and counts; `bytes` is the stored text, `rate` records/s over the last minute."""
+    """A topic with its configuration and counts of `records`, `passages`, `partitions` and `dead_letters`; `collapse` is
+    records per passage, `bytes` the stored text, `rate` records/s over the last minute, `heads` the next offset of each
+    partition."""
 
     name: str
     partitions: int
@@ -381,10 +386,10 @@ class DeadLetter(Shown):
 
 @dataclass(frozen=True, slots=True)
 class SourceInfo(Shown):
-    """One source: what it reads, how far behind it is (bytes or messages) and its last error. `entry` is the name it is paused,
-    resumed and removed by, which the files of one glob share; `origin` says where that entry is kept: settings, argument, live
-    (added while the daemon ran, kept in the data directory) or default. `rate` is records/s over the last minute, `counts`
-    what may have cost records (`dropped`, `bad_signature` ...)."""
+    """One source: what it reads, how far behind it is (`lag`, bytes or messages) and its last error. `entry` is the name it
+    is paused, resumed and removed by, which the files of one glob share; `origin` says where that entry is kept: settings,
+    argument, live (added while the daemon ran, kept in the data directory) or default. `rate` is records/s over the last
+    minute, `counts` what may have cost records (`dropped`, `bad_signature` ...)."""
 
     name: str
     kind: str
@@ -403,7 +408,7 @@ class SourceInfo(Shown):
 @dataclass(frozen=True, slots=True)
 class Status(Shown):
     """One look at a running engine: whether verbs can be called (`ready`), its topics and sources, and what is wrong in words
-    that say how to mend it (`problems`). `watches` and `detectors` count by state."""
+    that say how to mend it (`problems`). `pid` is its process; `watches`, `detectors` and `pipelines` count by state."""
 
     version: str
     ready: bool

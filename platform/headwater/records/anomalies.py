@@ -48,11 +48,12 @@ class Signal:
 
 @dataclass(frozen=True, slots=True)
 class Anomaly(Shown):
-    """Something odd in a topic. `what` says it in a sentence, `kind` which detector saw it first, `start` and `end` when (event
-    time), `found` when it was judged. `by_chance_days`: chance alone would bring one as odd once in so many days. `addresses`
-    are the records that show it, `normal` the nearest normal examples, `signals` everything that was seen of it, the oddest
-    first. `alerted` is False where it was found in history, or where the alert budget was spent (`why_quiet` says which).
-    `feedback` is a person's verdict."""
+    """Something odd in a topic. `what` says it in a sentence, `kind` which detector saw it first, `start` and `end` when
+    (event time), `found` when it was judged. `by_chance_days`: chance alone would bring one as odd once in so many days.
+    `observed` and `expected` are in `unit`. `addresses` are the records that show it, `passage` the id of theirs and `text`
+    its text, `normal` the nearest normal examples, `signals` everything that was seen of it, the oddest first. `alerted` is
+    False where it was found in history, or where the alert budget was spent (`why_quiet` says which). `feedback` is a
+    person's verdict."""
 
     id: str
     topic: str
@@ -100,7 +101,8 @@ class AnomaliesReply(Tabular):
 @dataclass(frozen=True, slots=True)
 class Detecting(Shown):
     """How the detectors of one topic stand. `state` is `learning` until enough history is known to judge by, `held up` where
-    `error` says why; `behind` counts records not judged yet; `signals` counts what detectors saw, by kind; `alerts_24h` of
+    `error` says why; `behind` counts records not judged yet; `found` counts its anomalies, those that
+    `alerted` and those that people `dismissed`; `signals` what detectors saw, by kind; `alerts_24h` of
     `budget_per_day` are spent; `line_days` is the line now: only what chance brings less than once in so many days alerts."""
 
     topic: str

@@ -18,7 +18,7 @@ ChangeKind = Literal["added", "removed", "kept"]
 class Conversation(Shown):
     """Questions that go on from each other. `model` answers them (None: the one of the settings), `system` is said to it
     besides our own instructions. What does not fit into `max_context_tokens` is in `summary`. One that is not to `persist`
-    is kept in memory only. `ttl_s` seconds after its last message it `expires`."""
+    is kept in memory only. `messages` counts what was said. `ttl_s` seconds after its last message it `expires`."""
 
     id: str
     title: str

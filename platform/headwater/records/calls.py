@@ -11,7 +11,8 @@ from headwater.records.tabular import Shown
 @dataclass(frozen=True, slots=True)
 class ToolCall(Shown):
     """One call: its number, who made it, of which tool. `arguments` is the SHA-256 of the arguments as canonical JSON, so that
-    they can be proved and not read; `size` the bytes of the reply, `failed` whether it was an error."""
+    they can be proved and not read; `size` the bytes of the reply, `seconds` what it took, `failed` whether it was an
+    error."""
 
     n: int
     at: datetime

@@ -48,7 +48,8 @@ class LabelCount:
 
 @dataclass(frozen=True, slots=True)
 class ClassifyReply(Tabular):
-    """Labels of texts in their order, or over the passages of topics. `model` embeds; `llm` answered `llm_calls` questions."""
+    """Labels of texts in their order, or over the passages of topics. `records` and `passages`
+    count what was looked at, `model` embeds, `llm` answered `llm_calls` questions."""
 
     results: tuple[Classified, ...]
     labels: tuple[LabelCount, ...]
@@ -74,7 +75,8 @@ class Extracted:
 
 @dataclass(frozen=True, slots=True)
 class ExtractReply(Tabular):
-    """Values in the order of their texts, and what the chat model, where one was asked, took for them."""
+    """Values in the order of their texts, and what the chat model `llm`, where one was asked, took for them in
+    `llm_calls` calls."""
 
     results: tuple[Extracted, ...]
     llm: str | None = None
@@ -99,7 +101,8 @@ class StepStatus:
 @dataclass(frozen=True, slots=True)
 class Pipeline(Shown):
     """A pipeline. `records` were processed and `written` written since it was made, `behind` wait; `passages` were decided;
-    `error` says what holds it up. `version` counts its changes; `spec` is what it was made of."""
+    `error` says what holds it up. `dead_letters` failed; `rate` is records/s. `version` counts its changes; `spec` is what
+    it was made of."""
 
     name: str
     state: PipelineState
@@ -163,9 +166,10 @@ class RunEvent:
 
 @dataclass(frozen=True, slots=True)
 class Backtest(Shown):
-    """What a pipeline would make of the last records. `fields` has the distribution of values of each field by records;
-    `disagree` is the share of records whose fields differ from those of the version that runs, None where none does;
-    `forecast` what all records of its topics would take; `stopped` says that a limit ended it early."""
+    """What a pipeline would make of the last records: of `records` with `passages`, in `seconds` and `llm_calls` calls;
+    `failed` were not decided, `routed` counts records by topic. `fields` has the distribution of values of each field by
+    records; `disagree` is the share of records whose fields differ from those of the version that runs, None where none
+    does; `forecast` what all records of its topics would take; `stopped` says that a limit ended it early."""
 
     pipeline: str
     records: int

@@ -64,11 +64,12 @@ class Piece:
 
 @dataclass(frozen=True, slots=True)
 class ModelInfo(Shown):
-    """One chat model: the configured one, a fallback, one that was asked for by name; or a provider that none is configured of
-    (`standing` is then `known` and `model` empty).
+    """One chat model: the configured one, a fallback, one that was asked for by name; or a provider that none is configured
+    of (`standing` is then `known` and `model` empty).
 
-    `url` never holds credentials; `key` says whether there is one, None where none is needed; `reachable` is None where it was
-    not checked. `problem` says what is wrong and `mend` the command against it. `used` is what it took since midnight UTC."""
+    `url` never holds credentials; `key` says whether there is one, None where none is needed; `reachable` is None where it
+    was not checked. `problem` says what is wrong and `mend` the command against it. `used` is what its `calls` since
+    midnight UTC took."""
 
     name: str
     provider: str

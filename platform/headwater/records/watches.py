@@ -15,9 +15,9 @@ WatchState = Literal["watching", "held up", "expired"]
 
 @dataclass(frozen=True, slots=True)
 class Watch(Shown):
-    """A standing query. `more_than` records within `within_s` seconds of event time fire it once, else every record that
-    matches does. `error` says what holds it up; `behind` counts records it has not judged yet; `cursor` lies behind all it
-    has fired so far."""
+    """A standing query. `min_score` is 0 to 1. `more_than` records within `within_s` seconds of event time fire it once,
+    else every record that matches does. `error` says what holds it up; `behind` counts records it has not judged yet;
+    `cursor` lies behind all it has fired so far."""
 
     id: int
     name: str
@@ -41,8 +41,9 @@ class Watch(Shown):
 
 @dataclass(frozen=True, slots=True)
 class WatchHit:
-    """What a watch fired: the record, and why. `id` is the same however often it is read. `record` is None once the record
-    was deleted or expired; `count` is how many records were within the window, for a watch that counts."""
+    """What a watch fired: the record, why, and how near (`score`, 0 to 1). `id` is the same however often it is read.
+    `record` is None once the record was deleted or expired; `count` is how many records were within the window, for a watch
+    that counts."""
 
     id: str
     watch: str

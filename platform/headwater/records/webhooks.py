@@ -59,7 +59,7 @@ class Webhook(Shown):
 
 @dataclass(frozen=True, slots=True)
 class Tested(Shown):
-    """How one call went: `status` is what the receiver answered, None where it did not; `ok` for 2xx."""
+    """How one call went: `status` is what the receiver answered, None where it did not; `ok` for 2xx. It took `seconds`."""
 
     ok: bool
     status: int | None
