@@ -6,7 +6,6 @@ import asyncio
 import base64
 import contextlib
 import difflib
-import tempfile
 from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any, ClassVar
@@ -29,18 +28,20 @@ from headwater_tui.screens.asking_for import Choose, Keys, Prompt
 from headwater_tui.screens.live import Live
 from headwater_tui.screens.patterns import Patterns
 from headwater_tui.screens.pipelines import Pipelines
-from headwater_tui.screens.record import Record
+from headwater_tui.screens.record import Beside, Record
 from headwater_tui.screens.search import Scope, Search
 from headwater_tui.screens.status import StatusView
 from headwater_tui.screens.topics import Topics
 from headwater_tui.screens.view import RecordsView, View
 from headwater_tui.screens.watches import Watches
+from headwater_tui.vocabulary import Vocabulary
 from headwater_tui.widgets.histogram import Histogram
 from headwater_tui.widgets.query_bar import QueryBar
 from headwater_tui.widgets.record_list import RecordList
 from headwater_tui.widgets.table import Table
 
 _LOOK_S = 1.0
+_FAILURE_S = 10.0  # that an error stays in sight
 _MOST_OSC52 = 74_000  # characters that terminals take into their clipboard in one go
 VIEWS: tuple[type[View], ...] = (Topics, Live, Search, Patterns, Ask, Anomalies, Watches, Pipelines, StatusView)
 
@@ -84,7 +85,8 @@ class HeadwaterApp(App[None]):
     MOST_EXPORTED = 100_000
     BINDINGS: ClassVar[list[BindingType]] = [
         *[Binding(str(n), f"view('{v.NAME}')", v.NAME, show=False, id=f"view.{n}") for n, v in enumerate(VIEWS, 1)],
-        Binding("question_mark", "keys", "Help", id="app.help"),
+        Binding("question_mark,f1", "keys", "Help", key_display="?", id="app.help"),
+        Binding("apostrophe", "marks", "Marked records", show=False, id="app.marks"),
         Binding("colon", "command_palette", "Palette", show=False, id="app.palette"),
         Binding("ctrl+q", "quit", "Quit", id="app.quit"),
     ]  # fmt: skip
@@ -96,8 +98,8 @@ class HeadwaterApp(App[None]):
         self.verbs, self.kept = verbs, kept or Kept()
         self.names = [view.NAME for view in VIEWS]
         self.seen: Status | None = None
-        self.trouble = ""
-        self.fields: list[str] = []
+        self.trouble, self._told = "", ""
+        self.vocabulary = Vocabulary()
         if theme is not None:
             if theme not in self.available_themes:
                 raise ConfigError(f"there is no theme {theme!r}; there are {', '.join(sorted(self.available_themes))}")
@@ -113,13 +115,26 @@ class HeadwaterApp(App[None]):
         while True:
             try:
                 self.seen = await self.verbs.status()
-                self.trouble = ""
             except HeadwaterError as error:
-                if self.trouble != str(error):  # once: the bar goes on saying it where there is room
-                    self.notify(str(error), severity="error", timeout=10, markup=False)
+                self.failed(str(error))  # once: the bar goes on saying it
                 self.trouble = str(error)
-            if self.seen is not None:
-                self.screen.post_message(Looked(self.seen))
+            else:
+                if self.trouble:
+                    self.notify("the daemon answers again", timeout=4)
+                self.trouble, self._told = "", ""
+                self.vocabulary.topics = tuple(t.name for t in self.seen.topics)
+            self.screen.post_message(Looked(self.seen, fresh=not self.trouble))
+            await asyncio.sleep(_LOOK_S)
+
+    def failed(self, why: str) -> None:
+        """Say why something did not work: a daemon that is away once, not for every view that asked it."""
+        if why not in (self._told, self.trouble):
+            self.notify(why, severity="error", timeout=_FAILURE_S, markup=False)
+        self._told = why
+
+    async def answering(self) -> None:
+        """Wait until the daemon answers."""
+        while self.trouble or self.seen is None:  # noqa: ASYNC110 - what is waited for is polled for every view alike
             await asyncio.sleep(_LOOK_S)
 
     # ------------------------------------------------------------------ going somewhere
@@ -154,9 +169,9 @@ class HeadwaterApp(App[None]):
         assert isinstance(search, Search)
         search.ask(q, scope)
 
-    def open_record(self, address: str, *, similar: bool = False) -> None:
-        """A record over the view in sight."""
-        self.push_screen(Record(address, similar=similar))
+    def open_record(self, address: str, *, beside: Beside = "neighbours") -> None:
+        """A record over the view in sight, with what stands beside it."""
+        self.push_screen(Record(address, beside=beside))
 
     def ask_about(self, address: str, text: str) -> None:
         """The question of a record, ready to be sent."""
@@ -172,14 +187,26 @@ class HeadwaterApp(App[None]):
             self.kept.asked(q)
 
     def copy(self, text: str) -> None:
-        """Into the clipboard, also over SSH; what is too long for that into a file, and where is said."""
+        """Into the clipboard, also over SSH (OSC 52), and into a file for terminals that do not take that, or not so much."""
+        try:
+            file = self.kept.copied(text)
+        except HeadwaterError as error:
+            self.failed(str(error))
+            file = None
+        also = f"; also in {file}" if file is not None else ""
         if len(base64.b64encode(text.encode())) <= _MOST_OSC52:
             self.copy_to_clipboard(text)
-            self.notify(f"copied {len(text):,} characters", timeout=2)
-            return
-        with tempfile.NamedTemporaryFile("w", suffix=".txt", prefix="headwater-", delete=False, encoding="utf-8") as file:
-            file.write(text)
-        self.notify(f"{len(text):,} characters are too many for the clipboard; they are in {file.name}", markup=False)
+            self.notify(f"copied {len(text):,} characters{also}", timeout=4, markup=False)
+        else:
+            self.notify(f"{len(text):,} characters are too many for the clipboard{also}", timeout=8, markup=False)
+
+    @work(group="dialog")
+    async def action_marks(self) -> None:
+        """Open one of the marked records."""
+        if not self.kept.marks:
+            self.notify("no record is marked; m marks the one under the cursor", timeout=3)
+        elif chosen := await self.push_screen_wait(Choose("Marked records, the newest first", self.kept.marks[::-1])):
+            self.open_record(chosen[0])
 
     def action_keys(self) -> None:
         """Every key that works here."""

@@ -54,6 +54,14 @@ class Kept:
         """Mark a record, or unmark it; whether it is marked now."""
         return self._toggle(self.marks, address)
 
+    def copied(self, text: str) -> Path | None:
+        """Keep what was copied last, readable by this user alone, and say where; nowhere when nothing is kept."""
+        if self.path is None:
+            return None
+        path = self.path.with_name("copied.txt")
+        self._replace(path, text)
+        return path
+
     def _toggle(self, held: list[str], what: str) -> bool:
         there = what in held
         if there:
@@ -73,11 +81,15 @@ class Kept:
             del getattr(self, name)[:-most]
         if self.path is None:
             return
+        kept = {name: getattr(self, name) for name in _MOST}
+        self._replace(self.path, json.dumps(kept, ensure_ascii=False, indent=1))
+
+    def _replace(self, path: Path, text: str) -> None:
         try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            handle, name = tempfile.mkstemp(dir=self.path.parent, prefix=self.path.name)
-            with os.fdopen(handle, "w", encoding="utf-8") as file:
-                json.dump({name: getattr(self, name) for name in _MOST}, file, ensure_ascii=False, indent=1)
-            os.replace(name, self.path)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            handle, name = tempfile.mkstemp(dir=path.parent, prefix=path.name)
+            with os.fdopen(handle, "w", encoding="utf-8", errors="surrogatepass", newline="") as file:
+                file.write(text)
+            os.replace(name, path)
         except OSError as error:
-            raise StorageError(f"cannot keep this in {self.path}: {error.strerror}") from error
+            raise StorageError(f"cannot keep this in {path}: {error.strerror}") from error

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from textual.message import Message
 
-from headwater.records import Answer, Citation, PatternsReply, RecordView, SearchReply, Status, Timeline
+from headwater.records import Answer, Citation, PatternsReply, Record, RecordView, SearchReply, Status, Timeline
 from headwater.records.anomalies import AnomaliesReply, Detecting
 from headwater.records.answers import Message as Turn
 from headwater.records.labels import Pipeline
@@ -61,9 +61,10 @@ class Grown(Message):
 
 @dataclass
 class Looked(Message):
-    """The daemon's state, as of now."""
+    """The daemon's state, as of now; not `fresh` where it did not answer and this is what it said last."""
 
-    status: Status
+    status: Status | None
+    fresh: bool = True
 
 
 @dataclass
@@ -104,6 +105,15 @@ class Detected(Message):
 
     reply: AnomaliesReply
     detecting: list[Detecting]
+
+
+@dataclass
+class Shown(Message):
+    """What shows an anomaly: its topic's records by time, and the records themselves."""
+
+    id: str
+    timeline: Timeline | None
+    records: list[Record]
 
 
 @dataclass

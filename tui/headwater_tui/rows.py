@@ -79,7 +79,7 @@ class PartitionRows:
         held = self._pages.get(page)
         return held is not None and held.head >= min(self.count, (page + 1) * PAGE)
 
-    async def load(self, verbs: Verbs, page: int) -> None:
+    async def load(self, verbs: Verbs, page: int) -> Sequence[Record]:
         """Read a page; the ones looked at longest ago go."""
         head = self.count
         found = await verbs.records(self.topic, partition=self.partition, offset=page * PAGE, limit=PAGE)
@@ -88,6 +88,7 @@ class PartitionRows:
         self._pages.move_to_end(page)
         while len(self._pages) > PAGES_KEPT:
             self._pages.popitem(last=False)
+        return found.records
 
     async def grow(self, verbs: Verbs) -> bool:
         """Look how long the partition is now; whether it changed."""

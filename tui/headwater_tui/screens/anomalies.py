@@ -2,30 +2,37 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import ClassVar
 
 from rich.text import Text
 from textual import work
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
-from textual.containers import VerticalScroll
+from textual.containers import Horizontal, VerticalScroll
 from textual.widgets import DataTable, Static
 
-from headwater.errors import HeadwaterError
+from headwater.errors import HeadwaterError, NotFoundError
 from headwater.records.anomalies import Anomaly, Detecting, Verdict
 from headwater_tui.lines import clock, flat, number
-from headwater_tui.messages import Detected, Failed, Looked, Opened
+from headwater_tui.messages import Detected, Failed, Opened, Picked, Pointed, Shown
+from headwater_tui.rows import FixedRows
 from headwater_tui.screens.asking_for import Choose, Prompt
-from headwater_tui.screens.view import View
+from headwater_tui.screens.search import Scope
+from headwater_tui.screens.view import RecordsView
+from headwater_tui.widgets.histogram import Histogram
+from headwater_tui.widgets.record_list import RecordList
 from headwater_tui.widgets.table import Table
 
 _COLUMNS = ("severity", "when", "topic", "kind", "said", "what")
 _STYLES = {"low": "dim", "medium": "yellow", "high": "bold red", "critical": "bold white on red"}
 _LIMIT = 200
+_AROUND, _LEAST_AROUND = 3, timedelta(minutes=30)  # shown before and after an anomaly: so many times its length
+_MOST_EVIDENCE = 50
 _LOOK_EVERY = 5  # looks at the daemon between two looks at its anomalies
 
 
-class Anomalies(View):
+class Anomalies(RecordsView):
     NAME = "Anomalies"
     AUTO_FOCUS = "Table"
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -36,6 +43,7 @@ class Anomalies(View):
         Binding("o", "enable", "Detectors of a topic", id="anomalies.enable"),
         Binding("b", "budget", "Budget", show=False, id="anomalies.budget"),
         Binding("r", "refresh", "Refresh", show=False, id="anomalies.refresh"),
+        Binding("tab", "other", "Its records", id="anomalies.other"),
     ]
 
     def __init__(self) -> None:
@@ -43,31 +51,27 @@ class Anomalies(View):
         self.quiet = False
         self._anomalies: tuple[Anomaly, ...] = ()
         self._looks = 0
+        self._shown = ""  # the id of the anomaly whose evidence is in sight
 
     def body(self) -> ComposeResult:
         yield Table(_COLUMNS)
-        with VerticalScroll(id="why"):
-            yield Static(id="explained")
+        yield Histogram(id="when")
+        with Horizontal(id="beside"):
+            with VerticalScroll(id="why"):
+                yield Static(id="explained")
+            yield RecordList(id="evidence")
         yield Static(id="state", markup=False)
 
-    def on_screen_resume(self) -> None:
-        super().on_screen_resume()
-        self.look()
-
-    def on_looked(self, message: Looked) -> None:
-        super().on_looked(message)
-        self._looks += 1
+    def looked(self) -> None:
         if self._looks % _LOOK_EVERY == 0:
             self.look()
+        self._looks += 1
 
     @work(group="anomalies", exclusive=True)
     async def look(self) -> None:
-        try:
-            detecting = await self.verbs.detecting()
-            reply = await self.verbs.anomalies(quiet=self.quiet, dismissed=self.quiet, limit=_LIMIT)
-        except HeadwaterError as error:
-            self.post_message(Failed(str(error)))
-        else:
+        detecting = await self.calling(self.verbs.detecting())
+        reply = await self.calling(self.verbs.anomalies(quiet=self.quiet, dismissed=self.quiet, limit=_LIMIT))
+        if detecting is not None and reply is not None:
             self.post_message(Detected(reply, detecting))
 
     def on_detected(self, message: Detected) -> None:
@@ -94,8 +98,48 @@ class Anomalies(View):
         return next((a for a in self._anomalies if a.id == key), None)
 
     def _explain(self) -> None:
-        shown = explanation(self.here) if self.here else Text("nothing odd was found", "dim")
-        self.query_one("#explained", Static).update(shown)
+        anomaly = self.here
+        none = "nothing odd was found" + ("" if self.quiet else "; i shows what did not alert, too")
+        self.query_one("#explained", Static).update(explanation(anomaly) if anomaly else Text(none, "dim"))
+        if (id := anomaly.id if anomaly else "") != self._shown:
+            self._shown = id
+            self.listed.show(FixedRows())
+            self.query_one(Histogram).timeline = None
+            if anomaly is not None:
+                self._read_evidence(anomaly)
+
+    @work(group="evidence", exclusive=True)
+    async def _read_evidence(self, anomaly: Anomaly) -> None:
+        """Its topic's records by time, before and after it, and the records that show it."""
+        around = max((anomaly.end - anomaly.start) * _AROUND, _LEAST_AROUND)
+        since, until = anomaly.start - around, anomaly.end + around
+        buckets = max(self.size.width - 4, 20)
+        timeline = await self.calling(self.verbs.timeline(topics=[anomaly.topic], since=since, until=until, buckets=buckets))
+        records = []
+        for address in anomaly.addresses[:_MOST_EVIDENCE]:
+            try:
+                records.append((await self.verbs.read(address)).record)
+            except NotFoundError:  # it is past its retention
+                continue
+            except HeadwaterError as error:
+                self.post_message(Failed(str(error)))
+                break
+        self.post_message(Shown(anomaly.id, timeline, records))
+
+    def on_shown(self, message: Shown) -> None:
+        if message.id == self._shown:
+            self.query_one(Histogram).timeline = message.timeline
+            self.listed.marks = frozenset(self.hw.kept.marks)
+            self.listed.show(FixedRows(message.records))
+
+    def on_picked(self, message: Picked) -> None:
+        """A stretch of its time: what was said in it."""
+        message.stop()
+        if (anomaly := self.here) is not None:
+            self.hw.open_search("", Scope((anomaly.topic,), None, message.since, message.until))
+
+    def on_pointed(self, message: Pointed) -> None:
+        message.stop()
 
     # ------------------------------------------------------------------ what can be done
 
@@ -105,18 +149,20 @@ class Anomalies(View):
         verdicts: dict[str, Verdict] = {"anomaly": "anomaly", "not an anomaly": "not an anomaly"}
         if (anomaly := self.here) is None:
             return
-        try:
-            await self.verbs.judge_anomaly(anomaly.id, verdicts.get(verdict))
-        except HeadwaterError as error:
-            self.post_message(Failed(str(error)))
-            return
-        self.notify(f"{anomaly.id}: {verdict or 'no verdict'}", timeout=2, markup=False)
-        self.look()
+        if await self.calling(self.verbs.judge_anomaly(anomaly.id, verdicts.get(verdict))) is not None:
+            self.notify(f"{anomaly.id}: {verdict or 'no verdict'}", timeout=2, markup=False)
+            self.look()
 
     def action_quiet(self) -> None:
         """Show those that did not alert and those that were dismissed, too."""
         self.quiet = not self.quiet
         self.look()
+
+    def action_other(self) -> None:
+        """From the anomalies to their records, to when they were, and back."""
+        order = [self.query_one(Table), self.listed, self.query_one(Histogram)]
+        here = next((n for n, widget in enumerate(order) if widget.has_focus), -1)
+        order[(here + 1) % len(order)].focus()
 
     def action_refresh(self) -> None:
         self.look()
@@ -144,10 +190,7 @@ class Anomalies(View):
         said = await self.app.push_screen_wait(Prompt(f"Alerts a day at most for {anomaly.topic}", example="3/day"))
         if not said:
             return
-        try:
-            await self.verbs.set_detecting(anomaly.topic, budget=said)
-        except HeadwaterError as error:
-            self.post_message(Failed(str(error)))
+        await self.calling(self.verbs.set_detecting(anomaly.topic, budget=said))
         self.look()
 
 

@@ -60,6 +60,7 @@ class Ask(View):
         self.answer: Answer | None = None
         self._cited: list[Citation] = []
         self._stream: MarkdownStream | None = None
+        self._proposed = ""
 
     def body(self) -> ComposeResult:
         with Horizontal():
@@ -76,6 +77,8 @@ class Ask(View):
     def on_mount(self) -> None:
         self.query_one(QueryBar).remember([])
         self._state("")
+        if self._proposed:
+            self._write()
 
     def ask(self, question: str) -> None:
         """Ask this, above all what is being answered."""
@@ -86,8 +89,13 @@ class Ask(View):
 
     def propose(self, question: str) -> None:
         """A question to be changed or sent."""
+        self._proposed = " ".join(question.split())
+        if self.is_mounted:
+            self._write()
+
+    def _write(self) -> None:
         bar = self.query_one(QueryBar)
-        bar.value = " ".join(question.split())
+        bar.value, self._proposed = self._proposed, ""
         bar.cursor_position = len(bar.value)
         bar.focus()
 

@@ -13,7 +13,7 @@ from textual.binding import Binding, BindingType
 from textual.reactive import reactive
 from textual.widgets import Static
 
-from headwater.errors import HeadwaterError, NotFoundError
+from headwater.errors import HeadwaterError, NotFoundError, UnreachableError
 from headwater.query import parse_time
 from headwater.records import Record, from_ms
 from headwater_tui.lines import flat, number, words_of
@@ -27,6 +27,8 @@ from headwater_tui.widgets.record_list import RecordList
 _LOOK_S = 0.25  # between two looks for new records of a partition
 _SEND_S = 0.1  # records of a stream are shown so often
 _BREATH = 50  # records of a stream between two chances for a key
+_AGAIN_S = 1.0  # before a stream that broke is followed again
+_SAMPLE = 20  # of the records that came at once, from which completion learns
 _BACK = 1000  # records of each topic with which a stream begins
 
 
@@ -115,7 +117,7 @@ class Live(RecordsView):
     @work(group="page")
     async def _load(self, rows: PartitionRows, page: int) -> None:
         try:
-            await rows.load(self.verbs, page)
+            self.hw.vocabulary.learn(record.attributes for record in (await rows.load(self.verbs, page))[:_SAMPLE])
         except HeadwaterError as error:
             self.post_message(Failed(str(error)))
         else:
@@ -124,21 +126,29 @@ class Live(RecordsView):
     @work(group="stream")
     async def _stream(self, topic: str, q: str) -> None:
         """The newest records of a topic that match, and those that come."""
+        after: str | None = None
+        begun = False
         try:
-            head = (await self.verbs.topic(topic)).heads[0]
-            after = f"{topic}/0/{head - 1 - _BACK}" if head > _BACK else None
-            try:
-                await self._follow(topic, q, after)
-            except NotFoundError:  # that record is past its retention; so begin with what is kept
-                await self._follow(topic, q, None)
+            while True:
+                try:
+                    if not begun:
+                        head = (await self.verbs.topic(topic)).heads[0]
+                        after, begun = f"{topic}/0/{head - 1 - _BACK}" if head > _BACK else None, True
+                    async for record in self.verbs.tail(topic, q, after=after, from_start=after is None):
+                        self._incoming.append(record)
+                        after = record.address
+                        if len(self._incoming) % _BREATH == 0:
+                            await asyncio.sleep(0)  # keys come first
+                except NotFoundError:  # that record is past its retention; so begin with what is kept
+                    if after is None:
+                        raise
+                    after = None
+                except UnreachableError as error:  # a daemon that comes back is followed where it stopped
+                    self.post_message(Failed(str(error)))
+                    await asyncio.sleep(_AGAIN_S)
+                    await self.hw.answering()
         except HeadwaterError as error:
             self.post_message(Failed(str(error)))
-
-    async def _follow(self, topic: str, q: str, after: str | None) -> None:
-        async for record in self.verbs.tail(topic, q, after=after, from_start=after is None):
-            self._incoming.append(record)
-            if len(self._incoming) % _BREATH == 0:
-                await asyncio.sleep(0)  # keys come first
 
     # ------------------------------------------------------------------ what came
 
@@ -155,6 +165,7 @@ class Live(RecordsView):
         if not self._incoming:
             return
         records, self._incoming = self._incoming, []
+        self.hw.vocabulary.learn(record.attributes for record in records[:_SAMPLE])
         if self.paused:
             self._waiting += records
             if len(self._waiting) > KEPT:
@@ -194,7 +205,7 @@ class Live(RecordsView):
 
     def action_filter(self) -> None:
         bar = self.query_one(QueryBar)
-        bar.remember(self.hw.kept.history, self.hw.fields)
+        bar.remember(self.hw.kept.history, self.hw.vocabulary)
         bar.value, bar.display = self.q, True
         bar.focus()
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from rich.text import Text
 from textual import work
@@ -10,28 +10,35 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.widgets import DataTable, Static
 
-from headwater.errors import HeadwaterError
 from headwater.records import Pattern
 from headwater_tui.lines import LEVEL_STYLES, bar, clock, flat, number
-from headwater_tui.messages import Failed, Listed, Opened
+from headwater_tui.messages import Listed, Opened
 from headwater_tui.screens.asking_for import Choose, Prompt
 from headwater_tui.screens.view import View
 from headwater_tui.widgets.table import Table
 
 _LIMIT = 500
 _CHARS = 300
-_COLUMNS = ("share", "count", "level", "first", "last", "pattern")
+_COLUMNS = ("share", "count", "change", "level", "first", "last", "pattern")
+Mark = Literal["new", "gone", "changed"]
+_MARKS: dict[Mark, str] = {
+    "new": "Patterns first seen since (empty: all patterns)",
+    "gone": "Patterns that came regularly and do not since (empty: all patterns)",
+    "changed": "Patterns that come more or less often since (empty: all patterns)",
+}
 
 
 class Patterns(View):
     NAME = "Patterns"
     AUTO_FOCUS = "Table"
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("n", "new_since", "New since", id="patterns.new-since"),
+        Binding("n", "mark('new')", "New since", id="patterns.new-since"),
+        Binding("d", "mark('gone')", "Gone since", id="patterns.gone-since"),
+        Binding("c", "mark('changed')", "Changed since", id="patterns.changed-since"),
         Binding("t", "window", "Since", id="patterns.window"),
         Binding("slash", "words", "With words", id="patterns.words"),
         Binding("o", "topic", "Topic", id="patterns.topic"),
-        Binding("f", "search", "Its records", id="patterns.search"),
+        Binding("f", "records", "Its records", id="patterns.records"),
         Binding("y", "copy", "Copy", show=False, id="patterns.copy"),
         Binding("r", "refresh", "Refresh", show=False, id="patterns.refresh"),
     ]
@@ -39,7 +46,9 @@ class Patterns(View):
     def __init__(self) -> None:
         super().__init__()
         self.topic = ""
-        self.q, self.since, self.new_since = "", "", ""
+        self.q, self.since = "", ""
+        self.mark: Mark = "new"
+        self.mark_since = ""
         self._patterns: tuple[Pattern, ...] = ()
 
     def body(self) -> ComposeResult:
@@ -47,13 +56,21 @@ class Patterns(View):
         yield Static(id="state", markup=False)
 
     def on_mount(self) -> None:
-        if not self.topic and self.hw.seen and self.hw.seen.topics:
-            self.topic = max(self.hw.seen.topics, key=lambda t: t.collapse).name
+        self.looked()
         self.look()
+
+    def looked(self) -> None:
+        """Begin with the topic that patterns say most about."""
+        if self.topic or self.hw.seen is None:
+            return
+        if self.hw.seen.topics:
+            self.open(max(self.hw.seen.topics, key=lambda t: t.collapse).name)
+        else:
+            self.query_one("#state", Static).update("no topics yet; `headwater up FILE` follows a log")
 
     def open(self, topic: str) -> None:
         """Show the patterns of another topic."""
-        self.topic, self.q, self.since, self.new_since = topic, "", "", ""
+        self.topic, self.q, self.since, self.mark_since = topic, "", "", ""
         if self.is_mounted:
             self.look()
 
@@ -61,21 +78,17 @@ class Patterns(View):
     async def look(self) -> None:
         if not self.topic:
             return
-        try:
-            reply = await self.verbs.patterns(
-                self.topic, q=self.q, since=self.since or None, new_since=self.new_since or None, limit=_LIMIT
-            )
-        except HeadwaterError as error:
-            self.post_message(Failed(str(error)))
-        else:
+        mark = {f"{self.mark}_since": self.mark_since} if self.mark_since else {}
+        call = self.verbs.patterns(self.topic, q=self.q, since=self.since or None, limit=_LIMIT, **mark)
+        if (reply := await self.calling(call)) is not None:
             self.post_message(Listed(reply))
 
     def on_listed(self, message: Listed) -> None:
         self._patterns, coverage = message.reply.patterns, message.reply.coverage
-        most = max((p.count for p in self._patterns), default=1)
+        most = max((p.count for p in self._patterns), default=0) or 1
         self.query_one(Table).fill([(str(p.passage.id), _cells(p, most)) for p in self._patterns])
         said = [self.topic, f"{len(self._patterns):,} patterns in {coverage.searched:,} records"]
-        said += [f"new since {self.new_since}"] if self.new_since else []
+        said += [f"{self.mark} since {flat(self.mark_since)}"] if self.mark_since else []
         said += [f"since {self.since}"] if self.since else []
         said += [f"with {flat(self.q)}"] if self.q else []
         said += [f"{coverage.omitted:,} rarer ones not shown"] if coverage.omitted else []
@@ -92,10 +105,10 @@ class Patterns(View):
         if self.here is not None:
             self.post_message(Opened(self.here.example))
 
-    def action_search(self) -> None:
-        """Its records: those like its example."""
+    def action_records(self) -> None:
+        """Its records, the newest first."""
         if self.here is not None:
-            self.hw.open_record(self.here.example, similar=True)
+            self.hw.open_record(self.here.example, beside="occurrences")
 
     def action_copy(self) -> None:
         if self.here is not None:
@@ -105,11 +118,12 @@ class Patterns(View):
         self.look()
 
     @work(group="dialog")
-    async def action_new_since(self) -> None:
-        """Only patterns first seen since a time."""
-        said = await self.app.push_screen_wait(Prompt("New since (empty: all)", self.new_since, example="14:05, 2h, yesterday"))
+    async def action_mark(self, mark: Mark) -> None:
+        """Only patterns that are new, gone or changed since a time."""
+        since = self.mark_since if self.mark == mark else ""
+        said = await self.app.push_screen_wait(Prompt(_MARKS[mark], since, example="14:05, 2h, yesterday"))
         if said is not None:
-            self.new_since = said
+            self.mark, self.mark_since = mark, said
             self.look()
 
     @work(group="dialog")
@@ -136,11 +150,24 @@ class Patterns(View):
             self.open(chosen[0])
 
 
+def change_of(pattern: Pattern) -> tuple[str, str]:
+    """What became of a pattern since the mark, in a word, and that word's colour."""
+    change = pattern.change
+    if pattern.new:
+        return "new", "bold green"
+    if change is None:
+        return "", ""
+    if change.after == 0:
+        return "gone", "bold red"
+    return (f"×{change.times:.3g}", "bold yellow") if change.times >= 1 else (f"÷{1 / change.times:.3g}", "bold blue")
+
+
 def _cells(pattern: Pattern, most: int) -> list[Text]:
     passage, level = pattern.passage, pattern.level or ""
     return [
         Text(bar(pattern.count / most, 8), "cyan"),
         Text(number(pattern.count), justify="right"),
+        Text(*change_of(pattern)),
         Text(flat(level), LEVEL_STYLES.get(level, "")),
         Text(clock(passage.first_seen), "bold green" if pattern.new else ""),
         Text(clock(passage.last_seen)),

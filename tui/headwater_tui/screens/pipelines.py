@@ -10,10 +10,9 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.widgets import DataTable, Static
 
-from headwater.errors import HeadwaterError
 from headwater.records.labels import Pipeline
 from headwater_tui.lines import flat, number
-from headwater_tui.messages import Failed, Looked, Piped
+from headwater_tui.messages import Piped
 from headwater_tui.screens.view import View
 from headwater_tui.widgets.table import Table
 
@@ -39,20 +38,13 @@ class Pipelines(View):
         yield Table(_STEPS, id="steps")
         yield Static(id="state", markup=False)
 
-    def on_screen_resume(self) -> None:
-        super().on_screen_resume()
-        self.look()
-
-    def on_looked(self, message: Looked) -> None:
-        super().on_looked(message)
+    def looked(self) -> None:
         self.look()
 
     @work(group="pipelines", exclusive=True)
     async def look(self) -> None:
-        try:
-            self.post_message(Piped(await self.verbs.pipelines()))
-        except HeadwaterError as error:
-            self.post_message(Failed(str(error)))
+        if (pipelines := await self.calling(self.verbs.pipelines())) is not None:
+            self.post_message(Piped(pipelines))
 
     def on_piped(self, message: Piped) -> None:
         self._pipelines = message.pipelines
@@ -84,13 +76,8 @@ class Pipelines(View):
         """Stop the pipeline under the cursor, or start it again."""
         if (pipeline := self.here) is None:
             return
-        try:
-            if pipeline.state == "stopped":
-                await self.verbs.start_pipeline(pipeline.name)
-            else:
-                await self.verbs.stop_pipeline(pipeline.name)
-        except HeadwaterError as error:
-            self.post_message(Failed(str(error)))
+        verb = self.verbs.start_pipeline if pipeline.state == "stopped" else self.verbs.stop_pipeline
+        await self.calling(verb(pipeline.name))
         self.look()
 
     def action_output(self) -> None:

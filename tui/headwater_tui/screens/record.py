@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, Literal, get_args
 
 import orjson
 from rich.text import Text
@@ -23,7 +23,9 @@ from headwater_tui.screens.view import RecordsView
 from headwater_tui.widgets.record_list import RecordList
 
 _AROUND = 50  # records before and after
+_ALIKE = 100  # others with a passage of it
 _SIMILAR = 20
+Beside = Literal["neighbours", "occurrences", "similar"]
 
 
 def pretty(value: str) -> str:
@@ -41,13 +43,13 @@ class Record(RecordsView):
     AUTO_FOCUS = "#neighbours"
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape,q", "close", "Back", id="record.back"),
-        Binding("tab", "other", "Neighbours / similar", show=False, id="record.other"),
+        Binding("tab", "other", "Next list", id="record.other"),
         Binding("v", "live", "In the stream", id="record.live"),
     ]
 
-    def __init__(self, address: str, *, similar: bool = False) -> None:
+    def __init__(self, address: str, *, beside: Beside = "neighbours") -> None:
         super().__init__()
-        self.address, self._similar_first = address, similar
+        self.address, self._beside = address, beside
         self.view: RecordView | None = None
 
     def body(self) -> ComposeResult:
@@ -56,30 +58,28 @@ class Record(RecordsView):
                 yield Static(id="text")
             with VerticalScroll(id="facts"):
                 yield Static(id="about")
-        with TabbedContent(id="beside", initial="tab-similar" if self._similar_first else "tab-neighbours"):
+        with TabbedContent(id="beside", initial=f"tab-{self._beside}"):
             with TabPane("Before and after", id="tab-neighbours"):
                 yield RecordList(id="neighbours")
-            with TabPane("Similar", id="tab-similar"):
+            with TabPane("Same passage", id="tab-occurrences"):
+                yield RecordList(id="occurrences")
+            with TabPane("Similar in meaning", id="tab-similar"):
                 yield RecordList(id="similar", topics=True, score=True)
+        yield Static(id="state", markup=False)
 
     @property
     def listed(self) -> RecordList:
         """The list of the tab in sight."""
-        tab = self.query_one(TabbedContent).active
-        return self.query_one("#similar" if tab == "tab-similar" else "#neighbours", RecordList)
+        return self.query_one(f"#{self.query_one(TabbedContent).active.removeprefix('tab-')}", RecordList)
 
     def on_mount(self) -> None:
         self.read(self.address)
-        if self._similar_first:
-            self.query_one("#similar").focus()
+        self.listed.focus()
 
     @work(exclusive=True)
     async def read(self, address: str) -> None:
         """Read the record; what is like it may be missing where its topic has no index."""
-        try:
-            view = await self.verbs.read(address, context=_AROUND)
-        except HeadwaterError as error:
-            self.post_message(Failed(str(error)))
+        if (view := await self.calling(self.verbs.read(address, context=_AROUND, alike=_ALIKE))) is None:
             return
         self.post_message(Read(view, None))
         record = view.record
@@ -100,8 +100,26 @@ class Record(RecordsView):
             neighbours = self.query_one("#neighbours", RecordList)
             neighbours.marks = frozenset({record.address, *self.hw.kept.marks})
             neighbours.show(FixedRows(around), cursor=len(view.before))
-            return
-        self.query_one("#similar", RecordList).show(FixedRows([Found(hit) for hit in message.similar]))
+            self.query_one("#occurrences", RecordList).show(FixedRows(view.alike))
+        else:
+            self.query_one("#similar", RecordList).show(FixedRows([Found(hit) for hit in message.similar]))
+        self._state()
+
+    def on_tabbed_content_tab_activated(self, event: TabbedContent.TabActivated) -> None:
+        event.stop()
+        self._state()
+
+    def _state(self) -> None:
+        """What the tab in sight has, in words."""
+        listed, count = self.listed, self.listed.rows.count
+        if listed.id == "neighbours":
+            said = f"{max(count - 1, 0)} records around this one in {self.address.rpartition('/')[0]}"
+        elif listed.id == "occurrences":
+            most = ", the newest of them" if count == _ALIKE else ""
+            said = f"{count} other records say the same{most}" if count else "no other record says the same"
+        else:
+            said = f"{count} passages near in meaning" if count else "nothing near in meaning, or not read yet"
+        self.query_one("#state", Static).update(f"{said}  ·  Tab: the next list  ·  v: in the stream")
 
     def _facts(self, record: Stored) -> None:
         facts = about(record)
@@ -119,7 +137,8 @@ class Record(RecordsView):
 
     def action_other(self) -> None:
         tabs = self.query_one(TabbedContent)
-        tabs.active = "tab-neighbours" if tabs.active == "tab-similar" else "tab-similar"
+        order = [f"tab-{name}" for name in get_args(Beside)]
+        tabs.active = order[(order.index(tabs.active) + 1) % len(order)]
         self.listed.focus()
 
     def action_live(self) -> None:

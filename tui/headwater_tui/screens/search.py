@@ -54,6 +54,7 @@ class Search(RecordsView):
         self.q, self.scope = "", Scope()
         self._coverage: Coverage | None = None
         self._top_k = _TOP_K
+        self._asked = False
 
     def body(self) -> ComposeResult:
         yield QueryBar(placeholder='words, "a phrase", -not, level:error, since:2h ... (Enter)', id="query")
@@ -62,14 +63,20 @@ class Search(RecordsView):
         yield Static(id="state", markup=False)
 
     def on_mount(self) -> None:
-        self.query_one(QueryBar).remember(self.hw.kept.history, self.hw.fields)
+        self.query_one(QueryBar).remember(self.hw.kept.history, self.hw.vocabulary)
         self._state()
+        if self._asked:
+            self._begin()
 
     def ask(self, q: str, scope: Scope | None = None) -> None:
         """Search for this."""
-        self.q, self.scope, self._top_k = q, scope or self.scope, _TOP_K
-        self.query_one(QueryBar).value = q
-        self.search(q, self.scope, self._top_k)
+        self.q, self.scope, self._top_k, self._asked = q, scope or self.scope, _TOP_K, True
+        if self.is_mounted:
+            self._begin()
+
+    def _begin(self) -> None:
+        self.query_one(QueryBar).value = self.q
+        self.search(self.q, self.scope, self._top_k)
 
     @work(group="search", exclusive=True)
     async def search(self, q: str, scope: Scope, top_k: int) -> None:
@@ -89,6 +96,7 @@ class Search(RecordsView):
 
     def on_searched(self, message: Searched) -> None:
         self._coverage = message.reply.coverage
+        self.hw.vocabulary.learn(hit.attributes for hit in message.reply)
         listed = self.listed
         listed.marks = frozenset(self.hw.kept.marks)
         listed.show(FixedRows([Found(hit) for hit in message.reply]), words=words_of(message.q), cursor=listed.cursor)
@@ -100,7 +108,7 @@ class Search(RecordsView):
     def on_asked(self, message: Asked) -> None:
         message.stop()
         self.hw.remember(message.q)
-        self.query_one(QueryBar).remember(self.hw.kept.history, self.hw.fields)
+        self.query_one(QueryBar).remember(self.hw.kept.history, self.hw.vocabulary)
         self.listed.cursor = 0
         self.ask(message.q)
 

@@ -9,7 +9,6 @@ from textual.widgets import Static
 
 from headwater.records import SourceInfo, Status
 from headwater_tui.lines import flat, number
-from headwater_tui.messages import Looked
 from headwater_tui.screens.view import View
 from headwater_tui.widgets.table import Table
 
@@ -26,14 +25,9 @@ class StatusView(View):
             yield Static("Sources", classes="title")
             yield Table(_COLUMNS)
 
-    def on_screen_resume(self) -> None:
-        super().on_screen_resume()
+    def looked(self) -> None:
         if self.hw.seen is not None:
             self._show(self.hw.seen)
-
-    def on_looked(self, message: Looked) -> None:
-        super().on_looked(message)
-        self._show(message.status)
 
     def _show(self, status: Status) -> None:
         text = Text()

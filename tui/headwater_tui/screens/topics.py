@@ -2,23 +2,34 @@
 
 from __future__ import annotations
 
-from collections import defaultdict, deque
+from collections import deque
 from typing import ClassVar
 
 from rich.text import Text
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
-from textual.widgets import DataTable
+from textual.widgets import DataTable, Static
 
 from headwater.records import Topic
-from headwater_tui.lines import clock, number, sized
-from headwater_tui.messages import Looked
+from headwater_tui.lines import clock, flat, number, sized
 from headwater_tui.screens.view import View
 from headwater_tui.widgets.table import Table
 
 _SPARKS = "▁▂▃▄▅▆▇█"
 _LOOKS = 24  # of the rate that the line shows
-_COLUMNS = ("topic", "records", "rate", "minute", "passages", "per passage", "size", "behind", "failed", "last")
+_COLUMNS = ("topic", "records", "rate", "minute", "passages", "per passage", "size", "behind", "failed", "health", "last")
+
+
+def health_of(topic: Topic) -> tuple[str, str]:
+    """How a topic stands, in a word, and that word's colour."""
+    mark = topic.watermark
+    if topic.dead_letters:
+        return "failures", "red"  # `headwater dlq list` shows them
+    if mark.stored > max(mark.keyword, 0):
+        return "indexing", "yellow"
+    if mark.stored > mark.semantic:
+        return "embedding", "yellow"
+    return ("well", "green") if topic.records else ("empty", "dim")
 
 
 def spark(values: deque[float]) -> str:
@@ -36,24 +47,33 @@ class Topics(View):
 
     def __init__(self) -> None:
         super().__init__()
-        self._rates: dict[str, deque[float]] = defaultdict(lambda: deque(maxlen=_LOOKS))
+        self._rates: dict[str, deque[float]] = {}
 
     def body(self) -> ComposeResult:
         yield Table(_COLUMNS)
+        yield Static(id="state", markup=False)
 
-    def on_screen_resume(self) -> None:
-        super().on_screen_resume()
-        self._show()
+    def on_mount(self) -> None:
+        self._state()
 
-    def on_looked(self, message: Looked) -> None:
-        super().on_looked(message)
-        for topic in message.status.topics:
-            self._rates[topic.name].append(topic.rate)
-        self._show()
-
-    def _show(self) -> None:
+    def looked(self) -> None:
+        """The topics as they are, each rate a step on."""
         topics = self.hw.seen.topics if self.hw.seen else ()
+        self._rates = {t.name: self._rates.get(t.name, deque(maxlen=_LOOKS)) for t in topics}
+        for topic in topics:
+            self._rates[topic.name].append(topic.rate)
         self.query_one(Table).fill([(topic.name, self._cells(topic)) for topic in topics])
+        self._state()
+
+    def _state(self) -> None:
+        seen = self.hw.seen
+        if seen is None:
+            said = self.hw.trouble or "asking the daemon ..."
+        elif not seen.topics:
+            said = "no topics yet; `headwater up FILE` follows a log, `headwater demo --keep` streams an incident"
+        else:
+            said = "; ".join(seen.problems) or "Enter shows the records of a topic, p what it says"
+        self.query_one("#state", Static).update(flat(said))
 
     def _cells(self, topic: Topic) -> list[Text]:
         mark = topic.watermark
@@ -69,7 +89,8 @@ class Topics(View):
         cells += [Text(t, justify="right") for t in rest]
         cells.append(Text(number(behind), "yellow" if behind else "dim", justify="right"))
         cells.append(Text(number(topic.dead_letters), "red" if topic.dead_letters else "dim", justify="right"))
-        return [*cells, Text(clock(topic.last) if topic.last else "")]
+        health, style = health_of(topic)
+        return [*cells, Text(health, style), Text(clock(topic.last) if topic.last else "")]
 
     def on_data_table_row_selected(self, event: DataTable.RowSelected) -> None:
         event.stop()

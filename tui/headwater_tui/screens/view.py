@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, TypeVar, cast
 
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from headwater_tui.app import HeadwaterApp
 
 T = TypeVar("T")
-_FAILURE_S = 8.0
 _ROOMY = 110  # columns from which the bar has blanks
 
 
@@ -71,9 +70,16 @@ class View(Screen[None]):
 
     def on_screen_resume(self) -> None:
         self.bar()
+        if self.hw.seen is not None:
+            self.looked()
 
     def on_looked(self, message: Looked) -> None:
         self.bar()
+        if message.fresh:
+            self.looked()
+
+    def looked(self) -> None:
+        """The daemon has just said how it is (`hw.seen`): what this view shows may have changed."""
 
     def bar(self) -> None:
         """The bar of views, as things are."""
@@ -85,16 +91,17 @@ class View(Screen[None]):
             told += f", {len(seen.problems)} problems" if trouble else ""
         self.query_one(Views).show(self.hw.names, self.NAME, told, trouble)
 
-    async def calling(self, call: Callable[[], Awaitable[T]]) -> T | None:
+    async def calling(self, call: Awaitable[T]) -> T | None:
         """What a verb returns; None, and the reason posted, where it fails."""
         try:
-            return await call()
+            return await call
         except HeadwaterError as error:
             self.post_message(Failed(str(error)))
             return None
 
     def on_failed(self, message: Failed) -> None:
-        self.notify(message.text, severity="error", timeout=_FAILURE_S, markup=False)
+        message.stop()
+        self.hw.failed(message.text)
 
     def on_opened(self, message: Opened) -> None:
         message.stop()
@@ -151,7 +158,7 @@ class RecordsView(View):
     def action_similar(self) -> None:
         row = self._here
         if row is not None and (address := address_of(row)) is not None:
-            self.hw.open_record(address, similar=True)
+            self.hw.open_record(address, beside="similar")
 
     @work(group="export")
     async def action_export(self) -> None:

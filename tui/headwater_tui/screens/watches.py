@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import ClassVar
 
 from rich.text import Text
@@ -10,10 +11,10 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.widgets import DataTable, Static
 
-from headwater.errors import HeadwaterError
+from headwater.errors import HeadwaterError, UnreachableError
 from headwater.records.watches import Watch
 from headwater_tui.lines import clock, flat, number
-from headwater_tui.messages import Failed, Fired, Looked, Watched
+from headwater_tui.messages import Failed, Fired, Watched
 from headwater_tui.rows import StreamRows
 from headwater_tui.screens.asking_for import Choose, Prompt
 from headwater_tui.screens.view import RecordsView
@@ -22,6 +23,7 @@ from headwater_tui.widgets.table import Table
 
 _COLUMNS = ("watch", "waits for", "topics", "hits", "last hit", "state")
 _WAIT_S = 25.0
+_AGAIN_S = 1.0
 
 
 class Watches(RecordsView):
@@ -42,24 +44,22 @@ class Watches(RecordsView):
         yield Table(_COLUMNS, id="table")
         yield Static("Hits", classes="title", id="of", markup=False)
         yield RecordList(id="hits", topics=True)
+        yield Static(id="state", markup=False)
 
-    def on_mount(self) -> None:
-        self.look()
-
-    def on_looked(self, message: Looked) -> None:
-        super().on_looked(message)
+    def looked(self) -> None:
         self.look()
 
     @work(group="watches", exclusive=True)
     async def look(self) -> None:
-        try:
-            self.post_message(Watched(await self.verbs.watches()))
-        except HeadwaterError as error:
-            self.post_message(Failed(str(error)))
+        if (watches := await self.calling(self.verbs.watches())) is not None:
+            self.post_message(Watched(watches))
 
     def on_watched(self, message: Watched) -> None:
         self._watches = message.watches
         self.query_one(Table).fill([(str(w.id), _cells(w)) for w in self._watches])
+        fired = sum(w.fired for w in self._watches)
+        said = f"{len(self._watches)} watches, {fired:,} hits" if self._watches else "no watches yet; n makes one"
+        self.query_one("#state", Static).update(said)
         self._follow()
 
     def on_data_table_row_highlighted(self, event: DataTable.RowHighlighted) -> None:
@@ -96,6 +96,11 @@ class Watches(RecordsView):
         while True:
             try:
                 reply = await self.verbs.wait(id, cursor=cursor, timeout=_WAIT_S)
+            except UnreachableError as error:  # a daemon that comes back is waited for again
+                self.post_message(Failed(str(error)))
+                await asyncio.sleep(_AGAIN_S)
+                await self.hw.answering()
+                continue
             except HeadwaterError as error:
                 self.post_message(Failed(str(error)))
                 return
@@ -129,10 +134,7 @@ class Watches(RecordsView):
         )
         if not q:
             return
-        try:
-            watch = await self.verbs.add_watch(q)
-        except HeadwaterError as error:
-            self.post_message(Failed(str(error)))
+        if (watch := await self.calling(self.verbs.add_watch(q))) is None:
             return
         self.hw.remember(q)
         self.notify(f"{watch.name} watches from now on", markup=False)
@@ -146,10 +148,7 @@ class Watches(RecordsView):
             "yes"
         ]:
             return
-        try:
-            await self.verbs.remove_watch(watch.id)
-        except HeadwaterError as error:
-            self.post_message(Failed(str(error)))
+        await self.calling(self.verbs.remove_watch(watch.id))
         self.look()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from datetime import UTC, timedelta
 from typing import ClassVar
 
@@ -12,7 +13,8 @@ from textual.reactive import reactive
 from textual.widget import Widget
 
 from headwater.records import Timeline
-from headwater_tui.lines import clock, number
+from headwater.records.markers import Marker
+from headwater_tui.lines import clock, flat, number
 from headwater_tui.messages import Picked
 
 _BARS = " ▁▂▃▄▅▆▇█"
@@ -27,10 +29,12 @@ class Histogram(Widget, can_focus=True):
         Binding("l,right", "move(1)", "Later", show=False, id="histogram.later"),
         Binding("H,shift+left", "widen(-1)", "Shorter", show=False, id="histogram.shorter"),
         Binding("L,shift+right", "widen(1)", "Longer", show=False, id="histogram.longer"),
+        Binding("left_square_bracket", "marker(-1)", "Previous marker", show=False, id="histogram.previous-marker"),
+        Binding("right_square_bracket", "marker(1)", "Next marker", id="histogram.next-marker"),
         Binding("enter", "pick", "Only this time", id="histogram.pick"),
     ]
     DEFAULT_CSS = """
-    Histogram { height: 4; padding: 0 1; }
+    Histogram { height: auto; padding: 0 1; }
     Histogram:focus { background: $surface; }
     """
     timeline: reactive[Timeline | None] = reactive(None)
@@ -53,22 +57,50 @@ class Histogram(Widget, can_focus=True):
                     _BARS[min(max(eighths, 0), 8)], "reverse cyan" if self._chosen(index) and self.has_focus else "cyan"
                 )
             text.append("\n")
+        if timeline.markers:
+            text.append_text(self._marks()).append("\n")
         first, last = buckets[self.at], buckets[min(self.at + self.wide, len(buckets)) - 1]
         chosen = sum(b.count for b in buckets[self.at : self.at + self.wide])
         until = last.start + timedelta(seconds=timeline.interval_s)
         total = sum(b.count for b in buckets)
         if self.has_focus:
             text.append(f"{clock(first.start).strip()} to {clock(until).strip()}: {chosen:,} of {total:,} records", "bold")
+            said = [f"{m.kind}: {flat(m.text)}" for m in timeline.markers if self._chosen(self._place(m))]
+            text.append("".join(f"  ·  {one}" for one in said), "yellow")
         else:
             ends = f"{clock(buckets[0].start).strip()} to {clock(buckets[-1].start).strip()}"
             text.append(f"{ends}: {total:,} records, at most {number(most)} in {timeline.interval_s:g} s", "dim")
+            odd = sum(m.kind == "anomaly" for m in timeline.markers)
+            said = [f"▲ {odd} odd"] if odd else []
+            said += [f"◆ {len(timeline.markers) - odd} new"] if len(timeline.markers) > odd else []
+            text.append("".join(f"  ·  {one}" for one in said), "yellow")
         return text
+
+    def _marks(self) -> Text:
+        """A line with a sign under every bucket in which something stands out."""
+        signs = [" "] * len(self.timeline.buckets if self.timeline else ())
+        for marker in sorted(self.timeline.markers if self.timeline else (), key=lambda m: m.kind, reverse=True):
+            if 0 <= (place := self._place(marker)) < len(signs):
+                signs[place] = "▲" if marker.kind == "anomaly" else "◆"
+        text = Text(no_wrap=True)
+        for index, sign in enumerate(signs):
+            style = "bold red" if sign == "▲" else "bold yellow"
+            text.append(sign, f"reverse {style}" if self.has_focus and self._chosen(index) else style)
+        return text
+
+    def _place(self, marker: Marker) -> int:
+        """The bucket of a marker."""
+        timeline = self.timeline
+        if timeline is None or not timeline.buckets or not timeline.interval_s:
+            return -1
+        return math.floor((marker.at - timeline.buckets[0].start).total_seconds() / timeline.interval_s)
 
     def _chosen(self, index: int) -> bool:
         return self.at <= index < self.at + self.wide
 
     def watch_timeline(self) -> None:
         self.at, self.wide = 0, 1
+        self.refresh(layout=True)
 
     def on_focus(self) -> None:
         self.refresh()
@@ -83,6 +115,13 @@ class Histogram(Widget, can_focus=True):
     def action_widen(self, by: int) -> None:
         count = len(self.timeline.buckets) if self.timeline else 0
         self.wide = min(max(self.wide + by, 1), max(count - self.at, 1))
+
+    def action_marker(self, step: int) -> None:
+        """To the next bucket in which something stands out."""
+        places = sorted({self._place(m) for m in self.timeline.markers} if self.timeline else ())
+        ahead = [p for p in places if (p - self.at) * step > 0]
+        if ahead:
+            self.at, self.wide = ahead[0] if step > 0 else ahead[-1], 1
 
     def action_pick(self) -> None:
         if self.timeline is None or not self.timeline.buckets:

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import ClassVar
 
 from textual.binding import Binding, BindingType
 from textual.suggester import Suggester
 from textual.widgets import Input
 
-from headwater.query import KNOWN_FIELDS
 from headwater_tui.messages import Asked
-
-_MODES = ("keyword", "semantic", "hybrid")
-_AGES = ("5m", "15m", "1h", "2h", "1d", "7d")
-_LEVELS = ("error", "warn", "info", "fatal", "debug")
+from headwater_tui.vocabulary import Vocabulary
 
 
 class Completion(Suggester):
@@ -23,7 +19,7 @@ class Completion(Suggester):
     def __init__(self) -> None:
         super().__init__(use_cache=False, case_sensitive=True)
         self.history: Sequence[str] = ()
-        self.fields: Iterable[str] = ()
+        self.vocabulary = Vocabulary()
 
     async def get_suggestion(self, value: str) -> str | None:
         if not value.strip():
@@ -33,16 +29,10 @@ class Completion(Suggester):
                 return old
         head, _, word = value.rpartition(" ")
         lead = f"{head} " if head else ""
-        for candidate in self._words():
+        for candidate in self.vocabulary.words():
             if word and candidate.startswith(word) and candidate != word:
                 return lead + candidate
         return None
-
-    def _words(self) -> Iterable[str]:
-        yield from (f"{name}:" for name in (*KNOWN_FIELDS, *self.fields))
-        yield from (f"mode:{mode}" for mode in _MODES)
-        yield from (f"{name}:{age}" for name in ("since", "until") for age in _AGES)
-        yield from (f"level:{level}" for level in _LEVELS)
 
 
 class QueryBar(Input):
@@ -58,9 +48,9 @@ class QueryBar(Input):
         super().__init__(placeholder=placeholder, id=id, suggester=self.completion)
         self._place: int | None = None
 
-    def remember(self, history: Sequence[str], fields: Iterable[str] = ()) -> None:
-        """Earlier queries, oldest first, and the attributes that may be asked for."""
-        self.completion.history, self.completion.fields = history, fields
+    def remember(self, history: Sequence[str], vocabulary: Vocabulary | None = None) -> None:
+        """Earlier queries, oldest first, and what may be asked for."""
+        self.completion.history, self.completion.vocabulary = history, vocabulary or Vocabulary()
         self._place = None
 
     def on_input_submitted(self, event: Input.Submitted) -> None:

@@ -1,0 +1,128 @@
+"""Lists of records in the terminal UI: followed, wrapped, filtered, written to files; a daemon that goes and comes back."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from textual.pilot import Pilot
+
+from headwater.client import Client
+from headwater_tui.app import HeadwaterApp
+from headwater_tui.screens.status import StatusView
+from headwater_tui.widgets.query_bar import QueryBar
+from serving import eventually, serving, settings_in
+from tui_driving import answers, fill, run, sees, shown, view
+
+
+@pytest.fixture
+def url(tmp_path: Path) -> Any:
+    with serving(settings_in(tmp_path)) as at:
+        asyncio.run(fill(at))
+        yield at
+
+
+def test_what_comes_is_followed_until_the_cursor_moves_and_pausing_holds_it(url: str) -> None:
+    async def body(app: HeadwaterApp, pilot: Pilot[None]) -> None:
+        app.open_live(["logs"])
+        await sees(app, pilot, "1,201 of 1,201")
+        await app.verbs.append("logs", ["2026-11-21T10:40:00Z INFO the newest of all"])
+        await sees(app, pilot, "the newest of all", "1,202 of 1,202", "following")
+        await pilot.press("k")
+        await app.verbs.append("logs", ["2026-11-21T10:41:00Z INFO out of sight"])
+        await sees(app, pilot, "1,201 of 1,203")
+        await pilot.press("space", "f")
+        await sees(app, pilot, "paused")
+        await app.verbs.append("logs", ["2026-11-21T10:42:00Z INFO while paused"])
+        await pilot.press("space")
+        await sees(app, pilot, "while paused", "1,204 of 1,204")
+
+    run(url, body)
+
+
+def test_a_filter_makes_a_stream_of_what_matches_and_escape_ends_it(url: str) -> None:
+    async def body(app: HeadwaterApp, pilot: Pilot[None]) -> None:
+        app.open_live(["logs"])
+        await sees(app, pilot, "1,201 of 1,201")
+        await pilot.press("slash")
+        await shown(lambda: isinstance(app.focused, QueryBar), pilot)
+        await pilot.press(*"level:error", "enter")
+        await sees(app, pilot, "filter: level:error", "request 1150 took", "19 of 19")
+        await app.verbs.append("logs", ["2026-11-21T10:43:00Z ERROR another one", "2026-11-21T10:43:01Z INFO not this"])
+        await sees(app, pilot, "another one", "20 of 20")
+        await pilot.press("escape")
+        await sees(app, pilot, "1,203 of 1,203")
+        assert app.kept.history == ["level:error"]
+
+    run(url, body)
+
+
+def test_several_topics_are_one_stream_and_a_time_is_gone_to(url: str) -> None:
+    async def body(app: HeadwaterApp, pilot: Pilot[None]) -> None:
+        app.open_live(["logs", "chat"])
+        await sees(app, pilot, "logs, chat", "payments are slow")
+        app.open_live(["logs"])
+        await sees(app, pilot, "1,201 of 1,201")
+        await answers(app, pilot, "t", "2026-11-21T10:20")
+        await sees(app, pilot, "1,201 of 1,201", "request 1200")
+        await answers(app, pilot, "t", "nonsense")
+        await sees(app, pilot, "is not a time")
+
+    run(url, body)
+
+
+def test_status_shows_the_daemon_and_a_daemon_that_goes_is_told(tmp_path: Path) -> None:
+    async def main() -> None:
+        with serving(settings_in(tmp_path)) as at:
+            verbs = Client(at)
+            app = HeadwaterApp(verbs)
+            async with app.run_test(notifications=True) as pilot:
+                await shown(lambda: app.seen, pilot)
+                await view(app, pilot, StatusView)
+                await sees(app, pilot, "no problems", str(tmp_path))
+                await verbs.aclose()
+                app.verbs = Client("http://127.0.0.1:9")
+                await sees(app, pilot, "no Headwater")
+                await app.verbs.aclose()
+
+    asyncio.run(main())
+
+
+def test_rows_are_written_by_the_ending_of_the_name(url: str, tmp_path: Path) -> None:
+    async def body(app: HeadwaterApp, pilot: Pilot[None]) -> None:
+        app.open_live(["chat"])
+        await sees(app, pilot, "2 of 2", "payments")
+        for ending in ("jsonl", "csv", "md"):
+            await answers(app, pilot, "x", str(tmp_path / f"out.{ending}"))
+            await shown(lambda ending=ending: (tmp_path / f"out.{ending}").exists(), pilot)  # type: ignore[misc]
+        lines = (tmp_path / "out.jsonl").read_text().splitlines()
+        assert json.loads(lines[0])["value"] == "payments are slow"
+
+    run(url, body)
+
+
+@pytest.mark.skipif(shutil.which("tmux") is None, reason="needs tmux")
+def test_in_a_real_terminal_it_draws_takes_keys_and_leaves_the_terminal_as_it_was(url: str, tmp_path: Path) -> None:
+    def tmux(*arguments: str) -> str:
+        done = subprocess.run(["tmux", "-L", name, *arguments], capture_output=True, text=True, timeout=20, check=False)
+        return done.stdout
+
+    name = f"headwater-{os.getpid()}"
+    command = f"env HOME={tmp_path} TERM=screen-256color {sys.executable} -m headwater_tui --url {url}; echo ended; sleep 60"
+    try:
+        tmux("-f", "/dev/null", "new-session", "-d", "-x", "100", "-y", "30", command)
+        eventually(lambda: "1.2k" in tmux("capture-pane", "-p"), timeout_s=30)
+        tmux("send-keys", "j", "Enter")
+        eventually(lambda: "1,201 of 1,201" in tmux("capture-pane", "-p"), timeout_s=20)
+        tmux("send-keys", "C-q")
+        eventually(lambda: "ended" in tmux("capture-pane", "-p"), timeout_s=20)
+        assert "Topics" not in tmux("capture-pane", "-p")
+    finally:
+        tmux("kill-server")
