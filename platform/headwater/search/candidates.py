@@ -4,7 +4,8 @@ A filter is about records, the vector index knows passages. There are three ways
 the counts is taken (`Costs`):
 
     all         every record of the topic is in scope: the nearest passages are the answer
-    exact       the passages in scope are listed from the keyword index, and only those compared, exactly
+    exact       the passages in scope are listed from the keyword index, and only those compared (of tens of thousands, those
+                that are foremost in a narrow copy of the vectors)
     overfetch   more of the nearest are fetched than wanted, and looked up in order whether they are in scope
 
 When the values asked for shun the meaning asked for, over-fetching finds nothing however much it fetches. So what is found is
@@ -26,10 +27,12 @@ from headwater.index.topic import TopicIndex
 from headwater.keyword.index import KeywordIndex, Scope
 from headwater.keyword.scope import reads_text
 from headwater.vectors import Neighbours, VectorIndex
+from headwater.vectors.narrow import NARROWED_FROM
 
 Ints = npt.NDArray[np.int64]
 MOST_FETCHED = 4096  # nearest passages asked of a vector index at once
 SCAN_US = 0.25
+_NARROW = 0.35  # part of a scan's cost that is left where a narrow copy chooses among many
 _WIDENINGS = 2
 _SPARE = 1.3  # more than expected to be needed is fetched
 _LEAST = 32
@@ -77,8 +80,8 @@ class Costs:
     Only their ratios matter.
 
     `records` of the topic's `documents` are in scope; it has `passages`. A search without candidates compares `scanned` of them
-    one after the other and asks `graphs` graphs. `listed`: the passages in scope are known already. `scan_us`: comparing one
-    passage of 384 components that is not beside the one before.
+    one after the other and asks `graphs` graphs. `listed`: the passages in scope are known already. `narrow`: the part of the
+    passages that has a narrow copy. `scan_us`: comparing one passage of 384 components that is not beside the one before.
     """
 
     records: int
@@ -88,6 +91,7 @@ class Costs:
     graphs: int
     dimension: int
     listed: bool
+    narrow: float = 0.0
     scan_us: float = SCAN_US
 
     @property
@@ -108,7 +112,8 @@ class Costs:
         """Listing the passages in scope and comparing them."""
         number = self.share * self.passages
         listing = 0.0 if self.listed else min(0.28 * self.matches, 0.03 * self.matches + 0.9 * self.passages)
-        return 500 + listing + self.scan_us * self.dimension / 384 * number
+        saved = self.narrow * (1 - _NARROW) if number >= NARROWED_FROM else 0.0
+        return 500 + listing + self.scan_us * self.dimension / 384 * number * (1 - saved)
 
     def fetch(self, size: float) -> float:
         """Getting the `size` nearest of all passages."""
@@ -154,7 +159,10 @@ class Nearness:
         graphs = [s for s in counts.segments if s.kind == "hnsw" and s.ready]
         scanned = counts.vectors - sum(s.living for s in graphs)
         listed = self._keyword.holds_passage_ids(scope)
-        costs = Costs(records, documents, counts.vectors, scanned, len(graphs), index.space.dimension, listed, self._scan_us)
+        narrowed = sum(s.living for s in counts.segments if s.narrow) / counts.vectors
+        costs = Costs(
+            records, documents, counts.vectors, scanned, len(graphs), index.space.dimension, listed, narrowed, self._scan_us
+        )
         size = min(_needed(wanted, costs.share), counts.vectors, MOST_FETCHED)
         over = costs.fetch(size) + costs.verify(wanted / costs.share)
         told.why = (

@@ -3,7 +3,8 @@
 It is a process of its own so that building neither slows searches (low priority, one thread) nor can harm them: a
 crash in native code ends the child only. It reads `plan.json`, `ids.npy` and `vectors.npy` and adds what the plan's kind
 needs: `chroma/` (hnsw), or the rows in the order of their cells with `centroids.npy` and `bounds.npy` (ivf); and `weights.npy`
-for cosine, `built.json`, `progress`. It ends at once when its standard input does, because then its parent died.
+for cosine, the narrow copy of many, `built.json`, `progress`. It ends at once when its standard input does, because then its
+parent died.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from typing import Any
 import numpy as np
 
 from headwater.errors import HeadwaterError
-from headwater.vectors import cells, chroma
+from headwater.vectors import cells, chroma, narrow
 from headwater.vectors.space import Floats, Ints, Space, nearest
 from headwater.vectors.stored import Stored
 
@@ -46,6 +47,7 @@ def main(directory: Path) -> int:
         elif plan["kind"] == "ivf":
             _build_cells(directory, space, plan["ivf"]["cells"])
         _write_weights(directory, space)
+        narrow.write(directory)
         build_s = round(time.perf_counter() - start, 3)
         recall = _check(directory, space, plan)
     except (HeadwaterError, OSError, ValueError, sqlite3.Error) as error:

@@ -44,7 +44,7 @@ class Neighbours:
     """The nearest vectors, nearest first, ties by id; fewer than k where there are fewer.
 
     `ids` (k,) int64; `scores` (k,) float32, larger is nearer: cosine, product, or 1 / (1 + L2); `distances` (k,) float32:
-    1 - cosine, minus the product, or L2. `exact` is False where a graph or cells proposed the candidates.
+    1 - cosine, minus the product, or L2. `exact` is False where a graph, cells or a narrow copy proposed the candidates.
     """
 
     ids: Ints
@@ -58,7 +58,8 @@ class SegmentCount:
     """One segment: members that can be found, removed members still on disk, size, and recall@10 when built.
 
     `kind` is what it was built as; `ready` is False while its files are still being checked (searches are exact then);
-    `due` says why it is built anew: for `damage` or for `settings`, None where it is as it should be.
+    `due` says why it is built anew: for `damage` or for `settings`, None where it is as it should be. `narrow`: whether it has
+    a narrow copy, by which many candidates are chosen from.
     """
 
     name: str
@@ -69,6 +70,7 @@ class SegmentCount:
     kind: str = "hnsw"
     ready: bool = True
     due: Why | None = None
+    narrow: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,14 +3,15 @@
 seg-<name>/ids.npy                      (n,) int64, the passage of each row
            vectors.npy                  (n, d) float16, read by exact scans through a memory map
            weights.npy                  (n,) float32, cosine only
+           axes.npy, narrow.npy         in large ones: a narrow copy of the vectors, for choosing among many candidates
            chroma/                      hnsw: the Chroma database over them
            centroids.npy, bounds.npy    ivf: cells (c, d), and where the rows of each begin (c + 1,)
            manifest.json                settings, and bytes and sha256 of every other file; the catalogue's copy is what counts
 
 Nothing is read that was not hashed before. Ids, weights and cells are hashed at once, vectors before the first search, and
 the graph in the background while searches are exact scans, so that the first answer does not wait for it (Chroma ends the
-process when it loads a torn one). What is wrong with vectors ends the segment; what is wrong with its graph, cells or
-weights is a `flaw`: it is searched exactly until it is built anew. So is one of another metric than is wanted now.
+process when it loads a torn one). What is wrong with vectors ends the segment; what is wrong with its graph, cells, weights or
+narrow copy is a `flaw`: it is searched exactly until it is built anew. So is one of another metric than is wanted now.
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ import numpy as np
 from headwater.errors import DamageError, StorageError
 from headwater.vectors import chroma, files
 from headwater.vectors.cells import Cells
+from headwater.vectors.narrow import FILES as NARROW
+from headwater.vectors.narrow import Narrow
 from headwater.vectors.shape import SegmentRow, Shape, read_manifest
 from headwater.vectors.space import Floats, Ints, Space, nearest
 from headwater.vectors.stored import Stored, together
@@ -53,6 +56,7 @@ class Segment:
         self._alive: Bools = np.ones(len(self._ids), np.bool_)
         self._dead = self._failures = 0
         self._vectors: Stored | None = None
+        self._narrow: Narrow | None = None
         self._vectors_lock, self._graph_lock = threading.Lock(), threading.Lock()
         self._graph_checked = self._graph_open = self._stopped = False
         self._warming: threading.Thread | None = None
@@ -87,7 +91,7 @@ class Segment:
 
     @property
     def flaw(self) -> str | None:
-        """What is wrong with its weights, graph or cells; it is searched exactly then."""
+        """What is wrong with its weights, graph, cells or narrow copy; it is searched exactly then."""
         return self._flaw
 
     def configure(self, shape: Shape) -> None:
@@ -107,6 +111,11 @@ class Segment:
     def ready(self) -> bool:
         """Whether searches use all that was built, as they do once that has been checked."""
         return self._vectors is not None and (self._graph_open or not self._has_graph)
+
+    @property
+    def narrow(self) -> bool:
+        """Whether it has a narrow copy that may be used."""
+        return self._narrow is not None and self._flaw is None
 
     def holds(self, ids: Ints) -> Bools:
         """`(n,)`: which ids are members, removed ones too."""
@@ -141,11 +150,12 @@ class Segment:
         """For each of `(m, d)` queries the ids and closeness of the k nearest living members, and whether that is exact.
 
         Chroma proposes (`ef` candidates or more), the vector file decides: closeness is computed as everywhere else.
-        Removed members are made up for by asking for more. `among` and large k are exact scans. Raises DamageError.
+        Removed members are made up for by asking for more. Large k are exact scans, and so is `among`, unless it is so many
+        that the narrow copy chooses those which are compared. Raises DamageError.
         """
         vectors = self._checked()
         if among is not None:
-            return self._scan(vectors, queries, k, self._lookup.found(among)), True
+            return self._among(vectors, queries, k, self._lookup.found(among))
         living = len(self._ids) - self._dead
         if self._cells is not None and self._flaw is None and living > k:
             n_probe = self._shape.ivf.n_probe
@@ -184,6 +194,7 @@ class Segment:
                 vectors = Stored(self.directory / "vectors.npy")
                 if vectors.shape != (len(self._ids), self._space.dimension):
                     raise self._damage("vectors.npy has another shape than the manifest says")
+                self._narrow = self._load_narrow()
                 self._vectors = vectors
             return self._vectors
 
@@ -249,6 +260,17 @@ class Segment:
             self._flaw = str(error)
             return None
 
+    def _load_narrow(self) -> Narrow | None:
+        if not set(NARROW) <= set(self._manifest.files) or self._manifest.metric != self._space.metric:
+            return None
+        try:
+            for name in NARROW:
+                self._hash(name)
+            return Narrow(self.directory, self._space, len(self._ids))
+        except (DamageError, OSError, ValueError) as error:
+            self._flaw = str(error)
+            return None
+
     def _hash(self, name: str) -> None:
         if (wrong := files.wrong(self.directory, name, self._manifest.files, lambda: False)) is not None:
             raise self._damage(wrong)
@@ -293,6 +315,17 @@ class Segment:
     def _at(self, ids: Ints) -> Ints:
         at = self._lookup.found(ids)
         return at[self._alive[at]] if self._dead else at
+
+    def _among(self, vectors: Stored, queries: Floats, k: int, positions: Ints) -> tuple[list[tuple[Ints, Floats]], bool]:
+        """The k nearest of the living rows at ascending positions, and whether all of them were compared."""
+        if self._narrow is None or self._flaw is not None:
+            return self._scan(vectors, queries, k, positions), True
+        positions = positions[self._alive[positions]] if self._dead else positions
+        chosen = [self._narrow.foremost(self._weights, positions, query, k) for query in queries]
+        if all(len(few) == len(positions) for few in chosen):
+            return self._scan(vectors, queries, k, positions), True
+        pairs = zip(queries, chosen, strict=True)
+        return [self._scan(vectors, query[None], k, few)[0] for query, few in pairs], False
 
     def _scan(self, vectors: Stored, queries: Floats, k: int, positions: Ints | None) -> list[tuple[Ints, Floats]]:
         """The k nearest of the living rows at ascending positions, of all living rows where None."""
