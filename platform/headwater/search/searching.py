@@ -48,7 +48,8 @@ _MOST_POOL = 4096
 _BATCH = 50  # documents located at once while a page is cut
 _EVIDENCE = 1.2  # geometric means of evidence that make a keyword score of 1 - 1/e
 _ROUNDS = 8  # of fetching keyword hits while a few passages fill the list
-_MOST_MATCHES = 4000  # keyword hits in one of them
+_MOST_MATCHES = 4000  # keyword hits in one of them; beyond, up to _ENOUGH, where they are likely to do
+_ENOUGH = 12_000
 _SAMPLED = 200  # newest records of a topic whose field names are proposed for a mistyped one
 _CURSOR = re.compile(r"([0-9]{1,6})(?:\.([0-9]{1,4}))?", re.ASCII)
 
@@ -281,9 +282,8 @@ class _Ranking:
         when no passage beyond has one of the words."""
         seen: set[tuple[int, int]] = set()
         full: list[int] = []
-        limit, most = wanted * 2, max(_MOST_MATCHES, wanted)
+        limit = wanted * 2
         for _ in range(_ROUNDS):
-            limit = min(limit, most)
             matches, more = self._keyword.best(self._words, self._plan.scope, limit=limit, exclude_passages=full)
             known = len(seen)
             for match in matches:
@@ -299,7 +299,8 @@ class _Ranking:
             if len(seen) >= wanted or len(seen) == known:
                 return False
             full = [m for topic, passage in seen if passage > 0 for m in self._by_id[topic].family(passage)]
-            limit = max(limit * 2, limit * (wanted - len(seen)) // (len(seen) - known))  # as many for each as they took
+            likely = limit * (wanted - len(seen)) // (len(seen) - known)  # as many for each as those took
+            limit = likely if limit < likely <= _ENOUGH else min(limit * 2, max(_MOST_MATCHES, wanted))
         return False
 
     def _by_meaning(self, wanted: int) -> bool:
