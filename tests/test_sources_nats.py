@@ -312,6 +312,20 @@ def test_an_outage_is_told_and_reading_goes_on_after_it(tmp_path: Path) -> None:
         server.kill()
 
 
+def test_a_server_that_was_never_there_is_told_with_its_address(tmp_path: Path) -> None:
+    from headwater.sources.nats import NatsSource
+
+    found = NatsSource("nats://127.0.0.1:9", "s", "in", environment={})
+
+    async def run() -> None:
+        async with Engine(settings_for(tmp_path)) as engine, following(engine, found):
+            await soon(lambda: found.condition.state == "unreachable", lambda: found.condition)
+
+    asyncio.run(run())
+    assert "none of nats://127.0.0.1:9 can be reached" in (found.condition.error or "")
+    assert "Connect call failed" in (found.condition.error or "")
+
+
 @pytest.mark.slow
 def test_consumers_and_servers_that_are_killed_lose_and_double_nothing(tmp_path: Path) -> None:
     """Every third time the server is killed while a consumer reads, which goes on when it is back; then that dies, too."""

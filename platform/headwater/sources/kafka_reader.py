@@ -310,7 +310,7 @@ class Reader:
             there = consumer.list_topics(timeout=_RETRY_S).topics
         except ck.KafkaException as error:
             self._trouble = True
-            self._source.note("unreachable", _said(error))
+            self._source.note("unreachable", self._unreachable(_said(error)))
             return
         if self._trouble and self._source.group is not None and not all(name in there for name, _ in self._reading):
             self._source.note("waiting for the topic")  # which may be another one when it comes
@@ -411,9 +411,12 @@ class Reader:
         grave = (ck.KafkaError._ALL_BROKERS_DOWN, ck.KafkaError._AUTHENTICATION, ck.KafkaError._RESOLVE, ck.KafkaError._SSL)
         if error.code() in grave:
             self._trouble = True
-            self._source.note("unreachable", error.str())
+            self._source.note("unreachable", self._unreachable(error.str()))
         else:
             logger.info("Kafka: %s", error)
+
+    def _unreachable(self, said: str) -> str:
+        return f"none of {self._source.config['bootstrap.servers']} can be reached: {said}"
 
     def _on_failure(self) -> None:
         """A connection failed. Behind it the topic may be another one, so what comes is not taken before that is known."""

@@ -20,7 +20,7 @@ import logging
 import os
 import ssl
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -213,14 +213,27 @@ class _Reader:
         servers = self._source.servers
         at = self._tries % len(servers)
 
+        said: list[str] = []
+
         async def heard(error: Exception) -> None:
             logger.info("NATS: %s", error)
+            said[:] = [str(error) or type(error).__name__]
+
+        try:
+            return await self._connected(servers[at:] + servers[:at], heard)
+        except nats.errors.NoServersError as error:
+            raise OSError(f"none of {', '.join(servers)} can be reached: {said[0] if said else error}") from error
+
+    async def _connected(self, servers: list[str], heard: Callable[[Exception], Awaitable[None]]) -> Client:
+        import nats
 
         return await nats.connect(
-            servers[at:] + servers[:at],
+            servers,
             name="headwater",
             connect_timeout=2,
             allow_reconnect=False,  # a new connection begins from the log's place, as the first one does
+            max_reconnect_attempts=1,  # of the first one too; 0 is without end
+            reconnect_time_wait=0.2,
             dont_randomize=True,
             ping_interval=10,
             error_cb=heard,
