@@ -2,9 +2,11 @@
 
 A model server of this file's own speaks the OpenAI wire format at a fixed rate of tokens, each with the time it was sent at.
 `first_token_overhead` is what `ask` over HTTP takes to its first token beyond the server's own first token, over a log of
-many records (search and packing; no rewriting, no reranking). `streams` has many answers at once, through the daemon and
-through a bare relay that only passes the server's bytes on, in the same run. `concurrency_gain`: many questions at once
-against one after the other. With --local the same question is asked of the small local model.
+many records (search and packing; no rewriting, no reranking). Many streams at once go through a bare relay that only passes
+the server's bytes on, through `POST /v1/complete` and through `POST /v1/ask`, in the same run, to the same client, all begun at
+the same moment: pieces a second over the whole run, in which those of `ask` are searched for first, and from each stream's
+own first piece. `concurrency_gain`: many questions at once against one after the other. With --local the same question is
+asked of the small local model.
 """
 
 from __future__ import annotations
@@ -20,6 +22,8 @@ import sys
 import tempfile
 import time
 from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass, field
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +40,7 @@ RATE = 20.0  # tokens/s of one stream
 SECONDS = 12.0  # of one stream
 AT_ONCE = 64
 WHOLE_S = 0.2  # a whole answer of the model, for the gain of concurrency
+NEAR = 0.15  # score of the best record, from which the model is asked: questions beyond it would not be streams
 _NOUNS = ("pool", "gateway", "checkout", "invoice", "refund", "cache", "queue", "disk", "token", "region", "replica", "ledger")
 _VERBS = ("failed", "stalled", "timed-out", "recovered", "restarted", "saturated", "rejected", "retried", "expired", "drained")
 
@@ -153,36 +158,54 @@ def _is_token(line: str) -> bool:
     return '"text":' in line[:30] or '"content":' in line
 
 
-async def stream(client: httpx.AsyncClient, url: str, body: dict[str, Any], late: list[float], opened: list[float]) -> int:
-    """Read one stream: how many pieces of the model it had, and into `late` how many ms after its sending each came."""
-    count, began = 0, time.perf_counter()
+@dataclass(slots=True)
+class Read:
+    """What came of many streams: of each piece how many ms after its sending, of each stream its response, first piece, pieces
+    and pace from the first to the last."""
+
+    late_ms: list[float] = field(default_factory=list)
+    answered_ms: list[float] = field(default_factory=list)
+    first_ms: list[float] = field(default_factory=list)
+    pieces: list[int] = field(default_factory=list)
+    pace: list[float] = field(default_factory=list)
+
+
+async def stream(client: httpx.AsyncClient, url: str, body: dict[str, Any], read: Read) -> None:
+    """Read one stream to its end."""
+    count, began, first, last = 0, time.perf_counter(), 0.0, 0.0
     async with client.stream("POST", url, json=body) as reply:
-        opened.append((time.perf_counter() - began) * 1000)
+        read.answered_ms.append((time.perf_counter() - began) * 1000)
         async for line in reply.aiter_lines():
             now = time.time() * 1000
             at = line.find("t17")
             if line.startswith("data:") and at >= 0 and _is_token(line):
-                count += 1
-                late.append(now - float(line[at + 1 : at + 14]))
-    return count
+                count, last = count + 1, time.perf_counter()
+                first = first or last
+                read.late_ms.append(now - float(line[at + 1 : at + 14]))
+    read.pieces.append(count)
+    if count > 1:
+        read.first_ms.append((first - began) * 1000)
+        read.pace.append((count - 1) / (last - first))
 
 
 async def streams(url: str, bodies: list[dict[str, Any]], pid: int | None) -> dict[str, Any]:
     """Many streams at once."""
-    late: list[float] = []
-    opened: list[float] = []
+    read = Read()
     before = _rss(pid)
     most = before
     async with httpx.AsyncClient(timeout=120, limits=httpx.Limits(max_connections=None)) as client:
         began = time.perf_counter()
-        running = asyncio.gather(*(stream(client, url, body, late, opened) for body in bodies))
+        running = asyncio.gather(*(stream(client, url, body, read) for body in bodies))
         while not running.done():
             await asyncio.wait({running}, timeout=0.5)
             most = max(most, _rss(pid))
-        counts, seconds = await running, time.perf_counter() - began
+        await running
+        seconds = time.perf_counter() - began
     return {
-        "pieces": sum(counts), "pieces_per_s": round(sum(counts) / seconds, 1), "late_ms": percentiles(late),
-        "answered_ms": percentiles(opened), "memory_mb_a_stream": round((most - before) / 2**20 / len(bodies), 3),
+        "streams": len(read.pace), "pieces": sum(read.pieces), "pieces_per_s": round(sum(read.pieces) / seconds, 1),
+        "pieces_per_s_from_first": round(sum(read.pace), 1), "late_ms": percentiles(read.late_ms),
+        "answered_ms": percentiles(read.answered_ms), "first_piece_ms": percentiles(read.first_ms),
+        "memory_mb_a_stream": round((most - before) / 2**20 / len(bodies), 3),
     }  # fmt: skip
 
 
@@ -196,6 +219,17 @@ def _rss(pid: int | None) -> int:
 
 def question(rng: random.Random, more: str = "") -> str:
     return f"why has the {rng.choice(_NOUNS)} {rng.choice(_VERBS)} in unit {rng.randint(1, 40)}? {more}".strip()
+
+
+def drawn(folder: Path, count: int, rng: random.Random, more: str) -> list[str]:
+    """Questions that some record is near to. What was embedded to find them is not kept."""
+    found: list[str] = []
+    with headwater.open(folder, embedding={"model": "bge-small", "cache_enabled": False}, llm={"cache_enabled": False}) as hw:
+        while len(found) < count:
+            text = question(rng, more)
+            if max((hit.score for hit in hw.search(text, top_k=12)), default=0.0) >= NEAR and text not in found:
+                found.append(text)
+    return found
 
 
 def fill(folder: Path, records: int, seed: int) -> None:
@@ -215,7 +249,7 @@ def fill(folder: Path, records: int, seed: int) -> None:
         say(f"{records:,} records, {hw.topic('logs').passages:,} passages")
 
 
-async def measure(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
+async def measure(args: argparse.Namespace, folder: Path, many: list[str]) -> dict[str, Any]:
     rng = random.Random(args.seed)
     model, relay, daemon = args.port, args.port + 1, args.port + 2
     urls = [f"http://127.0.0.1:{port}" for port in (model, relay, daemon)]
@@ -260,12 +294,17 @@ async def measure(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
             began = time.perf_counter()
             await asyncio.gather(*(first_token_ms(client, ask, to_ask(text)) for text in whole))
             metrics["concurrency_gain"] = round(singly / (time.perf_counter() - began), 1)
-        many = [question(rng, "medium" if args.small else "") for _ in range(10 if args.small else STREAMS)]
-        say("streams through the relay")
-        metrics["relay"] = await streams(bare, [to_relay(text) for text in many], None)
-        say("streams through Headwater")
-        metrics["streams"] = await streams(ask, [to_ask(text) for text in many], running.pid)
-        metrics["streams_share_of_relay"] = round(metrics["streams"]["pieces_per_s"] / metrics["relay"]["pieces_per_s"], 4)
+        served = {
+            "relay": (bare, [to_relay(text) for text in many], None),
+            "complete": (f"{urls[2]}/v1/complete", [{"prompt": text, "stream": True} for text in many], running.pid),
+            "ask": (ask, [to_ask(text) for text in many], running.pid),
+        }
+        for name, (url, bodies, pid) in served.items():
+            say(f"{len(bodies)} streams through {url}")
+            metrics[f"streams_{name}"] = await streams(url, bodies, pid)
+        for name, figure in product(("complete", "ask"), ("pieces_per_s", "pieces_per_s_from_first")):
+            share = metrics[f"streams_{name}"][figure] / metrics["streams_relay"][figure]
+            metrics[f"streams_{name}_share_of_relay{figure.removeprefix('pieces_per_s')}"] = round(share, 4)
     return metrics
 
 
@@ -304,7 +343,9 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as temporary:
             folder = Path(temporary)
             fill(folder, args.records or (SMALL if args.small else RECORDS), args.seed)
-            metrics = asyncio.run(measure(args, folder))
+            count, more = (10, "medium") if args.small else (STREAMS, "")
+            many = drawn(folder, count, random.Random(args.seed + 1), more)
+            metrics = asyncio.run(measure(args, folder, many))
             if args.local:
                 metrics |= local(folder)
         report(args, before, metrics)
