@@ -9,7 +9,7 @@ BIN := .venv/bin
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch .venv/ready
 
-.PHONY: setup demo test test-live check lint explore bench clean lock
+.PHONY: setup demo test test-live check lint explore bench clean lock docs reference
 
 setup: .venv/ready ## make the environment
 
@@ -38,6 +38,12 @@ explore: .venv/ready ## the property tests on new random examples, many of them
 bench: .venv/ready ## every benchmark, small; DATA=PATH adds the quality ones
 	for b in ingest search startup sources index models tui; do $(BIN)/python benchmarks/bench_$$b.py --small || exit 1; done
 	$(if $(DATA),$(BIN)/python benchmarks/bench_quality.py --data $(DATA) && $(BIN)/python benchmarks/bench_templates.py --data $(DATA))
+
+reference: .venv/ready ## write the pages of docs/ that are made from the code
+	$(BIN)/python docs/reference/generate.py
+
+docs: .venv/ready ## the documentation as a site, in build/docs
+	$(BIN)/python -m mkdocs build --strict --quiet -f docs/site/mkdocs.yml
 
 lock: ## resolve requirements.lock anew (needs uv)
 	uv pip compile --quiet --generate-hashes --no-emit-index-url --no-header --extra dev --extra fast --extra kafka --extra nats --extra local \

@@ -1,7 +1,7 @@
 """Write the pages of docs/ that are made from the code: `python docs/reference/generate.py`, or `make reference`.
 
-`reference/python-api.md` and `reference/mcp-tools.md` hold what docstrings and descriptions say; `llms.txt` lists every page with
-a line about it. A test compares them with what this gives, so that none is forgotten. The other pages of the reference are
+`reference/python-api.md` and `reference/mcp-tools.md` hold what docstrings and descriptions say; `llms.txt` lists every page
+with a line about it. A test compares them with what this gives, so that none is forgotten. The other pages of the reference are
 written by hand, and tests compare their tables with the code.
 """
 
@@ -111,7 +111,7 @@ def python_page() -> str:
         "What the docstrings say: `help(hw.search)` shows the same. A guide with examples is in [Python](python.md).\n",
     ]
     out.append(
-        "Verbs are shown as coroutines, as `aopen` and `aconnect` have them; those of `open` and `connect` wait for their result.\n"
+        "Verbs are shown as coroutines, as `aopen` and `aconnect` have them; those of `open` and `connect` wait.\n"
     )
     for family, names in families():
         out.append(f"## {_title(family)}\n")
@@ -119,7 +119,7 @@ def python_page() -> str:
             function = getattr(Verbs, name)
             out.append(f"### {name}\n\n```text\n{_signature(function)}\n```\n\n{_prose(function.__doc__)}\n")
     out.append(
-        "## Values\n\nAll are frozen. Times are aware datetimes in UTC; names ending in `_s`, `_ms` and `_bytes` say their unit.\n"
+        "## Values\n\nAll are frozen. Times are aware datetimes in UTC; `_s`, `_ms` and `_bytes` at a name's end are its unit.\n"
     )
     for name, value in _values():
         fields = "\n".join(_fields(value))

@@ -16,8 +16,9 @@ from typing import Any, Literal, NamedTuple
 
 from headwater.records.changes import Change
 from headwater.records.indexes import Progress, Shadow
-from headwater.records.markers import Marker
+from headwater.records.markers import Lead, Marker
 from headwater.records.tabular import Shown, Tabular
+from headwater.records.values import FieldValues
 
 Scalar = str | int | float | bool
 Mode = Literal["hybrid", "keyword", "semantic"]
@@ -231,6 +232,7 @@ class Pattern:
     level: str | None
     example: str  # address of its latest record
     change: Change | None = None
+    fields: tuple[FieldValues, ...] = ()  # what its places hold, where that was asked for
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,22 +245,25 @@ class PatternsReply(Tabular):
 
 @dataclass(frozen=True, slots=True)
 class Bucket:
-    """One bar of a histogram: the `count` of records from `start` on, over all topics and for each."""
+    """One bar of a histogram: the `count` of records from `start` on, over all topics and for each; `levels` counts those
+    that have a level."""
 
     start: datetime
     count: int
     topics: Mapping[str, int]
+    levels: Mapping[str, int] = field(default_factory=dict)  # of records that have one
 
 
 @dataclass(frozen=True, slots=True)
 class Timeline(Tabular):
     """Records that match, by time: equal buckets of `interval_s` seconds, oldest first; `markers` are what stands out in these
-    topics meanwhile."""
+    topics meanwhile, `leads` hints which of them came first, none where that is not clear."""
 
     buckets: tuple[Bucket, ...]
     interval_s: float
     coverage: Coverage
     markers: tuple[Marker, ...] = ()
+    leads: tuple[Lead, ...] = ()
 
     def plot(self) -> Any:
         """An altair.Chart of the counts, coloured by topic; UsageError where altair is not installed."""

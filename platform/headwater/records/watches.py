@@ -40,7 +40,7 @@ class Watch(Shown):
 
 
 @dataclass(frozen=True, slots=True)
-class WatchHit:
+class WatchHit(Shown):
     """What a watch fired: the record, why, and how near (`score`, 0 to 1). `id` is the same however often it is read.
     `record` is None once the record was deleted or expired; `count` is how many records were within the window, for a watch
     that counts."""
