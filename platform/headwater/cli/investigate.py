@@ -88,7 +88,7 @@ def _show_step(step: Step) -> None:
     came = f"failed: {output.line_of(step.error)}" if step.error else output.line_of(step.found)
     why = f" ({output.line_of(step.why)})" if step.why else ""
     size = f", {step.tokens:,} tokens" if step.tokens else ""
-    output.note(f"{step.n}. {step.tool}({arguments}){why}: {came}{size}")
+    output.say(f"{step.n}. {step.tool}({arguments}){why}: {came}{size}")
 
 
 def _ended(found: Investigation) -> str:
