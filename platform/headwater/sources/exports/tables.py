@@ -95,8 +95,8 @@ def _row(tree: dict[str, Any], position: int, table: str | None) -> Any:
 
 def _rows_at_once(metadata: Any) -> int:
     """As many rows of a Parquet file as take some megabytes."""
-    size = sum(metadata.row_group(n).total_byte_size for n in range(metadata.num_row_groups))
-    return min(max((_BATCH_BYTES * metadata.num_rows) // max(size, 1), 1), 2000)
+    size = sum(int(metadata.row_group(n).total_byte_size) for n in range(metadata.num_row_groups))
+    return min(max(_BATCH_BYTES * int(metadata.num_rows) // max(size, 1), 1), 2000)
 
 
 def _in_microseconds(pyarrow: Any, schema: Any) -> Any:
