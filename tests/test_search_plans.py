@@ -198,14 +198,16 @@ def test_a_filter_that_shuns_the_meaning_asked_for_is_compared_exactly_after_one
 
 
 def test_the_cheaper_way_is_taken_by_the_counts() -> None:
-    def costs(records: int, passages: int = 1_000_000, *, listed: bool = False) -> Costs:
-        return Costs(records, 1_000_000, passages, 0, 1, 384, listed)
+    def costs(records: int, passages: int = 1_000_000, *, listed: bool = False, narrow: float = 0.0) -> Costs:
+        return Costs(records, 1_000_000, passages, 0, 1, 384, listed, narrow)
 
     def exact(c: Costs, wanted: int = 20) -> bool:
         return c.exact < c.fetch(wanted / c.share * 1.3) + c.verify(wanted / c.share)
 
     assert [exact(costs(n)) for n in (100, 10_000, 30_000, 100_000, 500_000)] == [True, True, True, False, False]
     assert costs(30_000, listed=True).exact < costs(30_000).exact / 2
+    assert costs(30_000, listed=True, narrow=1).exact < costs(30_000, listed=True).exact / 2
+    assert costs(10_000, listed=True, narrow=1).exact == costs(10_000, listed=True).exact
     assert costs(10_000, passages=1000).share == pytest.approx(1.0, abs=1e-4)  # each template has some record in the range
     assert costs(500_000, passages=1000).exact < 20_000
 

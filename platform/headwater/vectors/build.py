@@ -46,8 +46,7 @@ def main(directory: Path) -> int:
             _build_graph(directory, plan)
         elif plan["kind"] == "ivf":
             _build_cells(directory, space, plan["ivf"]["cells"])
-        _write_weights(directory, space)
-        narrow.write(directory)
+        narrow.write(directory, space, _write_weights(directory, space))
         build_s = round(time.perf_counter() - start, 3)
         recall = _check(directory, space, plan)
     except (HeadwaterError, OSError, ValueError, sqlite3.Error) as error:
@@ -104,16 +103,17 @@ def _build_cells(directory: Path, space: Space, wanted: int) -> None:
     np.save(directory / "ids.npy", ids[order])
 
 
-def _write_weights(directory: Path, space: Space) -> None:
-    """The factor of each row's product, which would else be computed by every scan."""
+def _write_weights(directory: Path, space: Space) -> Floats | None:
+    """The factor of each row's product, which would else be computed by every scan; None where the metric has none."""
     if space.metric != "cosine":
-        return
+        return None
     vectors = Stored(directory / "vectors.npy")
     weights = np.empty(vectors.shape[0], np.float32)
     for start in range(0, len(weights), BATCH):
         stop = min(start + BATCH, len(weights))
         weights[start:stop] = space.weights(vectors.block(start, stop))
     np.save(directory / "weights.npy", weights)
+    return weights
 
 
 def _check(directory: Path, space: Space, plan: Mapping[str, Any]) -> float:
