@@ -110,16 +110,14 @@ def python_page() -> str:
         "# Python, in full\n",
         "What the docstrings say: `help(hw.search)` shows the same. A guide with examples is in [Python](python.md).\n",
     ]
-    out.append(
-        "Verbs are shown as coroutines, as `aopen` and `aconnect` have them; those of `open` and `connect` wait.\n"
-    )
+    out.append("Verbs are shown as coroutines, as `aopen` and `aconnect` have them; those of `open` and `connect` wait.\n")
     for family, names in families():
         out.append(f"## {_title(family)}\n")
         for name in names:
             function = getattr(Verbs, name)
             out.append(f"### {name}\n\n```text\n{_signature(function)}\n```\n\n{_prose(function.__doc__)}\n")
     out.append(
-        "## Values\n\nAll are frozen. Times are aware datetimes in UTC; `_s`, `_ms` and `_bytes` at a name's end are its unit.\n"
+        "## Values\n\nAll are frozen. Times are aware datetimes in UTC; `_s`, `_ms`, `_bytes` at the end of a name are units.\n"
     )
     for name, value in _values():
         fields = "\n".join(_fields(value))

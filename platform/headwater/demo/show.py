@@ -204,10 +204,12 @@ def log_files(folder: Path = Path("/var/log")) -> list[Path]:
 
 
 def documents(root: Path = Path(__file__).parents[3]) -> list[Path]:
-    """The README and docs of the checkout this runs from; none where it is installed."""
+    """The README and docs of the checkout this runs from; none where it is installed. The tutorial is left out: it tells of
+    this very incident, and would answer the questions about it."""
     if not (root / "pyproject.toml").is_file():
         return []
-    return [path for path in (root / "README.md", *sorted((root / "docs").glob("*.md"))) if path.is_file()]
+    found = (root / "README.md", *sorted((root / "docs").glob("*.md")))
+    return [path for path in found if path.is_file() and path.name != "tutorial.md"]
 
 
 def _load(verbs: Headwater, topic: str, path: Path) -> int:
