@@ -410,6 +410,29 @@ def test_cells_of_every_type_of_parquet_become_fields(tmp_path: Path) -> None:
     assert "blob" not in draft.attributes
 
 
+def test_tickets_of_a_zendesk_table(tmp_path: Path) -> None:
+    path = tmp_path / "tickets.csv"
+    header = (
+        "Summation column,Id,Requester,Requester id,Assignee,Subject,Tags,Status,Priority,Ticket type,Created at,Updated at\n"
+    )
+    path.write_text(
+        header
+        + '1,35,Ada,99,Bob,"Refund, please",vip late,Open,High,Incident,2026-01-01 10:00:00 +0000,2026-01-02 10:00\n1,,,,,x\n'
+    )
+    assert export_of(path) == "zendesk"
+    (draft,), (fault,) = load(path)
+    assert (draft.value, draft.key, draft.time_ms) == ("Refund, please", "35", 1767261600000)
+    assert {n: draft.attributes[n] for n in ("kind", "thread", "state", "author", "labels")} == {
+        "kind": "incident", "thread": "35", "state": "Open", "author": "Ada", "labels": "vip, late",
+    }  # fmt: skip
+    assert "id of a ticket" in fault.reason
+    (again,), _ = load(path)
+    assert again.position == draft.position
+    plain = tmp_path / "plain.csv"
+    plain.write_text("Id,Subject,Body\n1,a,b\n")
+    assert export_of(plain) is None
+
+
 # ---------------------------------------------------------------------- Discord, and what is none
 
 

@@ -1,4 +1,4 @@
-"""Issues of GitHub (REST pages), Jira (CSV, REST JSON) and Zendesk (JSON) -> a record an issue, another a comment.
+"""Issues of GitHub (REST pages), Jira (CSV, REST JSON) and Zendesk (CSV, JSON) -> a record an issue, another a comment.
 
 They change: an issue that was updated since comes as a new record, which takes the place of the one before.
 """
@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import csv
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from typing import IO, Any
 from urllib.parse import urlsplit
 
@@ -127,6 +128,11 @@ def is_jira(first: str) -> bool:
 
 def jira_table(file: IO[str]) -> Iterator[Item]:
     """Rows of a CSV export; columns of one name (Comment, Labels) belong together."""
+    return _table(file, _jira_row)
+
+
+def _table(file: IO[str], read: Callable[[Mapping[str, Sequence[str]], int], Iterator[Item]]) -> Iterator[Item]:
+    """What `read(cells, line)` makes of each row, whose cells are listed by the names of their columns, blank ones left out."""
     rows = csv.reader(file)
     try:
         header = [name.strip().lstrip("\ufeff") for name in next(rows, [])]
@@ -134,23 +140,24 @@ def jira_table(file: IO[str]) -> Iterator[Item]:
             if not any(row):
                 continue
             if len(row) > len(header):
-                yield Item(
-                    "", Fault(rows.line_num, f"{len(row)} cells, but the header has {len(header)}", ",".join(row)[:2000])
-                )
+                said = f"{len(row)} cells, but the header has {len(header)}"
+                yield Item("", Fault(rows.line_num, said, ",".join(row)[:2000]))
                 continue
             cells: dict[str, list[str]] = {}
             for name, cell in zip(header, row, strict=False):
                 if cell.strip():
                     cells.setdefault(name, []).append(cell.strip())
-            yield from _jira_row(cells, rows.line_num)
+            yield from read(cells, rows.line_num)
     except csv.Error as error:
         yield Item("", Fault(rows.line_num, f"not a table from line {rows.line_num} on: {error}"))
 
 
-def _jira_row(cells: Mapping[str, Sequence[str]], line: int) -> Iterator[Item]:
-    def first(*names: str) -> str:
-        return next((cells[name][0] for name in names if name in cells), "")
+def _first(cells: Mapping[str, Sequence[str]], *names: str) -> str:
+    return next((cells[name][0] for name in names if name in cells), "")
 
+
+def _jira_row(cells: Mapping[str, Sequence[str]], line: int) -> Iterator[Item]:
+    first = partial(_first, cells)
     key = first("Issue key", "Key")
     if not key:
         yield Item("", Fault(line, "a row without an issue key", str(dict(cells))[:2000]))
@@ -233,6 +240,9 @@ def _rich(value: object) -> str:
 
 
 def is_zendesk(first: str) -> bool:
+    if first[:1] not in ("[", "{"):
+        head = {name.strip('" \r').casefold() for name in first.split("\n", 1)[0].split(",")}
+        return {"id", "subject", "requester", "status"} <= head and not head.isdisjoint({"created at", "requested"})
     return '"requester_id"' in first and '"subject"' in first and ('"submitter_id"' in first or '"raw_subject"' in first)
 
 
@@ -259,6 +269,27 @@ def zendesk(text: str) -> Iterator[Item]:
                 name = f"{id}/{text_of(comment, 'id')}"
                 body = text_of(comment, "plain_body") or text_of(comment, "body")
                 yield _item(host, body, name, comment.get("created_at"), None, about)
+
+
+def zendesk_table(file: IO[str]) -> Iterator[Item]:
+    """Rows of a CSV export, of the account or of a view; it has no comments."""
+    return _table(file, _zendesk_row)
+
+
+def _zendesk_row(named: Mapping[str, Sequence[str]], line: int) -> Iterator[Item]:
+    cells = {name.casefold(): listed for name, listed in named.items()}
+    first = partial(_first, cells)
+    id = first("id").lstrip("#")
+    if not id:
+        yield Item("", Fault(line, "a row without the id of a ticket", str(dict(cells))[:2000]))
+        return
+    known = attributes(
+        kind=first("ticket type", "type").lower() or "ticket", thread=id, state=first("status"), priority=first("priority"),
+        author=first("requester"), assignee=first("assignee"), labels=first("tags").split(), channel=first("via"),
+        group=first("group"), organization=first("organization"), closed=first("solved at", "solved"),
+    )  # fmt: skip
+    created, updated = first("created at", "requested"), first("updated at", "updated")
+    yield _item("", _titled(first("subject"), first("description")), id, created, updated, known)
 
 
 def _party(ticket: Mapping[str, Any], name: str) -> str:

@@ -55,7 +55,7 @@ def _is_slack(path: Path) -> bool:
 def _of_text(text: str) -> Export | None:
     start = text.lstrip("\ufeff").lstrip()
     if re.match(r'"?[^"\n]*"?,', start) and start[:1] not in "[{":
-        return "jira" if issues.is_jira(start) else None
+        return "jira" if issues.is_jira(start) else "zendesk" if issues.is_zendesk(start) else None
     if start[:1] not in ("[", "{"):
         return None
     known: Mapping[Export, Callable[[str], bool]] = {
@@ -176,12 +176,12 @@ class ExportReading(Iterator[Batch]):
     def _of_text(self, kind: Export) -> Iterator[Item]:
         with open_regular(self.path) as file:
             encoding, _ = codec(file.read(4)) or ("utf-8", 0)
-        if kind == "jira":
+        if kind in ("jira", "zendesk"):
             with self.path.open(encoding=encoding, errors="replace", newline="") as table:
                 first = table.read(4096).lstrip("\ufeff").lstrip()
                 if first[:1] not in ("[", "{"):
                     table.seek(0)
-                    yield from issues.jira_table(table)
+                    yield from (issues.jira_table if kind == "jira" else issues.zendesk_table)(table)
                     return
         if self.total_bytes > MOST_BYTES:
             raise LimitError(f"{self.path} is JSON of more than {MOST_BYTES >> 20} MiB; export it in parts")
