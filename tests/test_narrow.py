@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from headwater.config import Metric
-from headwater.vectors import Hnsw, VectorIndex
+from headwater.vectors import Hnsw, Ivf, Kind, VectorIndex
 from headwater.vectors.narrow import FILES, NARROWED_FROM
 from vector_catalogue import SqliteCatalogue
 
@@ -29,11 +29,11 @@ def vectors(n: int, seed: int, *, falling: float = 0.5) -> np.ndarray:
 def opened(tmp_path: Path) -> Iterator[Open]:
     catalogue, indexes = SqliteCatalogue(tmp_path / "log.db", D), list[VectorIndex]()
 
-    def make(rows: np.ndarray | None = None, metric: Metric = "cosine") -> VectorIndex:
+    def make(rows: np.ndarray | None = None, metric: Metric = "cosine", kind: Kind = "ivf") -> VectorIndex:
         """An index with one sealed segment; with `rows` it is made of these."""
         for index in indexes:
             index.close()
-        how = {"hnsw": Hnsw(), "kind": "flat", "seal_at": 1000, "max_segments": 4, "builder_nice": 0}
+        how = {"hnsw": Hnsw(), "ivf": Ivf(32, 4), "kind": kind, "seal_at": 1000, "max_segments": 4, "builder_nice": 0}
         index = VectorIndex(tmp_path / "index", catalogue, dimension=D, metric=metric, **how)
         if rows is not None:
             catalogue.store(np.arange(len(rows)), index.space.accept(rows))
@@ -80,11 +80,15 @@ def test_few_candidates_and_a_large_part_of_many_are_all_compared(opened: Open) 
     assert not index.search(query, 10, among=MANY).exact
 
 
-@pytest.mark.parametrize("rows", [vectors(N, 1, falling=0), vectors(1200, 1)], ids=["alike", "few"])
-def test_vectors_that_it_cannot_tell_apart_and_few_vectors_have_no_narrow_copy(
-    rows: np.ndarray, opened: Open, tmp_path: Path
+@pytest.mark.parametrize(
+    ("rows", "kind"),
+    [(vectors(N, 1, falling=0), "ivf"), (vectors(1200, 1), "ivf"), (vectors(N, 1), "flat")],
+    ids=["alike", "few", "flat"],
+)
+def test_vectors_that_it_cannot_tell_apart_few_vectors_and_flat_segments_have_no_narrow_copy(
+    rows: np.ndarray, kind: Kind, opened: Open, tmp_path: Path
 ) -> None:
-    index = opened(rows)
+    index = opened(rows, kind=kind)
     assert (index.counts.tail, index.counts.segments[0].narrow) == (0, False)
     assert index.search(rows[0], 10, among=np.arange(len(rows))).exact
     assert not [path for name in FILES for path in (tmp_path / "index").glob(f"*/{name}")]

@@ -46,7 +46,9 @@ def main(directory: Path) -> int:
             _build_graph(directory, plan)
         elif plan["kind"] == "ivf":
             _build_cells(directory, space, plan["ivf"]["cells"])
-        narrow.write(directory, space, _write_weights(directory, space))
+        weights = _write_weights(directory, space)
+        if plan["kind"] != "flat":  # which is for missing nothing
+            narrow.write(directory, space, weights)
         build_s = round(time.perf_counter() - start, 3)
         recall = _check(directory, space, plan)
     except (HeadwaterError, OSError, ValueError, sqlite3.Error) as error:

@@ -27,7 +27,7 @@ _QUIET = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "TOKIO_WORKER_THR
 
 def disk_needed(shape: Shape, dimension: int, rows: int) -> int:
     """Bytes that building takes at its height. A graph: Chroma's queue and graph (4 bytes a component each) beside ours."""
-    a_row = {"hnsw": 10 * dimension + 1200, "ivf": 5 * dimension + 64, "flat": 3 * dimension + 32}[shape.kind]
+    a_row = {"hnsw": 10 * dimension + 1200, "ivf": 5 * dimension + 64, "flat": 2 * dimension + 32}[shape.kind]
     return rows * a_row + (1 << 20)
 
 
