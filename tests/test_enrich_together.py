@@ -270,3 +270,23 @@ def test_pipelines_and_their_steps_are_in_the_metrics(tmp_path: Path) -> None:
             'headwater_pipeline_held_up{pipeline="p"} 0.0',
         ):  # fmt: skip
             assert line in page
+
+
+def test_a_kept_reply_of_no_use_is_asked_for_anew_and_what_useless_ones_took_is_told(tmp_path: Path) -> None:
+    steps = [{"classify": {"labels": ["a", "b"], "method": "llm"}}]
+    with rehearsing(tmp_path, {"if": "", "say": "no JSON at all"}) as hw:
+        first = ran(hw, steps, "text")
+        assert "no usable reply" in (first.error or "")
+        assert 0 < first.steps[0].usage.tokens < 1000  # what the replies took, not the most they could have
+        script = tmp_path / "script.json"
+        script.write_bytes(orjson.dumps([SAYS]))
+    with rehearsing(tmp_path, SAYS) as hw:
+        assert ran(hw, steps, "text").fields["label"] == "b"
+
+
+def test_a_backtest_counts_near_numbers_together(hw: Headwater) -> None:
+    hw.create_topic("t", passages="exact")
+    hw.append("t", ["disk", "disk disk", "login"], wait="searchable")
+    tried = hw.backtest_pipeline("p", {"topics": ["t"], "steps": [{"score": {"like": "disk"}}]})
+    assert sum(tried.fields["score"].values()) == 3
+    assert all(len(value) <= 4 for value in tried.fields["score"])

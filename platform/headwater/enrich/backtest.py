@@ -77,7 +77,7 @@ async def _block(
         count.failed += item.ended == "failed"
         for name, value in outputs(item).items():
             if not name.endswith("_confidence"):
-                count.fields.setdefault(name, Counter())[str(value)[:100]] += 1
+                count.fields.setdefault(name, Counter())[_shown(value)] += 1
         count.routed.update(tried.topics_of(item))
         place = address(topic.row.name, row.partition, row.offset)
         if before is not None and former is not None and _made(tried, item) != _made(former, before):
@@ -93,6 +93,13 @@ def ran(running: Running, item: Item, text: str, place: str | None) -> Ran:
     for redactor in item.redactors:
         text = redactor.redact(text).text
     return Ran(text, {**item.fields, **item.sure()}, running.topics_of(item), tuple(item.traces or ()), place, item.error)
+
+
+def _shown(value: str | int | float | bool) -> str:
+    """A value as it is counted: numbers with a fraction by their first digits, so that near ones count together."""
+    if isinstance(value, float):
+        return f"{value:.1f}" if abs(value) < 10 else f"{value:.2g}"
+    return str(value)[:100]
 
 
 def _made(running: Running, item: Item) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import orjson
 
 from headwater.embed.fault import Fault
 from headwater.errors import LimitError, ModelError
+from headwater.llm.structured import Unusable
 from headwater.records.models import Message, Usage
 
 if TYPE_CHECKING:
@@ -98,7 +99,9 @@ class Bill:
     def refused(self, error: ModelError) -> None:
         """It failed: it took nothing where the model was not reached, or refused to work. Else it may have worked."""
         cause = error.__cause__
-        if isinstance(cause, Fault) and cause.status is not None:
+        if isinstance(error, Unusable):
+            self.usage = error.usage
+        elif isinstance(cause, Fault) and cause.status is not None:
             self.usage = Usage()
 
     def paid(self, usage: Usage, *, cached: bool = False) -> Usage:

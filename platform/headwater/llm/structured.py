@@ -20,6 +20,14 @@ _BYTES_PER_TOKEN = 3  # of text in languages with spaces; fewer for others, so p
 _LONGEST_SHOWN = 2_000  # characters of a wrong reply that are shown to the model again
 
 
+class Unusable(ModelError):
+    """A model was asked, and its replies are of no use; `usage` is what they took."""
+
+    def __init__(self, message: str, usage: Usage) -> None:
+        self.usage = usage
+        super().__init__(message)
+
+
 async def extract(
     chat: Chat,
     messages: Sequence[Message],
@@ -30,24 +38,32 @@ async def extract(
     cache: bool,
     check: Callable[[Any], str | None] = lambda _: None,
 ) -> Extracted[Any]:
-    """As Chat.extract; `check` says what else is wrong with a value."""
+    """As Chat.extract; `check` says what else is wrong with a value. A reply of no use that was kept is asked for anew."""
     json_schema: Mapping[str, Any] = schema if isinstance(schema, Mapping) else schema.model_json_schema()
     read = _reader(schema)
-    asked, usage, wrong = list(messages), Usage(), None
-    for attempt in range(1, retries + 2):
+    asked, usage, paid, wrong = list(messages), Usage(), Usage(), None
+
+    async def reply(cache: bool) -> tuple[Completion, Any, str | None]:
+        nonlocal usage, paid
         said = await chat.complete(asked, max_tokens=max_tokens, cache=cache, schema=json_schema, temperature=0.0)
         usage += said.usage
+        paid += Usage() if said.cached else said.usage
         try:
             value = read(said.text)
-            wrong = check(value)
+            return said, value, check(value)
         except ValueError as error:
-            value, wrong = None, str(error)
+            return said, None, str(error)
+
+    for attempt in range(1, retries + 2):
+        said, value, wrong = await reply(cache)
+        if wrong is not None and said.cached:
+            said, value, wrong = await reply(False)
         if wrong is None:
             return Extracted(value, said.model, usage, attempt, said.cached)
         if said.finish == "length":
             wrong = "the reply was cut because it was too long; write less"
         asked = [*messages, Message("assistant", said.text[:_LONGEST_SHOWN] or "(nothing)"), Message("user", _again(wrong))]
-    raise ModelError(f"{said.model}: no usable reply after {retries + 1} tries: {(wrong or '')[:300]}")
+    raise Unusable(f"{said.model}: no usable reply after {retries + 1} tries: {(wrong or '')[:300]}", paid)
 
 
 def _again(wrong: str) -> str:
