@@ -364,3 +364,14 @@ def _is_zombie(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
     except OSError:
         return True
+
+
+def test_a_hit_on_the_command_line_says_its_document_and_page(tmp_path: Path) -> None:
+    place = Place(tmp_path)
+    (tmp_path / "plan.pdf").write_bytes(pdf([["page one"], ["the amber door"]]))
+    place.start()
+    try:
+        place.run("ingest", "docs", str(tmp_path / "plan.pdf"))
+        assert "plan.pdf, page 2: " in place.run("search", '"amber door"').stdout
+    finally:
+        place.kill()
