@@ -99,7 +99,7 @@ def test_the_demo_shows_what_the_tutorial_goes_through(demo: Demo) -> None:
     """Each numbered part of the demo is a step, and each command it names stands in that step."""
     parts = re.findall(r"^(\d)\. (?:.*)\n((?:(?!^\d\. |^Connect ).*\n)*)", demo.printed, re.MULTILINE)
     assert [number for number, _ in parts] == list(STEPS)
-    text = {number: body for number, body in _STEP.findall(PAGE.read_text("utf-8"))}
+    text = dict(_STEP.findall(PAGE.read_text("utf-8")))
     for number, body in parts:
         for command in re.findall(r"^\$ (headwater .*?)(?:\s+\(\d+ ms\))?$", body, re.MULTILINE):
             if "payment requests time out" not in command:  # one more question of the same kind
