@@ -93,6 +93,7 @@ class Headwater:
     shadow = _blocking(Verbs.shadow)
     delete_index = _blocking(Verbs.delete_index)
     embed = _blocking(Verbs.embed)
+    drift = _blocking(Verbs.drift)
     dead_letters = _blocking(Verbs.dead_letters)
     replay_dead_letter = _blocking(Verbs.replay_dead_letter)
     drop_dead_letter = _blocking(Verbs.drop_dead_letter)

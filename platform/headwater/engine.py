@@ -48,6 +48,8 @@ from headwater.log import browse
 from headwater.log.ownership import Ownership
 from headwater.log.shadows import Asked
 from headwater.log.store import Delivery, Log, Origin
+from headwater.overview import patterns, timeline
+from headwater.overview.shift import Shifts
 from headwater.purging import Purge
 from headwater.rag.asking import Asking
 from headwater.rag.conversations import Conversations
@@ -88,7 +90,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 _COLLECT = 50_000  # allocations between two looks for cycles: records come by the thousand and have none (a fifth of the time)
 _FEW = 32  # records of an append that is prepared on the loop itself
-_MOST_TEXTS = _MOST_PATTERNS = _MOST_BUCKETS = 1000
+_MOST_TEXTS = 1000
 
 
 async def _thread(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
@@ -161,6 +163,7 @@ class Engine:
             self.stock = Stock(self.log, self.keyword, self.indexer, self.settings, vectors, embedders)
             asked = self._asked = Asked(self.log, self.settings.search.record_queries)
             self.finding = Finding(self.log, self.stock, self.searcher, asked)
+            self.drift = Shifts(self.log, self.keyword, self.stock, self.searcher).drift
             self.rebuilding = Rebuilding(self.log, self.keyword, self.indexer, self.settings.ingest.batch_records)
             given = (self.log, self.indexer, self.stock, self.rebuilding, asked, self.settings, vectors)
             self.swaps = Swaps(*given, clock_ms=now_ms)
@@ -352,11 +355,11 @@ class Engine:
         self, q: str, *, topics: Sequence[str] | None = None, top_k: int = 10, mode: Mode | None = None,
         since: When | None = None, until: When | None = None, filters: Mapping[str, Any] | None = None,
         min_score: float | None = None, explain: bool = False, include: Sequence[str] = (), cursor: str | None = None,
-        as_of: When | Mapping[str, int] | None = None, rerank: bool = False,
+        as_of: When | Mapping[str, int] | None = None, rerank: bool = False, max_tokens: int | None = None,
     ) -> SearchReply:  # fmt: skip
         wanted = plan(
             self.stock, q, topics=topics, top_k=top_k, mode=mode, since=since, until=until, filters=filters,
-            min_score=min_score, explain=explain, include=include, cursor=cursor, as_of=as_of,
+            min_score=min_score, explain=explain, include=include, cursor=cursor, as_of=as_of, max_tokens=max_tokens,
         )  # fmt: skip
         return await (search_again(self.finding, wanted, self._reranker.scores) if rerank else self.finding.run(wanted))
 
@@ -379,23 +382,20 @@ class Engine:
 
     async def patterns(
         self, topic: str, *, q: str = "", since: When | None = None, until: When | None = None,
-        new_since: When | None = None, gone_since: When | None = None, changed_since: When | None = None, limit: int = 50,
-        cursor: str | None = None,
+        new_since: When | None = None, gone_since: When | None = None, changed_since: When | None = None, fields: bool = False,
+        limit: int = 50, cursor: str | None = None,
     ) -> PatternsReply:  # fmt: skip
-        if not 1 <= limit <= _MOST_PATTERNS:
-            raise UsageError(f"limit must be between 1 and {_MOST_PATTERNS}")
         wanted = plan(self.stock, q, topics=[topic], since=since, until=until, mode="keyword", cursor=cursor)
-        marks = views.Marks.of(new_since, gone_since, changed_since, now_ms())
-        return await _thread(views.patterns_since, self.log, self.keyword, self.searcher, wanted, marks, limit)
+        marks = patterns.Marks.of(new_since, gone_since, changed_since, now_ms())
+        return await _thread(patterns.listed, self.log, self.keyword, self.searcher, wanted, marks, limit, fields=fields)
 
     async def timeline(
         self, q: str = "", *, topics: Sequence[str] | None = None, since: When | None = None, until: When | None = None,
         buckets: int = 60,
     ) -> Timeline:  # fmt: skip
-        if not 1 <= buckets <= _MOST_BUCKETS:
-            raise UsageError(f"buckets must be between 1 and {_MOST_BUCKETS}")
         wanted = plan(self.stock, q, topics=topics, since=since, until=until, mode="keyword")
-        return await self._detectors.marked(await _thread(views.timeline, self.keyword, self.searcher, wanted, buckets))
+        found = await _thread(timeline.timeline, self.keyword, self.searcher, wanted, buckets)
+        return await self._detectors.marked(found, self.keyword)
 
     async def embed(self, texts: Sequence[str], *, model: str | None = None) -> Embedded:
         if len(texts) > _MOST_TEXTS:

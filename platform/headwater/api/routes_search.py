@@ -26,6 +26,7 @@ from headwater.api.bodies import (
 from headwater.api.problems import RESPONSES
 from headwater.errors import HeadwaterError, UsageError
 from headwater.records import Embedded, PatternsReply, SearchReply, Timeline
+from headwater.records.drifts import Drift
 
 router = APIRouter(prefix="/v1", responses=RESPONSES, tags=["search"])
 
@@ -79,6 +80,7 @@ async def patterns(
     new_since: Time = None,
     gone_since: Time = None,
     changed_since: Time = None,
+    fields: Annotated[bool, Query(description="What varying places and attributes hold.")] = False,
     limit: Annotated[int, Query(ge=1, le=1000)] = 50,
     cursor: Annotated[str | None, Query(max_length=100)] = None,
 ) -> Response:
@@ -86,9 +88,23 @@ async def patterns(
     that do not come any more, with `changed_since` those that come more or less often since then."""
     found = await engine.patterns(
         topic, q=q, since=since, until=until, new_since=new_since, gone_since=gone_since, changed_since=changed_since,
-        limit=limit, cursor=cursor,
+        fields=fields, limit=limit, cursor=cursor,
     )  # fmt: skip
     return Reply(found)
+
+
+@router.get("/topics/{topic}/drift", response_model=Drift)
+async def drift(
+    engine: Engine,
+    topic: TopicName,
+    since: Annotated[str, Query(max_length=100, description="An age (2h), ISO 8601, or epoch seconds.")],
+    until: Time = None,
+    before: Time = None,
+    q: Words = "",
+    limit: Annotated[int, Query(ge=1, le=100)] = 10,
+) -> Response:
+    """Whether a topic says other things since a time than before it, and which patterns make the difference."""
+    return Reply(await engine.drift(topic, since=since, until=until, before=before, q=q, limit=limit))
 
 
 @router.get("/timeline", response_model=Timeline)
@@ -100,7 +116,7 @@ async def timeline(
     until: Time = None,
     buckets: Annotated[int, Query(ge=1, le=1000)] = 60,
 ) -> Response:
-    """How many records match, by time."""
+    """How many records match, by time and level, with what stands out and hints what came first."""
     return Reply(await engine.timeline(q, topics=names(topics), since=since, until=until, buckets=buckets))
 
 

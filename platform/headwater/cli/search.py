@@ -1,11 +1,10 @@
-"""`headwater search`, `similar`, `patterns` and `timeline`: what is in the streams."""
+"""`headwater search`, `similar` and `patterns`: what is in the streams."""
 
 from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Iterator
-from datetime import timedelta
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -16,7 +15,7 @@ from headwater.cli.words import QueryCommand, excerpt, pattern_of, terms_of
 
 if TYPE_CHECKING:
     from headwater.composed import LiveEvent
-    from headwater.records import Hit, Mode, Pattern, PatternsReply, SearchReply, Timeline
+    from headwater.records import Hit, Mode, Pattern, PatternsReply, SearchReply
 
 TopK = Annotated[int, typer.Option("--top-k", "-k", min=1, max=1000, help="At most so many hits.")]
 Full = Annotated[bool, typer.Option("--full", help="Whole texts, however long.")]
@@ -27,7 +26,6 @@ _HIT_HEADS = (
     "score", "count", "address", "timestamp", "level", "key", "value", "passage", "first_seen", "last_seen", "attributes",
 )  # fmt: skip
 _PATTERN_HEADS = ("count", "first_seen", "last_seen", "level", "new", "template", "passage_id", "example")
-_BAR = 40
 _SCORES = (
     "score: 0 to 1, the share of meaning and that of words together (semantic_weight of the topic, mostly one half each); "
     "about 0.5 is all that one of them alone can give"
@@ -38,7 +36,6 @@ def add(app: typer.Typer) -> None:
     app.command(cls=QueryCommand)(search)
     app.command()(similar)
     app.command(cls=QueryCommand)(patterns)
-    app.command(cls=QueryCommand)(timeline)
 
 
 # ---------------------------------------------------------------------- search
@@ -60,6 +57,10 @@ def search(
         str | None, typer.Option("--as-of", metavar="TIME", help="What was stored before this time, in the versions of then.")
     ] = None,
     rerank: Annotated[bool, typer.Option("--rerank", help="Read the best hits again with the local cross-encoder.")] = False,
+    max_tokens: Annotated[
+        int | None,
+        typer.Option("--max-tokens", min=200, max=200_000, help="Most tokens of the reply; hits of one pattern are one."),
+    ] = None,
     explain: Annotated[
         bool, typer.Option("--explain", help="How it was found: plan, candidates, timings, what scores mean.")
     ] = False,
@@ -102,7 +103,7 @@ def search(
         reply = verbs.search(
             query, topics=names_of(topics), top_k=top_k, mode=wanted, since=since, until=until,
             filters=dict(pairs_of(filters, "--filter")) or None, min_score=min_score, explain=explain, cursor=cursor,
-            as_of=as_of, rerank=rerank,
+            as_of=as_of, rerank=rerank, max_tokens=max_tokens,
         )  # fmt: skip
     _show_hits(reply, form, full, query=query)
 
@@ -197,6 +198,14 @@ def _hit_row(hit: Hit) -> list[Any]:
     ]  # fmt: skip
 
 
+def _document(hit: Hit) -> str:
+    """Which document a hit stands in, and on which page."""
+    if hit.key is None or "format" not in hit.attributes:
+        return ""
+    page = f", page {hit.attributes['page']}" if "page" in hit.attributes else ""
+    return f"{output.line_of(hit.key, 60)}{page}: "
+
+
 def show_hit(
     hit: Hit, *, full: bool = False, explain: bool = False, most: int = _TEXT_CHARS, matching: re.Pattern[str] | None = None
 ) -> None:
@@ -207,7 +216,8 @@ def show_hit(
         f"{output.style(f'{hit.score:.2f}', 'bold')}  {f'x{hit.passage.count:,}':<7}  {output.style(hit.address, 'cyan')}  "
         f"{output.when(hit.timestamp)}  {output.style(level, *output.level_style(level))}"
     )
-    output.out(f"{head}  {_text(hit, full, len(hit.address) + len(level) + 41, most, matching)}")
+    where = _document(hit)
+    output.out(f"{head}  {where}{_text(hit, full, len(hit.address) + len(level) + len(where) + 41, most, matching)}")
     if hit.passage.count > 1:
         template = f"  {output.line_of(hit.passage.text, None if full else 160)}" if hit.passage.text != hit.value else ""
         seen = output.span(hit.passage.first_seen, hit.passage.last_seen)
@@ -270,7 +280,8 @@ def patterns(
     changed_since: Annotated[
         str | None, typer.Option("--changed-since", metavar="TIME", help="Only what comes more or less often since then.")
     ] = None,
-    limit: Annotated[int, typer.Option("--limit", "-n", min=1, max=1000, help="At most so many.")] = 30,
+    fields: Annotated[bool, typer.Option("--fields", help="Also what varying places and attributes hold.")] = False,
+    limit: Annotated[int, typer.Option("--limit", "-n", min=1, max=1000, help="At most so many; 100 with --fields.")] = 30,
     cursor: Cursor = None,
     full: Full = False,
     json: Json = False,
@@ -287,18 +298,21 @@ def patterns(
     headwater patterns logs
     headwater patterns logs --new-since 14:05
     headwater patterns logs --changed-since 14:05
+    headwater patterns logs timeout --fields --limit 5
     headwater patterns logs level:error --since 1h --csv
     """
     form = output.chosen(json=json, jsonl=jsonl, csv=csv)
     with session(data, url) as verbs:
         reply = verbs.patterns(
             topic, q=query, since=since, until=until, new_since=new_since, gone_since=gone_since, changed_since=changed_since,
-            limit=limit, cursor=cursor,
+            fields=fields, limit=limit, cursor=cursor,
         )  # fmt: skip
     if form is output.Format.JSON:
         output.show_json(reply)
         return
-    if form is output.Format.TEXT:
+    if form is output.Format.TEXT and fields:
+        _show_fields(reply, None if full else _TEXT_CHARS)
+    elif form is output.Format.TEXT:
         show_patterns(reply, full=full)
     else:
         output.show_all(form, reply.patterns, _PATTERN_HEADS, (_pattern_row(p) for p in reply.patterns))
@@ -312,7 +326,7 @@ def show_patterns(reply: PatternsReply, *, full: bool = False, most: int = _TEXT
         return
     cut = None if full else most
     if reply.patterns[0].change is not None:
-        _show_changes(reply, cut)
+        show_changes(reply.patterns, cut)
         return
     rows = (
         [output.number(p.count), output.when(p.passage.first_seen), output.when(p.passage.last_seen), p.level or "-",
@@ -327,15 +341,30 @@ def show_patterns(reply: PatternsReply, *, full: bool = False, most: int = _TEXT
         output.show_table(heads, rows, right=(0,))
 
 
-def _show_changes(reply: PatternsReply, cut: int | None) -> None:
+def show_changes(patterns: Sequence[Pattern], cut: int | None) -> None:
     """A table: records an hour before and after, how many times as many, the chance that it is none, level, the template."""
     rows = [
         (f"{c.before / c.before_s * 3600:,.1f}", f"{c.after / c.after_s * 3600:,.1f}", _times(c.times, c.after),
          "<1e-9" if c.chance < 1e-9 else f"{c.chance:.1g}", p.level or "-", output.line_of(p.passage.text, cut))
-        for p in reply.patterns
+        for p in patterns
         if (c := p.change) is not None
     ]  # fmt: skip
     output.show_table(("BEFORE/H", "AFTER/H", "CHANGE", "CHANCE", "LEVEL", "PATTERN"), rows, right=(0, 1, 2, 3))
+
+
+def _show_fields(reply: PatternsReply, cut: int | None) -> None:
+    """Each pattern with its places and attributes below it: how many values, the most frequent, the range of numbers."""
+    if not reply.patterns:
+        output.say("no patterns here")
+    for pattern in reply.patterns:
+        head = output.style(f"{pattern.count:,}x", "bold")
+        output.out(f"{head}  {pattern.level or '-'}  {output.line_of(pattern.passage.text, cut)}")
+        for field in pattern.fields:
+            values = ", ".join(f"{output.line_of(top.value, 40)} ({top.count:,})" for top in field.top)
+            unit = f" {field.unit}" if field.unit else ""
+            span = "" if field.median is None else f"{field.least:g} to {field.most:g}{unit}, median {field.median:g}{unit}; "
+            where = output.line_of(field.context) if field.kind == "place" else field.name
+            output.out(f"    {where}: {output.plural(field.distinct, 'value')}: {span}{values}")
 
 
 def _times(times: float, after: int) -> str:
@@ -348,58 +377,3 @@ def _pattern_row(pattern: Pattern) -> list[Any]:
         pattern.count, passage.first_seen, passage.last_seen, pattern.level, pattern.new, passage.text, passage.id,
         pattern.example,
     ]  # fmt: skip
-
-
-# ---------------------------------------------------------------------- timeline
-
-
-def timeline(
-    query: Annotated[str, typer.Argument(metavar="[QUERY]", help="Only records that match; words must occur.")] = "",
-    topics: Topics = None,
-    since: Since = None,
-    until: Until = None,
-    buckets: Annotated[int, typer.Option(min=1, max=1000, help="At most so many bars.")] = 40,
-    json: Json = False,
-    jsonl: Jsonl = False,
-    csv: Csv = False,
-    data: Data = None,
-    url: Url = None,
-) -> None:
-    """How many records match, by time.
-
-    \b
-    headwater timeline level:error --since 2h
-    headwater timeline '"connection refused"' --topics logs --csv
-    """
-    form = output.chosen(json=json, jsonl=jsonl, csv=csv)
-    with session(data, url) as verbs:
-        reply = verbs.timeline(query, topics=names_of(topics), since=since, until=until, buckets=buckets)
-    if form is output.Format.JSON:
-        output.show_json(reply)
-        return
-    if form is output.Format.TEXT:
-        _show_bars(reply)
-    else:
-        rows = ([b.start, b.count, b.topics] for b in reply.buckets)
-        output.show_all(form, reply.buckets, ("start", "count", "topics"), rows)
-    output.show_coverage(form, reply.coverage)
-
-
-def _show_bars(reply: Timeline) -> None:
-    most = max((b.count for b in reply.buckets), default=0)
-    if not most:
-        output.say("no records match")
-        return
-    room, left = len(f"{most:,}"), list(reply.markers)
-    for bucket in reply.buckets:
-        filled = bucket.count * _BAR * 8 // most
-        bar = "█" * (filled // 8) + (" ▏▎▍▌▋▊▉"[filled % 8] if filled % 8 else "")
-        if bucket.count and not filled:
-            bar = "▏"
-        output.out(f"{output.when(bucket.start)}  {bucket.count:>{room},}  {output.style(bar, 'cyan')}".rstrip())
-        while left and left[0].at < bucket.start + timedelta(seconds=reply.interval_s):
-            marker = left.pop(0)
-            what = f"anomaly {marker.id}" if marker.kind == "anomaly" else f"new {marker.severity}"
-            head = output.style(f"{marker.topic} {what}", "bold")
-            output.out(f"    {output.when(marker.at)}  {head}  {output.line_of(marker.text)}")
-    output.note(f"each bar: {output.duration(reply.interval_s)}")

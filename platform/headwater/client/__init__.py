@@ -49,6 +49,7 @@ from headwater.records import (
     Topic,
     parse_address,
 )
+from headwater.records.drifts import Drift
 from headwater.records.indexes import Shadow, SwapStep
 from headwater.records.removals import Deleted, Purged
 from headwater.verbs import Entry, When
@@ -275,11 +276,12 @@ class Client:
         cursor: str | None = None,
         as_of: When | Mapping[str, int] | None = None,
         rerank: bool = False,
+        max_tokens: int | None = None,
     ) -> SearchReply:
         body = {
             "q": q, "topics": listed(topics), "top_k": top_k, "mode": mode, "since": since, "until": until, "filters": filters,
             "min_score": min_score, "explain": explain, "include": list(include), "cursor": cursor, "as_of": as_of,
-            "rerank": rerank,
+            "rerank": rerank, "max_tokens": max_tokens,
         }  # fmt: skip
         return await self._ask(SearchReply, "/v1/search", body)
 
@@ -325,12 +327,19 @@ class Client:
         new_since: When | None = None,
         gone_since: When | None = None,
         changed_since: When | None = None,
+        fields: bool = False,
         limit: int = 50,
         cursor: str | None = None,
     ) -> PatternsReply:
         query = {"q": q, "since": since, "until": until, "new_since": new_since, "limit": limit, "cursor": cursor}
-        query |= {"gone_since": gone_since, "changed_since": changed_since}
+        query |= {"gone_since": gone_since, "changed_since": changed_since, "fields": fields or None}
         return await self._get(PatternsReply, f"{_topic(topic)}/patterns", **query)
+
+    async def drift(
+        self, topic: str, *, since: When, until: When | None = None, before: When | None = None, q: str = "", limit: int = 10
+    ) -> Drift:
+        query = {"since": since, "until": until, "before": before, "q": q, "limit": limit}
+        return await self._get(Drift, f"{_topic(topic)}/drift", **query)
 
     async def timeline(
         self,

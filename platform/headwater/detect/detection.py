@@ -42,6 +42,7 @@ _GRACE_MS = 20_000  # a minute is over by the clock when that has passed too
 _LIVE_MS = 600_000  # records stored within that of their own time are of now
 _AT_ONCE = 200  # vectors judged in one step
 _FUTURE_MS = 600_000
+_SAME = 0.85  # of meaning, from which two passages say the same
 HISTORY = 500_000  # records of before that detectors learn from
 
 
@@ -261,8 +262,11 @@ class Detection:
             return
         chosen = list(pending)[:_AT_ONCE]
         ids, vectors = topic.catalogue.vectors(chosen)
+        floor = topic.embedder.floor
         for id, vector in zip(ids.tolist(), vectors, strict=True):
-            judge.meant(id, [score for _, score in nearest_before(topic, id, vector)])
+            near = nearest_before(topic, id, vector)
+            same = near[0][0] if near and (near[0][1] - floor) / (1 - floor) >= _SAME else None
+            judge.meant(id, [score for _, score in near], None if same is None else topic.resolve(same))
         known = topic.catalogue.rows(chosen)
         for gone in [id for id in chosen if id not in known]:
             pending.pop(gone, None)

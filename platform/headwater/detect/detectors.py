@@ -20,6 +20,7 @@ from headwater.detect.store import AnomalyRow, Spec
 from headwater.errors import NotFoundError, UsageError
 from headwater.index.indexer import Indexer
 from headwater.index.topic import TopicIndex
+from headwater.keyword.index import KeywordIndex
 from headwater.log.store import Log
 from headwater.query import parse_time
 from headwater.records import MAX_MS, MIN_MS, Coverage, Timeline, from_ms, to_ms
@@ -169,14 +170,17 @@ class Detectors:
                 running.found.clear()
         return self._one(id)
 
-    async def marked(self, timeline: Timeline) -> Timeline:
+    async def marked(self, timeline: Timeline, keyword: KeywordIndex) -> Timeline:
         """A timeline with what stands out in its topics meanwhile."""
         if not timeline.buckets:
             return timeline
         topics = self._stock.choose(timeline.coverage.topics)
         start_ms = to_ms(timeline.buckets[0].start)
         end_ms = to_ms(timeline.buckets[-1].start) + round(timeline.interval_s * 1000)
-        return replace(timeline, markers=await _thread(markers, self._log, topics, start_ms, end_ms))
+        start_ms -= (end_ms - start_ms) // 5  # what it came of was shortly before
+        if timeline.coverage.since is not None:
+            start_ms = to_ms(timeline.coverage.since)
+        return replace(timeline, markers=await _thread(markers, self._log, keyword, topics, start_ms, end_ms))
 
     # ------------------------------------------------------------------ settings
 

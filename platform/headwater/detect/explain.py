@@ -33,6 +33,8 @@ def body_of(topic: TopicIndex, incident: Incident) -> tuple[DetectorKind, Severi
 
 
 def _back_ms(one: Seen) -> int:
+    if one.family == "drift.topic":
+        return 0
     if one.kind == "silence":
         return int("".join(c for c in one.unit if c.isdigit()) or 0) * MINUTE_MS
     return _BACK[one.kind] * MINUTE_MS
@@ -119,6 +121,9 @@ def _sentence(one: Seen, texts: Mapping[int, str | None]) -> str:
             what = "came back after a long time" if one.unit.startswith("rare") else "was never seen before"
             others = f" (one of {count} {one.unit})" if (one.observed or 0) > 1 else ""
             return f'"{text}" {what}{others}'
+        case "drift" if one.family == "drift.topic":
+            far = f"distance {one.observed}, usually {one.expected}"
+            return f'the topic says other things than it used to ({far}), above all "{text}"'
         case "drift":
             return f'"{text}" is unlike anything before it: {one.observed} similar to the nearest'
         case "numeric":

@@ -14,6 +14,7 @@ import orjson
 from headwater.detect.budget import Budget, Incident
 from headwater.detect.drift import Drift
 from headwater.detect.fields import Fields
+from headwater.detect.mix import Mix
 from headwater.detect.novelty import RARE_PER_DAY, Novelty
 from headwater.detect.rate import Rates
 from headwater.detect.season import minute_of
@@ -22,7 +23,7 @@ from headwater.detect.sequence import Sequences
 from headwater.detect.silence import Silence
 from headwater.records.anomalies import DetectorKind, Sensitivity
 
-VERSION = 1  # of the state
+VERSION = 2  # of the state
 _LATE = 15  # minutes
 _LONGEST_GAP = 7 * 1440  # minutes closed one by one
 
@@ -36,7 +37,8 @@ class TopicJudge:
     ) -> None:  # fmt: skip
         self._kinds = frozenset(kinds)
         self.rates, self.novelty, self.silence = Rates(), Novelty(), Silence()
-        self.fields, self.sequences, self.drift = Fields(fields), Sequences(session), Drift()
+        self.fields, self.sequences = Fields(fields), Sequences(session)
+        self.drift, self.mix = Drift(), Mix()
         self.budget = Budget(per_day, sensitivity)
         self.minute: int | None = None  # the one under way
         self.records = 0
@@ -127,6 +129,8 @@ class TopicJudge:
         seen += self.silence.close(minute, self._keys, self.rates.season, learn=learn)
         seen += self.fields.close(minute)
         seen += self.sequences.close(minute, learn=learn)
+        came = [(id, count, seq) for id, (count, seq, _, _) in self._passages.items()]
+        seen += self.mix.close(minute, came, learn=learn)
         self._total, self._passages, self._keys = 0, {}, {}
         self.minute += 1
         seen = [one for one in seen if one.kind in self._kinds]
@@ -137,16 +141,19 @@ class TopicJudge:
 
     # ------------------------------------------------------------------ meaning
 
-    def meant(self, passage: int, similarities: Sequence[float]) -> None:
-        """The vector of a new passage has come: its similarities to the nearest passages before it, best first."""
+    def meant(self, passage: int, similarities: Sequence[float], same: int | None = None) -> None:
+        """The vector of a new passage has come: its similarities to the nearest passages before it, best first; `same` is the
+        one among them that means the same, where there is any."""
+        if same is not None:
+            self.mix.join(passage, same)
         if self.minute is not None and (one := self.drift.judge(passage, similarities, self.minute)) is not None:
             self._beyond.append(one)
 
     def rename(self, aliases: Mapping[int, int]) -> None:
         """Templates have generalised: old passage -> surviving one."""
         for old, new in aliases.items():
-            for rename in (self.rates.rename, self.novelty.rename, self.drift.rename, self.sequences.rename):
-                rename(old, new)
+            for part in (self.rates, self.novelty, self.drift, self.sequences, self.mix):
+                part.rename(old, new)
             if (held := self._passages.pop(old, None)) is not None:
                 other = self._passages.get(new)
                 self._passages[new] = held if other is None else (held[0] + other[0], *other[1:])
@@ -179,5 +186,5 @@ class TopicJudge:
     def _parts(self) -> dict[str, Any]:
         return {
             "rates": self.rates, "novelty": self.novelty, "silence": self.silence, "fields": self.fields,
-            "sequences": self.sequences, "drift": self.drift, "budget": self.budget,
+            "sequences": self.sequences, "drift": self.drift, "mix": self.mix, "budget": self.budget,
         }  # fmt: skip

@@ -1,8 +1,10 @@
 """Whether something that used to speak has fallen silent: a service, a host, a device, by the key of its records.
 
-How many records should have come since the last one, at this time of the day, is compared with the longest waits of the same
-key: an even flow would be Poisson, for which exp(-n) is the chance that n expected ones all fail to come; what speaks in
-clumps has longer waits, so n is divided by what its own waits were.
+An even flow would be Poisson: exp(-n) is the chance that n expected records all fail to come in a minute. What speaks in
+clumps is silent more often, what beats like a heart less. So two chances are learned of each key: that it is silent in a
+minute after one in which it spoke, and that it stays silent; both as a factor on the expected records, which go by the time
+of the day, and shrunk to Poisson where little is known. The chance of a silence is the product over its minutes (a chain of
+two states: Gilbert 1960).
 """
 
 from __future__ import annotations
@@ -20,17 +22,39 @@ _LEAST_RATE = 0.05  # records a minute
 _FADE = 0.5 ** (1 / (3 * 1440))
 _FORGET = 2880  # minutes of silence after which a key is not expected any more
 _PASSING = 60  # of a key that never came regularly
-_LONGEST = 5.0  # records expected in the longest of some hundred waits of an even flow: its logarithm
-_WAIT_FADE = 0.995  # an arrival, for the longest wait
+_PRIOR = 30.0  # minutes that taking it for Poisson is worth
+_UNSEEN = 0.5  # silent minutes, where none was seen: a short history claims little
+
+
+class _Chance:
+    """Of minutes of one sort: how many there were, how many of them silent, and the records expected in them."""
+
+    __slots__ = ("expected", "minutes", "silent")
+
+    def __init__(self) -> None:
+        self.minutes = self.silent = self.expected = 0.0
+
+    def learn(self, expected: float, *, silent: bool) -> None:
+        self.minutes = self.minutes * _FADE + 1
+        self.silent = self.silent * _FADE + silent
+        self.expected = self.expected * _FADE + expected
+
+    def factor(self, rate: float) -> float:
+        """How much more evenly than Poisson it speaks (below 1: less): silent minutes are as likely as with so many times the
+        records."""
+        mean = self.expected / self.minutes if self.minutes else rate
+        poisson = math.exp(-mean)
+        chance = (self.silent + max(_PRIOR * poisson, _UNSEEN)) / (self.minutes + _PRIOR)
+        return -math.log(min(chance, 0.9999)) / max(mean, 1e-3)
 
 
 class _Key:
-    __slots__ = ("count", "known", "last", "longest", "minutes", "missed", "seq")
+    __slots__ = ("count", "first", "known", "last", "minutes", "missed", "score", "seq", "stays")
 
     def __init__(self, minute: int) -> None:
         self.last, self.seq, self.known = minute, 0, 0.0
-        self.count = self.minutes = self.missed = 0.0
-        self.longest = _LONGEST  # records that were expected in the longest of its newest waits
+        self.count = self.minutes = self.missed = self.score = 0.0
+        self.first, self.stays = _Chance(), _Chance()
 
 
 class Silence:
@@ -41,29 +65,29 @@ class Silence:
 
     def close(self, minute: int, counts: Mapping[str, tuple[int, int]], season: Season, *, learn: bool) -> list[Seen]:
         """One minute is over: `counts` has (records, seq) of the keys that came."""
-        for key, (count, seq) in counts.items():
-            held = self._keys.get(key)
-            if held is None:
-                if len(self._keys) >= _MOST_KEYS:
-                    continue
-                held = self._keys[key] = _Key(minute)
-            held.longest = max(held.longest * _WAIT_FADE, held.missed, _LONGEST)
-            held.count, held.last, held.seq, held.missed = held.count + count, minute, seq, 0.0
-            held.known += 1
         factor = season.factor(minute)
+        for key in counts:
+            if key not in self._keys and len(self._keys) < _MOST_KEYS:
+                self._keys[key] = _Key(minute)
         seen, gone = [], []
         for key, held in self._keys.items():
+            count, seq = counts.get(key, (0, 0))
             rate = held.count / (held.minutes + 5)
-            if minute > held.last:
+            sort = held.first if held.last == minute - 1 else held.stays
+            if not count:
                 held.missed += rate * factor
-                if held.known >= _KNOWN and rate >= _LEAST_RATE:
-                    score = min(held.missed / held.longest * _LONGEST / math.log(10), MOST_SCORE)
-                    if score > 1:
-                        seen.append(_seen(key, held, minute, score))
+                held.score += rate * factor * sort.factor(rate) / math.log(10)
+                if held.known >= _KNOWN and rate >= _LEAST_RATE and held.score > 1:
+                    seen.append(_seen(key, held, minute, min(held.score, MOST_SCORE)))
                 if minute - held.last > (_FORGET if held.known >= _KNOWN else _PASSING):
                     gone.append(key)
-            if learn or minute == held.last:
-                held.count *= _FADE
+            if (learn or count) and held.known and minute > held.last:
+                sort.learn(rate * factor, silent=not count)
+            if count:
+                held.last, held.seq, held.missed, held.score = minute, seq, 0.0, 0.0
+                held.known += 1
+            if learn or count:
+                held.count = (held.count + count) * _FADE
                 held.minutes = held.minutes * _FADE + 1
         for key in gone:
             del self._keys[key]
@@ -71,14 +95,22 @@ class Silence:
 
     def state(self) -> dict[str, Any]:
         """What `load` takes: plain JSON."""
-        return {"keys": [[k, h.last, h.seq, h.known, h.count, h.minutes, h.missed, h.longest] for k, h in self._keys.items()]}
+        return {
+            "keys": [
+                [k, h.last, h.seq, h.known, h.count, h.minutes, h.missed, h.score,
+                 *([c.minutes, c.silent, c.expected] for c in (h.first, h.stays))]
+                for k, h in self._keys.items()
+            ]
+        }  # fmt: skip
 
     def load(self, state: Mapping[str, Any]) -> None:
         """Go on where `state` was taken."""
-        for key, last, seq, known, count, minutes, missed, longest in state["keys"]:
+        for key, last, seq, known, count, minutes, missed, score, first, stays in state["keys"]:
             held = self._keys[key] = _Key(last)
             held.seq, held.known, held.count, held.minutes = seq, known, count, minutes
-            held.missed, held.longest = missed, longest
+            held.missed, held.score = missed, score
+            held.first.minutes, held.first.silent, held.first.expected = first
+            held.stays.minutes, held.stays.silent, held.stays.expected = stays
 
 
 def _seen(key: str, held: _Key, minute: int, score: float) -> Seen:

@@ -8,10 +8,10 @@ from typing import Any
 
 import anyio.to_thread
 
-from headwater import views
 from headwater.errors import NotFoundError
 from headwater.keyword.index import KeywordIndex
 from headwater.log.store import Log
+from headwater.overview.patterns import patterns
 from headwater.query import parse_time
 from headwater.rag.place import Look
 from headwater.records import PatternsReply, RecordView, SearchReply, parse_address
@@ -49,7 +49,7 @@ class Past:
         wanted = self._bounded(plan(self._stock, q, topics=[topic], since=since, until=until, mode="keyword"))
         mark = None if new_since is None else parse_time(new_since, now_ms=now_ms())
         return await anyio.to_thread.run_sync(
-            lambda: views.patterns(self._log, self._keyword, self._searcher, wanted, new_since_ms=mark, limit=limit)
+            lambda: patterns(self._log, self._keyword, self._searcher, wanted, new_since_ms=mark, limit=limit)
         )
 
     async def read(self, address: str, *, context: int = 0) -> RecordView:

@@ -33,7 +33,7 @@ from headwater.scoped.pipelines import OwnPipelines
 from headwater.tokens import Token
 from headwater.verbs import Verbs
 
-_OF_A_TOPIC = frozenset({"topic", "records", "patterns", "index"})  # read the one topic that their first argument names
+_OF_A_TOPIC = frozenset({"topic", "records", "patterns", "drift", "index"})  # read the one topic that their first argument names
 _STREAM_OF_A_TOPIC = frozenset({"tail"})
 _WRITING = frozenset({"append", "create_topic", "set_detecting"})  # write to the topic that their first argument names
 _OF_TOPICS = frozenset({"search_vector", "timeline"})  # read those that `topics` names, all in scope without it

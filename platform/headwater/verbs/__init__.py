@@ -31,6 +31,7 @@ from headwater.records import (
     Timeline,
     Topic,
 )
+from headwater.records.drifts import Drift
 from headwater.records.indexes import Shadow, SwapStep
 from headwater.records.removals import Deleted, Purged
 from headwater.records.watches import Watch, WatchHit, Woken
@@ -188,11 +189,13 @@ class Verbs(AskVerbs, InvestigateVerbs, WatchVerbs, AuditVerbs, EnrichVerbs, Mod
         cursor: str | None = None,
         as_of: When | Mapping[str, int] | None = None,
         rerank: bool = False,
+        max_tokens: int | None = None,
     ) -> SearchReply:
         """The best passages for `q`, each with its best record. `filters` maps attribute (or key, partition, level) to a
         value or a list of values; `include` may hold `vector`. `as_of` is a time, or maps topics to sequence numbers as
         `coverage.watermark` has them in `stored`: what was stored before is searched, in the versions of then. With
-        `rerank` a cross-encoder on this machine reads the best hits again; there is one page then."""
+        `rerank` a cross-encoder on this machine reads the best hits again; there is one page then. `max_tokens` bounds the
+        reply as JSON: hits that differ in numbers alone are one, and what does not fit is on the next page."""
 
     async def search_batch(self, queries: Sequence[Mapping[str, Any]]) -> list[SearchReply | HeadwaterError]:
         """A reply for each query (`{"q": ..., and the other parameters of search}`), or the error that it alone would have
@@ -244,12 +247,21 @@ class Verbs(AskVerbs, InvestigateVerbs, WatchVerbs, AuditVerbs, EnrichVerbs, Mod
         new_since: When | None = None,
         gone_since: When | None = None,
         changed_since: When | None = None,
+        fields: bool = False,
         limit: int = 50,
         cursor: str | None = None,
     ) -> PatternsReply:
         """The passages of a topic with counts in a window; with `new_since` only those first seen since then, with `gone_since`
         those that came regularly and do not since then, with `changed_since` those that come significantly more or less often
-        since then than before (each with its `change`). Words of `q` must occur."""
+        since then than before (each with its `change`). With `fields` each says what its varying places and attributes hold, by
+        its newest records; there are at most 100 patterns then. Words of `q` must occur."""
+
+    async def drift(
+        self, topic: str, *, since: When, until: When | None = None, before: When | None = None, q: str = "", limit: int = 10
+    ) -> Drift:
+        """Whether a topic says other things since a time than before it, by what its records mean: how far apart the mixes are,
+        how unusual that is by stretches of the time before, and the patterns that rose and fell. The time before begins at
+        `before`, or is four times as long. UsageError where there are too few records to compare."""
 
     async def timeline(
         self,
@@ -260,7 +272,8 @@ class Verbs(AskVerbs, InvestigateVerbs, WatchVerbs, AuditVerbs, EnrichVerbs, Mod
         until: When | None = None,
         buckets: int = 60,
     ) -> Timeline:
-        """How many records match, by time. Words of `q` must occur."""
+        """How many records match, by time and level, with what stands out meanwhile and hints which topic's surge came first. Words
+        of `q` must occur."""
 
     async def indexes(self) -> list[IndexInfo]:
         """The index of every topic."""
