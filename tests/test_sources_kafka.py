@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import random
 import shutil
-import subprocess
-import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -456,11 +453,3 @@ def test_a_group_s_members_come_and_go_and_each_message_is_stored_once(kafka: Ka
 
     asyncio.run(run())
     assert sum(kafka.committed("movers", "moving", partitions).values()) == total
-
-
-@pytest.mark.slow
-def test_the_benchmark_prints_its_rate_beside_the_floor() -> None:
-    command = [sys.executable, str(Path(__file__).parent.parent / "benchmarks" / "bench_kafka.py"), "--small", "--json"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0, done.stderr
-    assert {"kafka_records_per_s", "append_records_per_s", "kafka_over_append"} <= json.loads(done.stdout)["metrics"].keys()
