@@ -13,7 +13,7 @@ import weakref
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import AbstractAsyncContextManager
-from typing import Any, Concatenate, Generic, Literal, ParamSpec, Self, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Concatenate, Generic, Literal, ParamSpec, Self, TypeVar, overload
 
 from headwater.composed import AskEvent, LiveEvent
 from headwater.errors import UsageError
@@ -25,6 +25,9 @@ from headwater.records.labels import RunEvent
 from headwater.records.models import Completion, Message, Piece
 from headwater.records.watches import WatchHit
 from headwater.verbs import Verbs, When
+
+if TYPE_CHECKING:
+    from headwater.loading import Loading
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -223,6 +226,17 @@ class Headwater:
         patterns = self.patterns(topic, since=since, limit=limit).patterns
         vectors = self.embed([p.passage.text for p in patterns]).vectors if patterns else ()
         return plots.embedding_map(patterns, vectors)
+
+    def load(
+        self, topic: str, table: Any, *, value: str | None = None, key: str | None = None, timestamp: str | None = None,
+        name: str | None = None, batch: int = 1000,
+    ) -> Loading:  # fmt: skip
+        """Store the rows of a DataFrame (pandas, polars), an Arrow table or mappings in the background. `value`, `key` and
+        `timestamp` name their columns, the others become attributes. With a `name` the same load again stores nothing twice.
+        `wait()` of what is returned blocks until all is stored, with a bar; UsageError for what is no table."""
+        from headwater.loading import load
+
+        return load(self.append, topic, table, value=value, key=key, timestamp=timestamp, name=name, batch=batch)
 
     def close(self) -> None:
         """Let go of everything; safe to call twice."""

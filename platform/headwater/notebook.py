@@ -1,13 +1,14 @@
 """`%load_ext headwater`: searches and questions as cells of a notebook.
 
 %headwater                     which daemon or directory the cells speak to; `%headwater connect URL`, `%headwater open PATH`
-%%search --topics logs         the cell is the query
+%%search --topics logs         the cell is the query; with `--live 30` its table follows what comes for so many seconds
 %%ask --since 2h               the cell is the question; the answer appears as it comes
 """
 
 from __future__ import annotations
 
 import shlex
+import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +26,9 @@ _SEARCH: Mapping[str, Callable[[str], Any]] = {
     "since": str,
     "until": str,
     "min-score": float,
+    "live": float,
 }
+_LOOK_S = 0.5  # how often a live search looks again
 _ASK: Mapping[str, Callable[[str], Any]] = {"topics": list, "since": str, "until": str, "conversation": str, "model": str}
 
 
@@ -58,8 +61,12 @@ class Cells:
         print(f"{status.url or status.data_dir}: {records:,} records in {len(status.topics)} topics")
 
     def search(self, line: str, cell: str) -> SearchReply:
-        """What the cell's query finds. Options as of `headwater search`."""
-        return self._verbs().search(cell.strip(), **_options("search", line, _SEARCH))
+        """What the cell's query finds. Options as of `headwater search`; with `--live SECONDS` the table is shown at once and
+        changes as records come, until the time is up or the cell is interrupted."""
+        options = _options("search", line, _SEARCH)
+        seconds = options.pop("live", None)
+        reply = self._verbs().search(cell.strip(), **options)
+        return reply if seconds is None else self._follow(cell.strip(), options, reply, seconds)
 
     def ask(self, line: str, cell: str) -> Answer:
         """The answer to the cell's question, shown as it comes."""
@@ -77,6 +84,23 @@ class Cells:
                 shown.update(HTML(""))
                 return answer  # type: ignore[no-any-return]  # the event named done holds the answer
         raise HeadwaterError("the answer broke off")
+
+    def _follow(self, q: str, options: Mapping[str, Any], reply: SearchReply, seconds: float) -> SearchReply:
+        """The last reply to a query asked again and again, each shown in the place of the one before where they differ."""
+        from IPython.display import HTML, display
+
+        end, shown = time.monotonic() + seconds, display(HTML(reply._repr_html_()), display_id=True)
+        try:
+            while time.monotonic() < end:
+                time.sleep(min(_LOOK_S, max(end - time.monotonic(), 0.0)))
+                now = self._verbs().search(q, **options)
+                if now.hits != reply.hits:
+                    shown.update(HTML(now._repr_html_()))
+                reply = now
+        except KeyboardInterrupt:
+            pass  # that is how people end it
+        shown.update(HTML(""))  # what is returned is shown below
+        return reply
 
     def _use(self, verbs: Headwater) -> None:
         if self._own is not None:
