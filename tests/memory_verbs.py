@@ -180,6 +180,7 @@ class MemoryVerbs:
         cursor: str | None = None,
         as_of: Any = None,
         rerank: bool = False,
+        max_tokens: int | None = None,
     ) -> SearchReply:
         query = parse(q, now_ms=to_ms(NOW))
         conditions = (*query.filters, *as_filters(filters or {}))

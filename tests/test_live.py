@@ -348,15 +348,6 @@ def test_a_vector_of_your_own_is_searched_where_it_fits(hw: Headwater) -> None:
         hw.search_vector(vector, topics=["nowhere"])
 
 
-def test_what_later_versions_will_do_is_told_apart_from_mistakes(api: httpx.Client) -> None:
-    kind = "urn:headwater:problem:not-in-this-version"
-    told = problem(api.post("/v1/search", json={"q": "x", "max_tokens": 500}), 422)
-    assert told["type"] == kind
-    assert "not in this version" in told["detail"]
-    assert api.post("/v1/search", json={"q": "x", "rerank": False, "max_tokens": None}).status_code == 200
-    assert problem(api.get("/v1/nonsense"), 404)["type"] != kind
-
-
 def test_a_live_search_survives_a_broken_connection(tmp_path: Path) -> None:
     with serving(settings_in(tmp_path)) as url:
         with headwater.connect(url) as hw:

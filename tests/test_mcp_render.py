@@ -34,7 +34,7 @@ from headwater_mcp.budget import clip, tokens
 from headwater_mcp.render import Fence, Page
 
 NOON = datetime(2026, 11, 21, 12, tzinfo=UTC)
-FENCED = re.compile(r"<data-([0-9a-f]{8})>(.*?)</data-\1>", re.DOTALL)
+FENCED = re.compile(r"<data-([a-z0-9]{8})>(.*?)</data-\1>", re.DOTALL)
 
 
 def _hit(
@@ -88,7 +88,7 @@ def test_search_replies_stay_within_the_budget_and_say_what_is_left_out(
     reply = render.search(SearchReply(found, coverage), page, "search")
     assert tokens(reply) <= page.max_tokens
     outside = _outside(reply)
-    total = len(render._collapsed(found))
+    total = len(render.collapsed(found))
     shown = len(re.findall(r"^\[\d+\] ", outside, re.MULTILINE))
     if shown < total - page.skip:
         assert f"{total - page.skip - shown} of these left out" in outside

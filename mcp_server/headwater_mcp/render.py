@@ -8,7 +8,6 @@ outside. Nothing is cut silently: a cut text says how much is missing and what t
 
 from __future__ import annotations
 
-import re
 import secrets
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -16,6 +15,7 @@ from datetime import datetime
 from functools import partial
 from typing import Any, Literal
 
+from headwater.budget import collapsed
 from headwater.records import (
     Answer,
     Appended,
@@ -36,15 +36,12 @@ from headwater.visible import visible
 from headwater_mcp.budget import Item, clip, fit, tokens
 
 Format = Literal["concise", "detailed"]
-_RUN = re.compile(r"[\w.:/-]+")
-_DIGIT = re.compile(r"\d")
-_SHAPE = 2000  # characters by which two messages are compared
-_WORDY = re.compile(r"[^\W\d_]{3}")
 _SHOWN = {"concise": 110, "detailed": 700}  # tokens of one record's text
 _QUOTE = 90
 _SECRET = 4096  # characters behind what is shown that may belong to a secret begun in it
 _SLACK = 24  # a note of what was cut costs about as much as the rest of a text this little too long
 _NOTES = 3
+_CONSONANTS = "bcdfghjklmnpqrstvwxz"  # a mark of letters costs half the tokens of one of digits, and makes no word
 _OURS = "extractive"  # the model whose words for "no answer" are Headwater's own, and of no record
 
 
@@ -87,7 +84,7 @@ class Page:
 class Fence:
     """Marks record text as data. A text that contains the mark loses it, so the fence cannot be closed from inside."""
 
-    mark: str = field(default_factory=lambda: secrets.token_hex(4))
+    mark: str = field(default_factory=lambda: "".join(secrets.choice(_CONSONANTS) for _ in range(8)))
     redact: Callable[[str], str] = as_is
 
     @property
@@ -101,7 +98,7 @@ class Fence:
 def search(reply: SearchReply, page: Page, title: str) -> str:
     """Hits, collapsed by pattern, best first."""
     fence = page.fence()
-    groups = _collapsed(reply.hits)[page.skip :]
+    groups = collapsed(reply.hits)[page.skip :]
     items = [Item(partial(_hit_block, fence, page, page.skip + i + 1, group), page.shown) for i, group in enumerate(groups)]
     total = page.skip + len(groups)
     head = f"{title}: {counted(total, 'distinct result')}" + (f" of {len(reply.hits)} hits" if len(reply.hits) > total else "")
@@ -113,10 +110,12 @@ def patterns(reply: PatternsReply, page: Page, title: str) -> str:
     """Patterns with their counts."""
     fence = page.fence()
     entries = reply.patterns[page.skip :]
+    all_new = bool(entries) and all(pattern.new for pattern in reply.patterns)
     items = [
-        Item(partial(_pattern_block, fence, page, page.skip + i + 1, pattern), page.shown) for i, pattern in enumerate(entries)
+        Item(partial(_pattern_block, fence, page, page.skip + i + 1, pattern, all_new), page.shown)
+        for i, pattern in enumerate(entries)
     ]
-    head = f"{title}: {counted(len(reply.patterns), 'pattern')}"
+    head = f"{title}: {counted(len(reply.patterns), 'new pattern' if all_new else 'pattern')}"
     hint = "" if reply.patterns else "No pattern in this window. Widen since, or leave new_since out to see all."
     return framed(fence, head, items, page, len(reply.patterns), reply.coverage, hint)
 
@@ -232,11 +231,11 @@ def _hit_block(fence: Fence, page: Page, n: int, group: Sequence[Hit], limit: in
     return f"{head} {fenced(fence, hit.value[start:end], limit, page, hit.address, len(hit.value), facts)}"
 
 
-def _pattern_block(fence: Fence, page: Page, n: int, pattern: Pattern, limit: int) -> str:
+def _pattern_block(fence: Fence, page: Page, n: int, pattern: Pattern, all_new: bool, limit: int) -> str:
     passage = pattern.passage
     head = (
-        f"[{n}] x{pattern.count}{' NEW' if pattern.new else ''} {_level(pattern.level)}"
-        f"{instant(passage.first_seen)}..{instant(passage.last_seen)} e.g. {pattern.example}"
+        f"[{n}] x{pattern.count}{' NEW' if pattern.new and not all_new else ''} {_level(pattern.level)}"
+        f"{span(passage.first_seen, passage.last_seen)} e.g. {pattern.example}"
     )
     if page.detailed:
         head += f" total=x{passage.count_total}"
@@ -312,29 +311,12 @@ def _by_distance(view: RecordView) -> list[tuple[Record, bool]]:
     return sorted(pairs, key=lambda pair: abs(pair[0].seq - view.record.seq))
 
 
-def _collapsed(hits: Sequence[Hit]) -> list[list[Hit]]:
-    """Hits of one pattern together (the same passage, or the same words with other numbers), in the order of the best."""
-    groups: dict[tuple[str, str], list[Hit]] = {}
-    known: dict[tuple[str, int], tuple[str, str]] = {}
-    for hit in hits:
-        folded = _RUN.sub(_without_value, hit.passage.text[:_SHAPE])
-        shape = (hit.topic, folded if _WORDY.search(folded) else hit.passage.text)
-        key = known.setdefault((hit.topic, hit.passage.id), shape)
-        groups.setdefault(key, []).append(hit)
-    return list(groups.values())
-
-
-def _without_value(run: re.Match[str]) -> str:
-    """0 for a number, id, time or path: what differs between equal messages."""
-    return "0" if _DIGIT.search(run[0]) else run[0]
-
-
 def _topic_block(topic: Topic, page: Page, _limit: int) -> str:
     mark = topic.watermark
     behind = [f"{mark.stored - at} not yet in {name}" for name, at in (("keyword", mark.keyword), ("semantic", mark.semantic))
               if at < mark.stored]  # fmt: skip
-    span = f" {instant(topic.first)}..{instant(topic.last)}" if topic.first and topic.last else ""
-    line = f"{topic.name} {topic.records} records, {topic.passages} patterns{span}{''.join(', ' + b for b in behind)}"
+    times = f" {span(topic.first, topic.last)}" if topic.first and topic.last else ""
+    line = f"{topic.name} {topic.records} records, {topic.passages} patterns{times}{''.join(', ' + b for b in behind)}"
     if page.detailed:
         kind = str(topic.config.get("passages", ""))
         line += (
@@ -402,3 +384,10 @@ def counted(n: int, noun: str) -> str:
 
 def instant(when: datetime) -> str:
     return f"{when:%Y-%m-%dT%H:%M:%S}Z"
+
+
+def span(first: datetime, last: datetime) -> str:
+    """From when to when; a day is said once."""
+    if first.date() != last.date():
+        return f"{instant(first)}..{instant(last)}"
+    return f"{first:%Y-%m-%dT%H:%M:%S}..{last:%H:%M:%S}Z"

@@ -7,8 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
 from fastapi import Depends, Path, Query, Request, Response
-from pydantic import BaseModel, ConfigDict, Field, model_validator
-from pydantic_core import PydanticCustomError
+from pydantic import BaseModel, ConfigDict, Field
 from starlette.types import Scope
 
 from headwater import wire
@@ -24,8 +23,6 @@ from headwater.tokens import Token
 from headwater.verbs import Verbs
 
 MOST_OFFSET = (1 << 40) - 1
-LATER = "not_in_this_version"  # the kind of validation error of a field that only later versions know
-LATER_FIELDS = ("max_tokens",)
 _ID = (1 << 63) - 1
 
 TopicName = Annotated[str, Path(pattern=f"^{TOPIC_NAME.pattern}$", max_length=100)]
@@ -84,21 +81,9 @@ def names(topics: Sequence[str] | None) -> list[str] | None:
 
 
 class Body(BaseModel):
-    """Unknown fields are refused; those of the design that this version does not know yet are told apart from mistakes."""
+    """Unknown fields are refused."""
 
     model_config = ConfigDict(extra="forbid", strict=False)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _known(cls, given: Any) -> Any:
-        if not isinstance(given, dict):
-            return given
-        later = [name for name in LATER_FIELDS if name in given and name not in cls.model_fields]
-        for name in later:
-            if given[name] not in (None, False):
-                message = "{field} is not in this version of Headwater; leave it out"
-                raise PydanticCustomError(LATER, message, {"field": name})
-        return {name: value for name, value in given.items() if name not in later}
 
 
 class _HitsBody(Body):
@@ -123,6 +108,7 @@ class SearchBody(_HitsBody):
     mode: Mode | None = None
     as_of: When | dict[str, int] = None
     rerank: bool = False
+    max_tokens: int | None = Field(None, ge=200, le=200_000, description="Of the reply: what does not fit is on the next page.")
 
 
 class BatchBody(Body):

@@ -18,7 +18,6 @@ from headwater import errors, wire
 from headwater.errors import EmbedError, HeadwaterError, LimitError, ModelError, QueryError
 
 logger = logging.getLogger(__name__)
-NOT_YET = "urn:headwater:problem:not-in-this-version"
 
 _STATUS: tuple[tuple[type[HeadwaterError], int], ...] = (
     (QueryError, 400),
@@ -101,8 +100,6 @@ async def _invalid(request: Request, error: Exception) -> Response:
     found = [{"where": ".".join(map(str, e["loc"])), "what": str(e["msg"])} for e in error.errors()[:20]]
     if found and error.errors()[0]["type"] == "json_invalid":
         return problem(400, "urn:headwater:problem:usage", "the body is not valid JSON", errors=found)
-    if later := [e["msg"] for e in error.errors() if e["type"] == "not_in_this_version"]:
-        return problem(422, NOT_YET, "; ".join(later), title="Not in this version", errors=found)
     detail = "; ".join(f"{f['where']}: {f['what']}" for f in found[:3])
     return problem(422, "urn:headwater:problem:usage", detail or "the request is not valid", errors=found)
 

@@ -21,11 +21,13 @@ from headwater.log.shadows import Asked
 from headwater.log.store import Log
 from headwater.records import Record, RecordView, SearchReply, parse_address
 from headwater.search.planning import MOST_HITS, now_ms, plan
-from headwater.search.searching import Plan, Searcher, meaning_of
+from headwater.search.searching import Plan, Searcher, cursor_of, meaning_of
+from headwater.search.shortening import within
 from headwater.stock import Stock
 
 MOST_QUERIES = 100
-_PARAMETERS = ("topics", "top_k", "mode", "since", "until", "filters", "min_score", "explain", "include", "cursor", "as_of")
+_PARAMETERS = ("topics", "top_k", "mode", "since", "until", "filters", "min_score", "explain", "include", "cursor", "as_of",
+               "max_tokens")  # fmt: skip
 _MOST_ALIKE = 100
 _AT_ONCE = 8  # searches of a batch that run beside each other
 _CONSTANT_FROM = 16  # components from which equal ones mean a failed model, as for stored vectors
@@ -56,7 +58,13 @@ class Finding:
             self._asked.note([t.row.id for t in wanted.topics], hidden(wanted.words, wanted.topics), now_ms())
         notes = [*wanted.notes, *(f"meaning not searched with {name}: {error}" for name, error in failed.items())]
         wanted = replace(wanted, notes=tuple(notes))
-        return await anyio.to_thread.run_sync(self._searcher.search, wanted, vectors, limiter=self._beside)
+        return await anyio.to_thread.run_sync(self._found, wanted, vectors, limiter=self._beside)
+
+    def _found(self, wanted: Plan, vectors: Mapping[str, np.ndarray]) -> SearchReply:
+        reply = self._searcher.search(wanted, vectors)
+        if wanted.max_tokens is None:
+            return reply
+        return within(reply, wanted.max_tokens, lambda passed: cursor_of(wanted.skip + passed, wanted.pool))
 
     async def meanings(
         self, words: str, topics: Collection[TopicIndex]

@@ -13,6 +13,7 @@ from headwater.log.schema import SEQ_BITS
 from headwater.query import as_filters, parse, parse_time
 from headwater.records import Mode
 from headwater.search.searching import Plan, position_of
+from headwater.search.shortening import LEAST, MOST
 from headwater.stock import Stock
 from headwater.verbs import When
 
@@ -63,6 +64,7 @@ def plan(
     include: Sequence[str] = (),
     cursor: str | None = None,
     as_of: When | Mapping[str, int] | None = None,
+    max_tokens: int | None = None,
 ) -> Plan:
     """What a search for `q` will do. An argument wins over the same thing said in the query; filters of both hold.
 
@@ -71,6 +73,8 @@ def plan(
         raise UsageError(f"top_k must be between 1 and {MOST_HITS}")
     if unknown := sorted(set(include) - {"vector"}):
         raise UsageError(f"include takes 'vector', not {unknown[0]!r}")
+    if max_tokens is not None and not LEAST <= max_tokens <= MOST:
+        raise UsageError(f"max_tokens must be between {LEAST} and {MOST:,}")
     query = parse(q, now_ms=now_ms())
     named = [str(v) for f in query.filters if f.field == "topic" and f.op == "=" for v in f.values]
     chosen = stock.choose([*(topics or ()), *named] or None)
@@ -94,4 +98,4 @@ def plan(
         before_seq={t.row.id: seqs[t.row.name] for t in chosen if t.row.name in seqs} or None,
     )
     skip, pool = position_of(cursor)
-    return Plan(query, chosen, scope, mode, top_k, skip, min_score, "vector" in include, explain, notes, pool)
+    return Plan(query, chosen, scope, mode, top_k, skip, min_score, "vector" in include, explain, notes, pool, max_tokens)

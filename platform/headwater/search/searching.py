@@ -69,6 +69,7 @@ class Plan:
     explain: bool = False
     notes: tuple[str, ...] = ()
     first_pool: int | None = None
+    max_tokens: int | None = None  # of the reply
     by_vector: bool = False  # the caller gave a vector of its own: every neighbour counts, however far
 
     @property
@@ -230,7 +231,7 @@ class Searcher:
             in_scope,
             more,
             more > 0,
-            f"{plan.skip + plan.top_k}.{plan.pool}" if more else None,
+            cursor_of(plan.skip + plan.top_k, plan.pool) if more else None,
             tuple(notes),
         )
 
@@ -408,6 +409,11 @@ def is_narrow(plan: Plan) -> bool:
     """Whether the scope leaves out some records of its topics."""
     s = plan.scope
     return bool(s.filters or s.phrases or s.excluded or s.since_ms is not None or s.until_ms is not None or s.before_seq)
+
+
+def cursor_of(passed: int, pool: int) -> str:
+    """What leads behind the first `passed` hits of a ranking that began with a pool of that size."""
+    return f"{passed}.{pool}"
 
 
 def position_of(cursor: str | None) -> tuple[int, int | None]:
