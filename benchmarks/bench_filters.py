@@ -219,6 +219,40 @@ def over_http(directory: Path, corpus: Corpus, args: Namespace, label: str, metr
     say(f"hybrid over HTTP: {percentiles(took)}, under a filter {percentiles(filtered)}")
 
 
+def beside_a_shadow(lines: Sequence[str], n: int, for_s: float) -> dict[str, Any]:
+    """Latency of searches by vector while the index of a second model, the default one, is built beside the live one of the
+    static model; over that before and after."""
+    words = [line.split()[:12] for line in lines]
+    with tempfile.TemporaryDirectory() as directory, headwater.open(directory, search={"record_queries": 0}) as hw:
+        hw.create_topic(TOPIC, passages="exact", embedding_model="static")
+        for at in range(0, n, APPEND):
+            hw.append(TOPIC, [{"value": f"{' '.join(words[i % len(words)])} #{i}"} for i in range(at, min(at + APPEND, n))])
+        while hw.topic(TOPIC).watermark.semantic < n:
+            time.sleep(0.1)
+        queries = hw.embed(lines[:200], model="static").vectors
+
+        def ask(number: int) -> float:
+            started = time.perf_counter()
+            hw.search_vector(queries[number % len(queries)], topics=[TOPIC], top_k=TOP_K)
+            return (time.perf_counter() - started) * 1000
+
+        for i in range(50):
+            ask(i)
+        idle, busy = [ask(i) for i in range(500)], list[float]()
+        hw.rebuild_index(TOPIC, model="bge-small", shadow=True)
+        end = time.perf_counter() + for_s
+        while time.perf_counter() < end and hw.shadow(TOPIC).state == "building":
+            busy.extend(ask(i) for i in range(50))
+        progress = hw.shadow(TOPIC).progress
+        hw.swap_index(TOPIC, "cancel" if progress is not None else "drop")
+        idle += [ask(i) for i in range(500)]
+    quiet, loud = percentiles(idle), percentiles(busy)
+    ratios = {p: round(loud[p] / quiet[p], 2) for p in ("p50", "p99") if busy}
+    say(f"beside a shadow: {loud}, idle {quiet}")
+    return {"latency_beside_a_shadow_ratio": ratios, "idle_ms": quiet, "beside_a_shadow_ms": loud,
+            "shadow_done": n if progress is None else progress.done}  # fmt: skip
+
+
 def _label(n: int) -> str:
     return f"{n // 1_000_000}m" if n % 1_000_000 == 0 else f"{n // 1000}k"
 
@@ -249,6 +283,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             metrics["segments"], metrics["tail"] = len(hw.index(TOPIC).segments), hw.index(TOPIC).tail
             through_the_engine(hw, corpus, label, metrics)
         over_http(directory, corpus, args, label, metrics)
+    metrics |= beside_a_shadow(texts(60 if args.small else 3000), 600 if args.small else 20_000, 30)
     report(args, before, metrics)
     return 0
 

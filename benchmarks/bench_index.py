@@ -101,6 +101,9 @@ def named(n: int, results: dict[str, dict[str, Any]]) -> dict[str, Any]:
             f"open_{size}_s": graph["open_s"],
             "latency_while_sealing_ratio": graph["latency_while_sealing_ratio"],
         }
+    for name, floor in (("chroma", "filters_chroma_where"), ("brute_force", "filters_exact_scan")):
+        if beside := results.get(name):
+            metrics[floor] = {name: figures["p99"] for name, figures in beside["filters"].items()}
     if tail := results.get("tail"):
         metrics |= {"add_p99_ms": tail["add_p99_ms"], "build_10k_ms": tail["build_10k_ms"]}
     return metrics | {f"system_{name}": figures for name, figures in results.items()}

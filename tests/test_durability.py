@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import random
 import shutil
 import signal
@@ -26,7 +27,10 @@ from headwater.log.ownership import Ownership
 from headwater.log.store import Log, Origin
 from headwater.records import Draft
 
-KILLS, SEAL_KILLS, CUTS, RACERS = 50, 10, 100, 20
+KILLS, CUTS, RACERS = 50, 100, 20
+SEAL_KILLS = int(os.environ.get("HEADWATER_TEST_KILLS", "10"))
+DAMAGED = int(os.environ.get("HEADWATER_TEST_DAMAGED", "5"))
+"""`HEADWATER_TEST_KILLS=100 HEADWATER_TEST_DAMAGED=20` makes it a longer run."""
 WORKER = Path(__file__).parent / "crash_worker.py"
 
 
@@ -309,7 +313,7 @@ def test_damaged_index_files_are_found_and_built_anew_from_the_log(tmp_path: Pat
             return [[(h.address, h.score) for h in await engine.search(q, topics=["events"])] for q in queries]
 
     sound = asyncio.run(answers())
-    for _ in range(5):
+    for _ in range(DAMAGED):
         files = sorted(p for p in (tmp_path / "keyword").iterdir() if p.suffix in (".store", ".term", ".fast", ".pos", ".idx"))
         victim = rng.choice([p for p in files if p.stat().st_size > 20] + [tmp_path / "keyword" / "meta.json"])
         content = bytearray(victim.read_bytes())
