@@ -9,7 +9,7 @@ BIN := .venv/bin
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch .venv/ready
 
-.PHONY: setup demo test test-live check lint explore bench clean lock docs reference
+.PHONY: setup demo test test-live check lint explore crash bench clean lock docs reference
 
 setup: .venv/ready ## make the environment
 
@@ -35,8 +35,13 @@ check: lint ## what CI runs
 explore: .venv/ready ## the property tests on new random examples, many of them
 	HYPOTHESIS_PROFILE=explore $(BIN)/python -m pytest -m "not slow" -k "$(or $(K),test)" $$(grep -ls hypothesis tests/test_*.py)
 
+crash: .venv/ready ## KILLS=100 deaths while segments are sealed and merged, DAMAGED=20 files of the keyword index, every file of a segment
+	HEADWATER_TEST_KILLS=$(or $(KILLS),100) HEADWATER_TEST_DAMAGED=$(or $(DAMAGED),20) $(BIN)/python -m pytest --durations=5 \
+	  -k "sealed_leave or random_moments or damaged_index or damage_to_any or damaged_narrow" \
+	  tests/test_durability.py tests/test_segment_kinds.py tests/test_narrow.py
+
 bench: .venv/ready ## every benchmark, small; DATA=PATH adds the quality ones
-	for b in ingest search startup sources index models tui; do $(BIN)/python benchmarks/bench_$$b.py --small || exit 1; done
+	for b in ingest search startup sources index filters models tui; do $(BIN)/python benchmarks/bench_$$b.py --small || exit 1; done
 	$(if $(DATA),$(BIN)/python benchmarks/bench_quality.py --data $(DATA) && $(BIN)/python benchmarks/bench_templates.py --data $(DATA))
 
 reference: .venv/ready ## write the pages of docs/ that are made from the code

@@ -283,7 +283,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             metrics["segments"], metrics["tail"] = len(hw.index(TOPIC).segments), hw.index(TOPIC).tail
             through_the_engine(hw, corpus, label, metrics)
         over_http(directory, corpus, args, label, metrics)
-    metrics |= beside_a_shadow(texts(60 if args.small else 3000), 600 if args.small else 20_000, 30)
+    metrics |= beside_a_shadow(texts(60 if args.small else 3000), 600 if args.small else 20_000, 3 if args.small else 30)
     report(args, before, metrics)
     return 0
 
