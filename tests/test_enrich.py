@@ -91,6 +91,9 @@ def out(hw: Headwater, topic: str) -> list[Record]:
         ),
         ("steps:\n  - route: {to: [{topic: x, wehn: y}]}", "did you mean 'when'"),
         ("a: &a [1]\nsteps: *a", "unknown 'a'"),
+        ("topics: [a]\nsteps:\n  - route: {otherwise: b, to: [{topic: a, when: x}]}", r"line 3.*to\[1\].topic.*it writes to"),
+        ("steps: [redact]\ntopics: ['a b']", "line 2.*no name of a topic"),
+        ("steps:\n  - if: x\n    then: [redact]\n    els: [redact]", "line 4.*did you mean 'else'"),
     ],
 )
 def test_what_is_written_wrongly_is_said_with_its_line_and_the_nearest_name(text: str, said: str) -> None:

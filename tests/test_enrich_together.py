@@ -290,3 +290,19 @@ def test_a_backtest_counts_near_numbers_together(hw: Headwater) -> None:
     tried = hw.backtest_pipeline("p", {"topics": ["t"], "steps": [{"score": {"like": "disk"}}]})
     assert sum(tried.fields["score"].values()) == 3
     assert all(len(value) <= 4 for value in tried.fields["score"])
+
+
+def test_what_nothing_could_find_is_said_before_anything_runs(hw: Headwater) -> None:
+    schema = {
+        "type": "object",
+        "properties": {"order": {"type": "integer", "pattern": r"order (\d+)"}, "mood": {"type": "string"}},
+    }
+    with pytest.raises(UsageError, match="'mood' has no pattern: give `model`"):
+        ran(hw, [{"extract": {"schema": schema}}], "order 1")
+    assert ran(hw, [{"extract": {"schema": schema, "by": "regex"}}], "order 1").fields == {"order": 1}
+
+
+def test_a_step_that_cannot_be_made_is_told_with_its_line(hw: Headwater) -> None:
+    text = "steps:\n  - redact: {}\n  - classify:\n      labels: [only]\n"
+    with pytest.raises(UsageError, match="line 3, step 'classify': say at least two labels"):
+        hw.create_pipeline("p", text)

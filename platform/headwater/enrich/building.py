@@ -40,7 +40,8 @@ class Builder:
             try:
                 made[leaf.name] = self._step(leaf, purse.part())
             except HeadwaterError as error:
-                raise UsageError(f"step {leaf.name!r}: {error}") from error
+                line = "" if leaf.line is None else f"line {leaf.line}, "
+                raise UsageError(f"{line}step {leaf.name!r}: {error}") from error
         return made, purse
 
     def _step(self, leaf: Leaf, purse: Purse) -> Step:

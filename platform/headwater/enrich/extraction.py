@@ -71,6 +71,12 @@ class Extractor:
             raise UsageError("no property has a pattern or a format to find it by, and there is no chat model; give `patterns`")
 
     @property
+    def lost(self) -> tuple[str, ...]:
+        """Properties that nothing finds: no pattern, and no chat model."""
+        known = self._patterns.names if self._patterns is not None else ()
+        return () if self._chat is not None else tuple(name for name in self.form.schema["properties"] if name not in known)
+
+    @property
     def asks(self) -> bool:
         """Whether a chat model may be asked."""
         return self._chat is not None

@@ -20,10 +20,13 @@ class Source:
     def __init__(self, lines: Mapping[Path, int] | None = None, name: str = "the pipeline") -> None:
         self._lines, self._name = lines or {}, name
 
+    def line(self, path: Path) -> int | None:
+        """The line of what stands at a path, or of the nearest thing around it; None for what was not read from text."""
+        return next((self._lines[path[:n]] for n in range(len(path), -1, -1) if path[:n] in self._lines), None)
+
     def fail(self, path: Path, problem: str) -> NoReturn:
         """UsageError that says what is wrong, where, and in which line."""
-        known = next((self._lines[path[:n]] for n in range(len(path), -1, -1) if path[:n] in self._lines), None)
-        place = told(path)
+        known, place = self.line(path), told(path)
         raise UsageError(f"{self._name}{f', line {known}' if known else ''}{f' ({place})' if place else ''}: {problem}")
 
     def unknown(self, path: Path, name: str, known: Iterable[str]) -> NoReturn:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -162,6 +162,7 @@ class Leaf:
     reads: str
     on_error: str
     path: Path
+    line: int | None = None
 
     def digest(self) -> str:
         """The same for steps that decide alike, whatever they are called and however their result is used."""
@@ -202,12 +203,7 @@ class Spec:
 
     def targets(self) -> tuple[str, ...]:
         """Every topic it may write to."""
-        found = [self.output] if self.output else []
-        for leaf in self.leaves():
-            if leaf.kind == "route":
-                found += [route["topic"] for route in leaf.config["to"]]
-                found += [leaf.config["otherwise"]] if leaf.config.get("otherwise") else []
-        return tuple(dict.fromkeys(found))
+        return tuple(dict.fromkeys(topic for _, topic in _targets(self)))
 
     def reads(self, topic: str) -> bool:
         """Whether it reads a topic: one of those named, or any that it does not write to."""
@@ -287,12 +283,17 @@ class _Reader:
             names, output, str(value.get("since") or "all"), value.get("embedding"), limits.get("tokens"), limits.get("cost"),
             root, value,
         )  # fmt: skip
-        for name in (*(names or ()), *spec.targets()):
-            if not TOPIC_NAME.fullmatch(name):
-                self._source.fail((), f"{name[:60]!r} is no name of a topic")
-        if names is not None and (circle := sorted(set(names) & set(spec.targets()))):
-            self._source.fail((), f"it would read {circle[0]!r}, which it writes to")
+        for name in names or ():
+            self._topic(("topics",), name)
+        for path, target in _targets(spec):
+            self._topic(path, target)
+            if target in (names or ()):
+                self._source.fail(path, f"it would read {target!r}, which it writes to")
         return spec
+
+    def _topic(self, path: Path, name: str) -> None:
+        if not TOPIC_NAME.fullmatch(name):
+            self._source.fail(path, f"{name[:60]!r} is no name of a topic")
 
     def _steps(self, path: Path, value: Any) -> tuple[Leaf | Group, ...]:
         if not isinstance(value, Sequence) or isinstance(value, str) or not value:
@@ -342,13 +343,13 @@ class _Reader:
             kind, self._named(str(value.get("name") or kind)), config, field, when,
             float(value.get("min_confidence") or 0.0), self._seconds(path, value.get("timeout", 60.0)),
             int(value.get("concurrency") or AT_ONCE.get(kind, 8)), bool(value.get("cache", True)), reads,
-            value.get("on_error") or "dead-letter", path,
+            value.get("on_error") or "dead-letter", path, self._source.line((*path, kind)),
         )  # fmt: skip
 
     def _group(self, path: Path, kind: str, value: Mapping[str, Any]) -> Group:
         common = {name: one for name, one in value.items() if name not in (kind, "then", "else")}
         known = {name: COMMON[name] for name in _of_group(kind)}
-        self._known(path, common, {kind: {}, **known})
+        self._known(path, common, {kind: {}, **({"then": {}, "else": {}} if kind == "if" else {}), **known})
         self._typed(path, common, known)
         name = self._named(str(value.get("name") or kind))
         if kind == "if":
@@ -418,6 +419,18 @@ class _Reader:
         if not 0 < seconds <= 3600:
             self._source.fail((*path, "timeout"), "a timeout is more than 0 and at most 1h")
         return seconds
+
+
+def _targets(spec: Spec) -> Iterator[tuple[Path, str]]:
+    """Every topic that a pipeline may write to, and where that is said."""
+    if spec.output:
+        yield ("output",), spec.output
+    for leaf in spec.leaves():
+        if leaf.kind == "route":
+            path = (*leaf.path, "route")
+            yield from (((*path, "to", n, "topic"), way["topic"]) for n, way in enumerate(leaf.config["to"]))
+            if otherwise := leaf.config.get("otherwise"):
+                yield (*path, "otherwise"), otherwise
 
 
 def _field_of(steps: Sequence[Leaf | Group]) -> str | None:

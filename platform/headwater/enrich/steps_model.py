@@ -13,7 +13,7 @@ from headwater.enrich.items import Outcome, Space, Unit
 from headwater.enrich.labelling import Labeller, beside, is_outage
 from headwater.enrich.labels import task
 from headwater.enrich.purse import Purse, most_tokens
-from headwater.errors import HeadwaterError, LimitError, ModelError
+from headwater.errors import HeadwaterError, LimitError, ModelError, UsageError
 from headwater.records.labels import Cost, Extracted
 from headwater.records.models import Message, Usage
 
@@ -66,6 +66,10 @@ class Extract:
     def __init__(self, config: Mapping[str, Any], chat: Chat | None, purse: Purse, at_once: int) -> None:
         form = Form(config["schema"], config.get("by", "both"), config.get("patterns"), config.get("about", ""))
         self._extractor = Extractor(form, chat, purse, at_once)
+        if (lost := self._extractor.lost) and form.by != "regex":
+            raise UsageError(
+                f"{lost[0]!r} has no pattern: give `model` for a chat model to find it, or `by: regex` to do without"
+            )
         self._purse = purse
         self.cost: Cost = "llm" if self._extractor.asks else "free"
         self.keeps = self._extractor.asks
