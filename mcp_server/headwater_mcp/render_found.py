@@ -9,7 +9,7 @@ from headwater.records import SourceInfo
 from headwater.records.anomalies import AnomaliesReply, Anomaly
 from headwater.records.labels import Classified, ClassifyReply, LabelCount, Pipeline
 from headwater_mcp.budget import Item, clip
-from headwater_mcp.render import Fence, Page, counted, framed, instant, one_line
+from headwater_mcp.render import Fence, Page, counted, framed, instant, one_line, span
 
 _ADDRESSES = 4
 _LABEL = 40
@@ -58,8 +58,8 @@ def ingesting(told: Sequence[SourceInfo]) -> str:
 def _anomaly_block(fence: Fence, page: Page, found: Anomaly, limit: int) -> str:
     odd = f"once in {found.by_chance_days:.3g} days by chance"
     quiet = "" if found.alerted else f", quiet{f' ({one_line(found.why_quiet)[:60]})' if found.why_quiet else ''}"
-    span = instant(found.start) if found.start == found.end else f"{instant(found.start)}..{instant(found.end)}"
-    head = f"[{found.id}] {found.severity} {found.kind} in {found.topic} {span}, {odd}{quiet}"
+    times = instant(found.start) if found.start == found.end else span(found.start, found.end)
+    head = f"[{found.id}] {found.severity} {found.kind} in {found.topic} {times}, {odd}{quiet}"
     if found.observed is not None and found.expected is not None:
         head += f", {found.observed:.4g} {one_line(found.unit)[:20]} where {found.expected:.4g} is usual"
     lines = [f"{head} {fence(clip(one_line(fence.redact(found.what)), max(20, limit)))}"]
