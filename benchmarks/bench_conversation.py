@@ -1,9 +1,11 @@
 """Questions inside a conversation: what is found for the last turn alone, and in the light of the turns before it.
 
-No model takes part. `r5` is recall@5 over the pool of passages (share of a question's gold passages among the first five);
-gains are relative, with a paired bootstrap over questions (95%). The product's own path is measured: `contextualise` and
-`Retrieval` over hybrid search with default settings. `abstain_auroc` is that of the confidence of an answer without a model:
-answerable against unanswerable last turns in their conversations, and against questions about something else.
+No chat model takes part unless --model names one, which then rewrites the question and words it otherwise, as `ask.rewrite`
+and `ask.wordings` do, for the first --questions of each set. `r5` is recall@5 over the pool of passages (share of a
+question's gold passages among the first five); gains are relative, with a paired bootstrap over questions (95%). The
+product's own path is measured: `contextualise` and `Retrieval` over hybrid search with default settings. `abstain_auroc` is
+that of the confidence of an answer without a model: answerable against unanswerable last turns in their conversations, and
+against questions about something else.
 """
 
 from __future__ import annotations
@@ -23,9 +25,12 @@ import numpy as np
 import headwater
 from bench_quality import as_words, fill
 from common import machine, options, report, say, scorer
-from headwater.config import Settings, TopicConfig
+from headwater.config import LlmSettings, Settings, TopicConfig
 from headwater.embed.rerank import CrossEncoder
 from headwater.engine import Engine
+from headwater.llm.chat import Chat
+from headwater.llm.models import Models
+from headwater.rag.answering import Answerer, Dialogue
 from headwater.rag.chain import ask
 from headwater.rag.place import Scope
 from headwater.rag.retrieval import Rerank, Retrieval
@@ -35,6 +40,7 @@ TOPIC = "mtrag"
 NOW_MS = 1_780_000_000_000
 DEPTH = 20
 DRAWS = 10_000
+WORDINGS = 3  # of the model's, as ask.wordings
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +107,22 @@ def gain(base: Sequence[float], other: Sequence[float], seed: int) -> dict[str, 
     return {"gain": round(float(o.mean() / b.mean() - 1), 4), "low": round(float(low), 4), "high": round(float(high), 4)}
 
 
+def by_model(finder: Finder, chat: Chat, metrics: dict[str, Any]) -> dict[str, Any]:
+    """The ways in which a chat model helps to find; `metrics` counts what of it was taken."""
+    reader = Answerer(chat, lambda _: "chunks", None, 0.0, time.perf_counter, NOW_MS, lambda: "", 3000, 300)
+
+    async def rewritten(q: Asked) -> list[str]:
+        read = contextualise(q.text, q.before, NOW_MS)
+        told = await reader.rewritten(read, q.text, Dialogue(q.before[-4:]))
+        metrics["rewritten_taken"] = metrics.get("rewritten_taken", 0) + (told is not read)
+        return await finder.keys(told)
+
+    async def widened(q: Asked) -> list[str]:
+        return await finder.keys(await reader.widened(contextualise(q.text, q.before, NOW_MS), WORDINGS))
+
+    return {"rewritten": rewritten, "widened": widened}
+
+
 async def measure(args: Any, score: ModuleType, folder: Path) -> dict[str, Any]:
     _, judged, nothing = sets(score, args.data)
     if args.small:
@@ -119,6 +141,11 @@ async def measure(args: Any, score: ModuleType, folder: Path) -> dict[str, Any]:
         }
         if args.rerank:
             ways["contextualised_reranked"] = lambda q: finder.keys(contextualise(q.text, q.before, NOW_MS), rerank=True)
+        provider, _, name = (args.model or "").partition(":")
+        models = Models(LlmSettings(provider=provider, model=name, timeout_s=300.0)) if provider else None
+        if models is not None and (chat := models.get()) is not None:
+            ways |= by_model(finder, chat, metrics)
+            judged = {name: part[: args.questions] for name, part in judged.items()}
         recalls: dict[str, list[float]] = {}
         for way, run in ways.items():
             recalls[way] = []
@@ -138,6 +165,8 @@ async def measure(args: Any, score: ModuleType, folder: Path) -> dict[str, Any]:
         metrics["conversation_r5_gain"] = gain(recalls["last_turn"], recalls["contextualised"], args.seed)
         if not args.no_abstain:
             metrics |= await abstention(finder, score, judged["un"], nothing, args)
+        if models is not None:
+            await models.aclose()
     await reranker.aclose()
     return metrics
 
@@ -168,6 +197,10 @@ def main() -> None:
     parser = options(__doc__, data=True)
     parser.add_argument("--index", type=Path, help="a data directory filled by an earlier run, or to be kept for later ones")
     parser.add_argument("--rerank", action="store_true", help="also with the cross-encoder")
+    parser.add_argument(
+        "--model", metavar="PROVIDER:MODEL", help="a chat model that rewrites and widens, such as local:smollm2"
+    )
+    parser.add_argument("--questions", type=int, default=40, help="with --model: of each set (40)")
     parser.add_argument("--no-abstain", action="store_true", help="recall only")
     args = parser.parse_args()
     before, score = machine(), scorer(args.data)
