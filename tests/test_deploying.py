@@ -17,6 +17,7 @@ import subprocess
 import sys
 import sysconfig
 import time
+import tomllib
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
@@ -88,6 +89,13 @@ def test_what_the_image_copies_is_there_and_let_through() -> None:
         assert (ROOT / path).exists()
         assert path in let
     assert set(let) == set(copied)
+
+
+def test_the_image_has_all_packages_of_the_distribution() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
+    packages = project["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"]
+    copied = {path for word, rest in instructions() if word == "COPY" and "--from" not in rest for path in rest.split()[:-1]}
+    assert {package.partition("/")[0] for package in packages} <= copied
 
 
 def test_every_variable_and_command_of_the_deployment_is_one_of_headwaters() -> None:
