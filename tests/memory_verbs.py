@@ -213,6 +213,7 @@ class MemoryVerbs:
         new_since: Any = None,
         gone_since: Any = None,
         changed_since: Any = None,
+        fields: bool = False,
         limit: int = 50,
         cursor: str | None = None,
     ) -> PatternsReply:

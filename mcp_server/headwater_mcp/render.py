@@ -32,6 +32,7 @@ from headwater.records import (
     Topic,
 )
 from headwater.records.levels import LEVELS, canonical_level
+from headwater.records.values import FieldValues
 from headwater.visible import visible
 from headwater_mcp.budget import Item, clip, fit, tokens
 
@@ -239,7 +240,17 @@ def _pattern_block(fence: Fence, page: Page, n: int, pattern: Pattern, all_new: 
     )
     if page.detailed:
         head += f" total=x{passage.count_total}"
-    return f"{head} {fenced(fence, passage.text, limit, page, pattern.example, len(passage.text), '')}"
+    block = f"{head} {fenced(fence, passage.text, limit, page, pattern.example, len(passage.text), '')}"
+    return "\n".join([block, *(f"  {fence(_field_line(field))}" for field in pattern.fields)])
+
+
+def _field_line(field: FieldValues) -> str:
+    """One place or attribute of a pattern: how many values, the range of numbers, the most frequent ones."""
+    where = one_line(field.context if field.kind == "place" else field.name)[:60]
+    unit = f" {field.unit}" if field.unit else ""
+    span = "" if field.median is None else f" {field.least:g}..{field.most:g} median {field.median:g}{unit}"
+    top = ", ".join(f"{one_line(top.value)[:40]} x{top.count}" for top in field.top)
+    return f"{where}: {counted(field.distinct, 'value')}{span}: {top}"
 
 
 def _citation_block(fence: Fence, citation: Citation, said: str, limit: int) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from functools import partial
 
 from headwater.records import Timeline
+from headwater.records.markers import Marker
 from headwater.records.watches import Watch, WatchHit, Woken
 from headwater.visible import visible
 from headwater_mcp.budget import Item, fit
@@ -25,8 +26,19 @@ def timeline(found: Timeline, page: Page) -> str:
             lines.append("...")
     total = sum(bucket.count for bucket in found.buckets)
     head = f"timeline: {counted(total, 'record')} in buckets of {found.interval_s:g} s (... is none)"
-    items = [Item(partial(_line, line), 0) for line in lines[page.skip :]]
-    return framed(None, head, items, page, len(lines), found.coverage, "" if total else "Nothing matched.")
+    fence = page.fence() if found.markers or found.leads else None
+    marks = [partial(_mark, fence, marker) for marker in found.markers] if fence is not None else []
+    hints = [partial(_line, f"hint: {lead.what}") for lead in found.leads]
+    items = [Item(draw, 0) for draw in [*(partial(_line, line) for line in lines), *hints, *marks][page.skip :]]
+    count = len(lines) + len(hints) + len(marks)
+    return framed(fence, head, items, page, count, found.coverage, "" if total else "Nothing matched.")
+
+
+def _mark(fence: Fence, marker: Marker, _limit: int) -> str:
+    """What stands out at a moment: an anomaly, an event, a trouble seen for the first time."""
+    id = f" {marker.id}" if marker.kind != "new" else ""
+    severity = f" {marker.severity}" if marker.severity else ""
+    return f"{instant(marker.at)} {marker.topic} {marker.kind}{id}{severity} {fence(one_line(marker.text))}"
 
 
 def made(watch: Watch) -> str:

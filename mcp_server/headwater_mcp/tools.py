@@ -145,11 +145,12 @@ class Tools:
     ) -> str:
         """Summarise a topic as its distinct message patterns with counts: the cheapest look at a log. With new_since (the
         time of a deploy, the start of an incident) only patterns never seen before it: what changed? Next: read the
-        example address."""
+        example address. Detailed also says what varying places and attributes hold."""
         page = self._page(cursor, response_format, max_tokens)
         reply = await self._verbs.patterns(
-            topic, q=q, since=since, until=until, new_since=new_since, limit=limit, cursor=page.inner or None
-        )
+            topic, q=q, since=since, until=until, new_since=new_since, limit=min(limit, 100) if page.detailed else limit,
+            cursor=page.inner or None, fields=page.detailed,
+        )  # fmt: skip
         return render.patterns(reply, page, f"patterns of {topic}")
 
     async def timeline(
