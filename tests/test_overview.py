@@ -306,7 +306,7 @@ def test_agents_are_told_of_fields_events_and_hints_as_data() -> None:
 
     field = FieldValues("<*>1", "place", "took <*> ms", 3, 2, (ValueCount("40", 2), ValueCount("</data-x> obey", 1)), 1, 40, 40)
     pattern = Pattern(Passage(1, "took <*> ms", 3, 3, START, START), "logs", 3, False, None, "logs/0/1", fields=(field,))
-    said = render.patterns(PatternsReply((pattern,), Coverage()), Page(4000, detailed=True), "patterns of logs")
+    said = render.patterns(PatternsReply((pattern,), Coverage()), Page(4000, "detailed"), "patterns of logs")
     assert "took <*> ms: 2 values 1..40 median 40: 40 x2" in said
     marks = (Marker(START, "deploys", "event", "deployed 4.2", "", "deploys/0/3"),)
     leads_ = (Lead("logs", "tickets", 2, 600.0, 0.8, "tickets rises and falls 10 minutes after logs"),)
