@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import importlib.util
 import inspect
+import re
 import subprocess
 import sys
 import threading
@@ -266,9 +267,9 @@ def test_the_exported_names_are_these_and_cost_nothing_to_import() -> None:
         "Answer", "Appended", "Bucket", "Citation", "Coverage", "DeadLetter", "Draft", "Embedded", "Hit", "IndexInfo",
         "Page", "Passage", "Pattern", "PatternsReply", "Receipt", "Record", "RecordView", "SearchReply", "SourceInfo",
         "Span", "Status", "Timeline", "Topic", "Watermark",
-        "AnomaliesReply", "Anomaly", "Backtest", "ClassifyReply", "Conversation", "Delivered", "Detecting", "ExtractReply", "Fault",
-        "InvestigateEvent", "Investigation", "Label", "Pipeline", "Ran", "Rerun", "RunEvent", "Shadow", "StoredAnswer", "Tested",
-        "ToolCall", "Watch", "WatchHit", "Webhook", "Woken",
+        "AnomaliesReply", "Anomaly", "Backtest", "ClassifyReply", "Conversation", "Delivered", "Detecting", "Drift",
+        "ExtractReply", "Fault", "InvestigateEvent", "Investigation", "Label", "Pipeline", "Ran", "Rerun",
+        "RunEvent", "Shadow", "StoredAnswer", "Tested", "ToolCall", "Watch", "WatchHit", "Webhook", "Woken",
     }  # fmt: skip
     for name in headwater.__all__:
         assert getattr(headwater, name) is not None
@@ -277,3 +278,10 @@ def test_the_exported_names_are_these_and_cost_nothing_to_import() -> None:
     loaded = {name for name in done.stdout.split() if name.partition(".")[0] not in sys.stdlib_module_names}
     assert loaded == {"headwater"}
     assert "asyncio" not in done.stdout.split()
+
+
+def test_it_says_where_it_is_open_and_that_it_is_closed(hw: Headwater, tmp_path: Path) -> None:
+    assert re.fullmatch(r"<Headwater (http://127\.0\.0\.1:\d+|/.*)>", repr(hw))
+    other = headwater.open(tmp_path / "other", embedding={"model": "none"})
+    other.close()
+    assert repr(other) == f"<Headwater {tmp_path / 'other'}, closed>"

@@ -68,6 +68,7 @@ if TYPE_CHECKING:
     from headwater.records.anomalies import AnomaliesReply, Anomaly, Detecting
     from headwater.records.answers import Conversation, Rerun, StoredAnswer
     from headwater.records.calls import ToolCall
+    from headwater.records.drifts import Drift
     from headwater.records.indexes import Shadow
     from headwater.records.investigations import InvestigateEvent, Investigation
     from headwater.records.labels import Backtest, ClassifyReply, ExtractReply, Label, Pipeline, Ran, RunEvent
@@ -102,6 +103,7 @@ _HOMES = {
     "records.anomalies": ("AnomaliesReply", "Anomaly", "Detecting"),
     "records.answers": ("Conversation", "Rerun", "StoredAnswer"),
     "records.calls": ("ToolCall",),
+    "records.drifts": ("Drift",),
     "records.indexes": ("Shadow",),
     "records.investigations": ("InvestigateEvent", "Investigation"),
     "records.labels": ("Backtest", "ClassifyReply", "ExtractReply", "Label", "Pipeline", "Ran", "RunEvent"),
@@ -227,6 +229,7 @@ __all__ = [
     "Delivered",
     "Detecting",
     "Draft",
+    "Drift",
     "EmbedError",
     "Embedded",
     "Engine",

@@ -244,6 +244,11 @@ class Headwater:
         self._loop.stop()
         self._loop.join()
 
+    def __repr__(self) -> str:
+        verbs: Any = self._loop.verbs
+        where = getattr(verbs, "url", None) or getattr(getattr(verbs, "settings", None), "path", "")
+        return f"<Headwater {where}{'' if self._loop.is_open else ', closed'}>"
+
     def __enter__(self) -> Self:
         return self
 
@@ -262,7 +267,7 @@ class LoopThread:
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
         """The result of a coroutine run on the loop. An interrupt of the caller cancels it."""
-        if self._ended.is_set() or not self._thread.is_alive():
+        if not self.is_open:
             work.close()
             raise UsageError("this Headwater is closed; open or connect again")
         if threading.current_thread() is self._thread:
@@ -286,8 +291,13 @@ class LoopThread:
                     return
                 yield item
         finally:
-            if not self._ended.is_set() and self._thread.is_alive():
+            if self.is_open:
                 self.run(pull.stop())
+
+    @property
+    def is_open(self) -> bool:
+        """Whether verbs can be called."""
+        return self._thread.is_alive() and not self._ended.is_set()
 
     def stop(self) -> None:
         """Ask the loop to end; returns at once."""
