@@ -12,20 +12,25 @@ from textual.pilot import Pilot
 
 from headwater.errors import UsageError
 from headwater.records import Record as Stored
+from headwater.records import Topic, Watermark
 from headwater_tui import export
 from headwater_tui.app import HeadwaterApp
 from headwater_tui.kept import Kept
 from headwater_tui.screens.anomalies import Anomalies
 from headwater_tui.screens.ask import Ask, inert
 from headwater_tui.screens.asking_for import Choose
+from headwater_tui.screens.live import Live
+from headwater_tui.screens.patterns import Patterns
 from headwater_tui.screens.pipelines import Pipelines
 from headwater_tui.screens.record import Record
+from headwater_tui.screens.search import Scope
+from headwater_tui.screens.topics import Topics, health_of
 from headwater_tui.screens.watches import Watches
-from headwater_tui.widgets.query_bar import QueryBar
+from headwater_tui.widgets.query_bar import Completion, QueryBar
 from headwater_tui.widgets.record_list import RecordList
 from headwater_tui.widgets.table import Table
 from serving import serving, settings_in
-from tui_driving import answers, fill, run, sees, shown, view
+from tui_driving import answers, fill, run, sees, shown, text_of, view
 
 
 @pytest.fixture
@@ -87,12 +92,16 @@ def test_a_record_shows_its_neighbours_and_what_is_like_it_and_no_markup_is_obey
         await sees(app, pilot, "[bold]not markup[/bold] \\x1b[31mred", "address", "chat/0/1", "payments are slow")
         await pilot.press("y")
         await shown(lambda: app.clipboard == "[bold]not markup[/bold] \x1b[31mred", pilot)
-        await pilot.press("tab")
-        await shown(lambda: app.screen.query_one("#similar", RecordList).rows.count, pilot)
+        await pilot.press("tab", "tab")
+        await sees(app, pilot, "passages near in meaning")
         await pilot.press("m")
         assert len(app.kept.marks) == 1
         await pilot.press("tab", "v")
         await sees(app, pilot, "chat/0", "2 of 2")
+        await pilot.press("apostrophe")
+        await shown(lambda: isinstance(app.screen, Choose), pilot)
+        await pilot.press("enter")
+        await shown(lambda: isinstance(app.screen, Record) and app.screen.address == app.kept.marks[0], pilot)
 
     run(url, body)
 
@@ -116,8 +125,15 @@ def test_patterns_are_listed_narrowed_and_lead_to_an_example(url: str) -> None:
         await sees(app, pilot, "request <*> took <*> ms", "1.2k")
         await answers(app, pilot, "n", "2030-01-01")
         await sees(app, pilot, "0 patterns", "new since 2030-01-01")
-        await answers(app, pilot, "n", "")
+        await answers(app, pilot, "d", "2030-01-01")
+        await sees(app, pilot, "gone since 2030-01-01")
+        await answers(app, pilot, "c", "2026-11-21T10:20")
+        await sees(app, pilot, "changed since 2026-11-21T10:20")
+        await answers(app, pilot, "c", "")
         await sees(app, pilot, "request <*> took <*> ms")
+        await pilot.press("f")
+        await sees(app, pilot, "100 other records say the same, the newest of them", "request 1200 took")
+        await pilot.press("escape")
         await pilot.press("enter")
         await sees(app, pilot, "Before and after")
 
@@ -158,11 +174,16 @@ def test_what_is_odd_is_explained_and_a_verdict_is_one_key(url: str) -> None:
                 break
             await pilot.pause(0.1)
         await pilot.press("i")
-        await sees(app, pilot, "odd: watching", "by chance once in", "found in history")
+        await sees(app, pilot, "odd: watching", "by chance once", "found in history", "▲ 1 odd")
         await pilot.press("d")
-        await sees(app, pilot, "said to be not an anomaly")
+        await sees(app, pilot, "said to be not an")
+        await pilot.press("tab")
+        assert isinstance(app.screen, Anomalies)
+        assert app.screen.listed.has_focus
         await pilot.press("enter")
-        await shown(lambda: isinstance(app.screen, Record), pilot)
+        await shown(lambda: isinstance(app.screen, Record) and "pool exhausted" in text_of(app), pilot)
+        await pilot.press("escape", "tab", "right_square_bracket", "enter")
+        await sees(app, pilot, "Esc: all times", "odd")
 
     run(url, body)
 
@@ -240,3 +261,79 @@ def test_links_and_images_of_an_answer_are_text() -> None:
     assert inert("see [here](http://evil.example/x) ![p](http://evil.example/p.png) <b>") == (
         "see here (http://evil.example/x) p (http://evil.example/p.png) \\<b>"
     )
+
+
+def test_a_topic_says_how_it_stands_and_an_empty_daemon_what_to_do_next(url: str, tmp_path: Path) -> None:
+    async def body(app: HeadwaterApp, pilot: Pilot[None]) -> None:
+        await sees(app, pilot, "health", "well", "Enter shows the records")
+
+    async def empty(app: HeadwaterApp, pilot: Pilot[None]) -> None:
+        for kind, hint in ((Topics, "headwater up FILE"), (Live, "headwater up FILE"), (Watches, "n makes one")):
+            await view(app, pilot, kind)
+            await sees(app, pilot, hint)
+        await view(app, pilot, Pipelines)
+        await sees(app, pilot, "headwater enrich create")
+        await view(app, pilot, Patterns)
+        await sees(app, pilot, "no topics yet")
+
+    run(url, body)
+    with serving(settings_in(tmp_path / "empty")) as at:
+        run(at, empty)
+
+
+def test_how_a_topic_stands_is_one_word() -> None:
+    moment = datetime(2026, 11, 21, tzinfo=UTC)
+
+    def topic(stored: int, keyword: int, semantic: int, failed: int = 0) -> Topic:
+        mark = Watermark(stored, keyword, semantic)
+        return Topic("t", 1, {}, stored, 1, 1.0, 9, 0.0, moment, moment, mark, failed)
+
+    assert health_of(topic(9, 9, 9)) == ("well", "green")
+    assert health_of(topic(9, 5, 5)) == ("indexing", "yellow")
+    assert health_of(topic(9, 9, 5)) == ("embedding", "yellow")
+    assert health_of(topic(9, 9, 9, 1)) == ("failures", "red")
+    assert health_of(topic(0, 0, 0)) == ("empty", "dim")
+
+
+def test_a_query_is_completed_by_history_fields_and_values_that_were_seen() -> None:
+    async def completed(text: str) -> str | None:
+        return await completion.get_suggestion(text)
+
+    completion = Completion()
+    completion.history = ["payments slow"]
+    completion.vocabulary.topics = ("orders",)
+    completion.vocabulary.learn([{"service": "check out", "n": 3}, {"service": "cart", "nested": {"a": 1}}])
+    said = [
+        asyncio.run(completed(text)) for text in ("pay", "x ser", "service:ca", 'service:"ch', "topic:o", "n:", "a b", "nes")
+    ]
+    assert said == [
+        "payments slow", "x service:", "service:cart", 'service:"check out"', "topic:orders", "n:3", None, "nested:",
+    ]  # fmt: skip
+
+
+def test_a_record_is_asked_about_and_a_stretch_of_time_searched_before_those_views_were_seen(url: str) -> None:
+    async def body(app: HeadwaterApp, pilot: Pilot[None]) -> None:
+        app.open_live(["chat"])
+        await sees(app, pilot, "payments are slow")
+        await pilot.press("g", "a")
+        await shown(lambda: isinstance(app.screen, Ask) and app.screen.query(QueryBar), pilot)
+        await shown(lambda: "payments are slow" in app.screen.query_one(QueryBar).value, pilot)
+        app.open_search("payments", Scope(("chat",)))
+        await sees(app, pilot, "hits in 2 records")
+
+    run(url, body)
+
+
+def test_what_is_copied_lies_in_a_file_too_for_terminals_that_do_not_take_it(url: str, tmp_path: Path) -> None:
+    async def body(app: HeadwaterApp, pilot: Pilot[None]) -> None:
+        app.open_live(["chat"])
+        await sees(app, pilot, "payments are slow")
+        await pilot.press("g", "y")
+        await shown((tmp_path / "copied.txt").exists, pilot)
+        assert (tmp_path / "copied.txt").read_text() == app.clipboard == "payments are slow"
+        assert (tmp_path / "copied.txt").stat().st_mode & 0o077 == 0
+        app.copy("long " * 20_000)
+        assert app.clipboard == "payments are slow"
+        assert len((tmp_path / "copied.txt").read_text()) == 100_000
+
+    run(url, body, kept=Kept(tmp_path / "tui.json"))

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -12,14 +14,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import SecretStr
 from textual.pilot import Pilot
 
 from headwater.client import Client
 from headwater_tui.app import HeadwaterApp
 from headwater_tui.screens.status import StatusView
 from headwater_tui.widgets.query_bar import QueryBar
+from headwater_tui.widgets.record_list import RecordList
 from serving import eventually, serving, settings_in
-from tui_driving import answers, fill, run, sees, shown, view
+from tui_driving import answers, fill, run, sees, shown, text_of, view
 
 
 @pytest.fixture
@@ -106,6 +110,78 @@ def test_rows_are_written_by_the_ending_of_the_name(url: str, tmp_path: Path) ->
         assert json.loads(lines[0])["value"] == "payments are slow"
 
     run(url, body)
+
+
+def test_a_wrapped_record_takes_the_lines_it_needs_and_says_what_is_left_out(url: str) -> None:
+    trace = "ERROR it broke\n" + "\n".join(f"  at frame {n}" for n in range(60))
+
+    async def body(app: HeadwaterApp, pilot: Pilot[None]) -> None:
+        await app.verbs.append("traces", ["short", "漢字 " * 60, trace, "the last"])
+        app.open_live(["traces"])
+        await sees(app, pilot, "4 of 4", "ERROR it broke⏎  at frame 0", "›")
+        await pilot.press("w", "g")
+        await sees(app, pilot, "ERROR it broke", "  at frame 5", "more lines (Enter shows all)")
+        shown_lines = text_of(app).splitlines()
+        assert sum("漢" in line for line in shown_lines) == 4
+        assert not any("›" in line for line in shown_lines)
+        left = next(int(found[1]) for line in shown_lines if (found := re.search(r"… (\d+) more lines", line)))
+        assert sum("at frame" in line for line in shown_lines) == 60 - left
+        await pilot.press("G")
+        await sees(app, pilot, "the last")
+        listed = app.screen.query_one(RecordList)
+        await pilot.press("k")
+        assert listed.cursor == 2
+        await pilot.press("enter")
+        await sees(app, pilot, "at frame 8")
+
+    run(url, body, size=(100, 24))
+
+
+def test_a_click_is_on_the_row_it_hits_also_where_rows_are_wrapped(url: str) -> None:
+    async def body(app: HeadwaterApp, pilot: Pilot[None]) -> None:
+        await app.verbs.append("traces", ["a\nb\nc", "d\ne", "f"])
+        app.open_live(["traces"])
+        await sees(app, pilot, "3 of 3")
+        await pilot.press("w")
+        await pilot.click(RecordList, offset=(5, 4))
+        assert app.screen.query_one(RecordList).cursor == 1
+
+    run(url, body)
+
+
+def test_a_stream_goes_on_where_it_stopped_when_the_daemon_comes_back(tmp_path: Path) -> None:
+    async def main() -> None:
+        stop = contextlib.ExitStack()
+        with stop:
+            at = stop.enter_context(serving(settings_in(tmp_path)))
+            await fill(at)
+            async with Client(at, pause=lambda _: asyncio.sleep(0.01)) as verbs:
+                app = HeadwaterApp(verbs)
+                async with app.run_test(notifications=True) as pilot:
+                    await shown(lambda: app.seen, pilot)
+                    app.open_live(["logs", "chat"])
+                    await sees(app, pilot, "payments are slow")
+                    await asyncio.to_thread(stop.close)
+                    await sees(app, pilot, "no Headwater daemon answers")
+                    with serving(settings_in(tmp_path, port=int(at.rpartition(":")[2]))):
+                        async with Client(at) as other:
+                            await other.append("chat", ["it is back"])
+                        await sees(app, pilot, "it is back", timeout_s=20.0)
+                        await shown(lambda: not app.trouble, pilot)
+
+    asyncio.run(main())
+
+
+def test_a_daemon_that_wants_a_token_says_so_and_answers_with_it(tmp_path: Path) -> None:
+    async def main() -> None:
+        with serving(settings_in(tmp_path, api_key=SecretStr("k" * 32))) as at:
+            for token, wanted in (("wrong" * 8, "HEADWATER_SERVER_API_KEY"), ("k" * 32, "no topics yet")):
+                async with Client(at, token) as verbs:
+                    app = HeadwaterApp(verbs)
+                    async with app.run_test(notifications=True) as pilot:
+                        await sees(app, pilot, wanted)
+
+    asyncio.run(main())
 
 
 @pytest.mark.skipif(shutil.which("tmux") is None, reason="needs tmux")

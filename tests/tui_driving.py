@@ -54,9 +54,10 @@ def text_of(app: HeadwaterApp) -> str:
     return "\n".join("".join(segment.text for segment in line) for line in lines)
 
 
-async def sees(app: HeadwaterApp, pilot: Pilot[None], *wanted: str) -> None:
+async def sees(app: HeadwaterApp, pilot: Pilot[None], *wanted: str, timeout_s: float = 10.0) -> None:
+    """Wait until all of this stands on the screen."""
     try:
-        await shown(lambda: all(w in text_of(app) for w in wanted), pilot)
+        await shown(lambda: all(w in text_of(app) for w in wanted), pilot, timeout_s)
     except AssertionError:
         raise AssertionError(f"{wanted} not in\n{text_of(app)}") from None
 

@@ -7,8 +7,9 @@ import base64
 import contextlib
 import difflib
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from functools import partial
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 from textual import work
 from textual.app import App
@@ -16,8 +17,9 @@ from textual.binding import Binding, BindingType
 from textual.command import DiscoveryHit, Hit, Hits, Provider
 from textual.dom import DOMNode
 from textual.screen import Screen
+from textual.widget import Widget
 
-from headwater.errors import ConfigError, HeadwaterError
+from headwater.errors import AuthError, ConfigError, HeadwaterError
 from headwater.records import Status
 from headwater.verbs import Verbs
 from headwater_tui.kept import Kept
@@ -41,6 +43,7 @@ from headwater_tui.widgets.record_list import RecordList
 from headwater_tui.widgets.table import Table
 
 _LOOK_S = 1.0
+_WITH_KEY = "; set HEADWATER_SERVER_API_KEY and start again"
 _FAILURE_S = 10.0  # that an error stays in sight
 _MOST_OSC52 = 74_000  # characters that terminals take into their clipboard in one go
 VIEWS: tuple[type[View], ...] = (Topics, Live, Search, Patterns, Ask, Anomalies, Watches, Pipelines, StatusView)
@@ -60,17 +63,16 @@ class Actions(Provider):
                 yield Hit(score, matcher.highlight(does), run)
 
     def _actions(self) -> list[tuple[str, Callable[[], Any]]]:
-        seen: dict[str, Callable[[], Any]] = {}
-        focused = self.focused
-        for active in self.screen.active_bindings.values():
-            node, binding = active.node, active.binding
-            if binding.description:
-                label = f"{binding.description} ({self.app.get_key_display(binding)})"
-                seen.setdefault(label, partial(self._run, binding.action, node, focused))
-        return list(seen.items())
+        app, focused = cast(HeadwaterApp, self.app), self.focused
+        return [
+            (f"{binding.description} ({keys})", partial(self._run, binding.action, node, focused))
+            for node, binding, keys in app.reachable(self.screen)
+        ]
 
-    async def _run(self, action: str, node: Any, focused: Any) -> None:
-        if focused is not None:
+    async def _run(self, action: str, node: DOMNode, focused: Widget | None) -> None:
+        if isinstance(node, Widget) and node.focusable and not isinstance(node, Screen):
+            node.focus()
+        elif focused is not None:
             focused.focus()
         await self.app.run_action(action, node)
 
@@ -104,7 +106,8 @@ class HeadwaterApp(App[None]):
             if theme not in self.available_themes:
                 raise ConfigError(f"there is no theme {theme!r}; there are {', '.join(sorted(self.available_themes))}")
             self.theme = theme
-        self.set_keymap(keymap(keys))
+        self.keys = keymap(keys)
+        self.set_keymap(self.keys)
 
     def on_mount(self) -> None:
         self._look()
@@ -116,8 +119,9 @@ class HeadwaterApp(App[None]):
             try:
                 self.seen = await self.verbs.status()
             except HeadwaterError as error:
-                self.failed(str(error))  # once: the bar goes on saying it
-                self.trouble = str(error)
+                why = f"{error}{_WITH_KEY if isinstance(error, AuthError) else ''}"
+                self.failed(why)  # once: the bar goes on saying it
+                self.trouble = why
             else:
                 if self.trouble:
                     self.notify("the daemon answers again", timeout=4)
@@ -210,14 +214,32 @@ class HeadwaterApp(App[None]):
 
     def action_keys(self) -> None:
         """Every key that works here."""
-        rows: dict[tuple[str, str], list[str]] = {}
-        for active in self.screen.active_bindings.values():
-            binding = active.binding
-            if binding.description:
-                rows.setdefault((binding.description, binding.id or ""), []).append(self.get_key_display(binding))
         name = self.screen.NAME if isinstance(self.screen, View) else self.title
-        keys = [(" ".join(dict.fromkeys(held)), does, id) for (does, id), held in rows.items()]
-        self.push_screen(Keys(f"{name}: keys, what they do, their names in the settings", keys))
+        rows = [(keys, binding.description, binding.id or "") for _, binding, keys in self.reachable(self.screen)]
+        self.push_screen(Keys(f"{name}: keys, what they do, their names in the settings", rows))
+
+    def reachable(self, screen: Screen[Any]) -> list[tuple[DOMNode, Binding, str]]:
+        """What can be done in a screen, by itself or by a widget that can be gone to: whose it is, and its keys in words."""
+        found: dict[str, tuple[DOMNode, Binding, list[str]]] = {}
+        widgets = [widget for widget in screen.query("RecordList, Table, Histogram, QueryBar") if widget.display]
+        for node in (screen, *widgets, self):
+            for binding in own_bindings(type(node)):
+                name = binding.id or binding.description
+                keys = self.keys.get(name, binding.key).split(",")
+                found.setdefault(name, (node, binding, []))[2].extend(
+                    self.get_key_display(replace(binding, key=k)) for k in keys
+                )
+        return [(node, binding, " ".join(dict.fromkeys(keys))) for node, binding, keys in found.values()]
+
+
+def own_bindings(kind: type[DOMNode]) -> list[Binding]:
+    """The bindings that a class and those it is made of give to keys, each key once."""
+    taken: dict[str, Binding] = {}
+    for part in kind.__mro__:
+        if part.__module__.startswith("headwater_tui."):
+            for binding in Binding.make_bindings(vars(part).get("BINDINGS", ())):
+                taken.setdefault(binding.key, binding)
+    return list(taken.values())
 
 
 def bindings() -> dict[str, Binding]:

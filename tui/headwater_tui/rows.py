@@ -98,16 +98,41 @@ class PartitionRows:
 
     async def at(self, verbs: Verbs, moment: datetime) -> int:
         """The row of the first record at or after a time, the end where there is none. Records that came late are not
-        looked for: times are taken to rise with the offset."""
-        low, high = 0, self.count
+        looked for: times are taken to rise with the offset. Pages are guessed by the times at both ends, and halved every
+        other time, so that even records come at once and uneven ones in a dozen readings."""
+        low, high = 0, self.count  # the row is in [low, high]
+        began: Record | None = None
+        ended: Record | None = None
+        halve = False
         while low < high:
-            middle = (low + high) // 2
-            page = await verbs.records(self.topic, partition=self.partition, offset=middle, limit=1)
-            if page.records and page.records[0].timestamp < moment:
-                low = page.records[0].offset + 1
+            guess = (low + high) // 2 if halve else _between(low, high, began, ended, moment)
+            halve = not halve
+            first, last = await self._ends(verbs, guess // PAGE)
+            if first is None or last is None:  # nothing of it is kept: what is, comes later
+                low = min((guess // PAGE + 1) * PAGE, high)
+            elif last.timestamp < moment:
+                low, began = last.offset + 1, last
+            elif first.timestamp >= moment:
+                high, ended = min(first.offset, high - 1), first
             else:
-                high = middle
+                held = self._pages[guess // PAGE].records
+                return min(offset for offset, record in held.items() if record.timestamp >= moment)
         return min(low, self.count)
+
+    async def _ends(self, verbs: Verbs, page: int) -> tuple[Record | None, Record | None]:
+        """The first and the last record of a page, read where it is not held."""
+        if not self._complete(page):
+            await self.load(verbs, page)
+        held = self._pages[page].records
+        return (held[min(held)], held[max(held)]) if held else (None, None)
+
+
+def _between(low: int, high: int, began: Record | None, ended: Record | None, moment: datetime) -> int:
+    """The row at which a time would be if records came evenly; the last row where nothing is known of the end."""
+    if began is None or ended is None or ended.timestamp <= began.timestamp:
+        return low if began is None else high - 1
+    share = (moment - began.timestamp) / (ended.timestamp - began.timestamp)
+    return min(max(low + int((high - low) * share), low), high - 1)
 
 
 @dataclass(slots=True)

@@ -200,6 +200,10 @@ def explanation(anomaly: Anomaly) -> Text:
     text.append(f"{flat(anomaly.what)}\n", "bold")
     text.append(f"{clock(anomaly.start).strip()} to {clock(anomaly.end).strip()} UTC; ")
     text.append(f"by chance once in {number(anomaly.by_chance_days)} days\n")
+    if anomaly.feedback:
+        text.append(f"  said to be {anomaly.feedback}{': ' + flat(anomaly.note) if anomaly.note else ''}\n", "magenta")
+    if not anomaly.alerted and anomaly.why_quiet:
+        text.append(f"  did not alert: {flat(anomaly.why_quiet)}\n", "dim")
     for signal in anomaly.signals[:5]:
         measured = ""
         if signal.observed is not None and signal.expected is not None:
@@ -209,11 +213,7 @@ def explanation(anomaly: Anomaly) -> Text:
         near = "" if normal.similarity is None else f", {normal.similarity:.2f} alike"
         text.append("  normal: ", "green").append(f"{flat(normal.text)[:200]} (×{number(normal.count)}{near})\n")
     if anomaly.addresses:
-        text.append(f"  records: {', '.join(anomaly.addresses[:8])} (Enter opens the first)\n", "dim")
-    if not anomaly.alerted and anomaly.why_quiet:
-        text.append(f"  did not alert: {flat(anomaly.why_quiet)}\n", "dim")
-    if anomaly.feedback:
-        text.append(f"  said to be {anomaly.feedback}{': ' + flat(anomaly.note) if anomaly.note else ''}\n", "magenta")
+        text.append(f"  {len(anomaly.addresses):,} records show it (Enter opens the first, Tab goes to them)\n", "dim")
     return text
 
 

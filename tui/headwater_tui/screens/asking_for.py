@@ -76,4 +76,4 @@ class Keys(ModalScreen[None]):
             text.append(f"{key:>{wide}}  ", "bold").append(f"{does:<{long}}  ").append(f"{name}\n", "dim")
         with VerticalScroll(classes="dialog tall"):
             yield Label(self._title, markup=False)
-            yield Static(text)
+            yield Static(text, id="keys")

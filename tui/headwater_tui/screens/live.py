@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Sequence
+from datetime import datetime
 from typing import ClassVar
 
 from textual import work
@@ -260,12 +261,15 @@ class Live(RecordsView):
         if not said:
             return
         try:
-            moment = from_ms(parse_time(said, now_ms=round(time.time() * 1000)))
-            rows = self._rows
-            if isinstance(rows, PartitionRows):
-                self.listed.go(await rows.at(self.verbs, moment))
-            else:
-                held = list(rows.held)
-                self.listed.go(next((n for n, r in enumerate(held) if r.timestamp >= moment), len(held) - 1))
+            await self.go_to(from_ms(parse_time(said, now_ms=round(time.time() * 1000))))
         except HeadwaterError as error:
             self.post_message(Failed(str(error)))
+
+    async def go_to(self, moment: datetime) -> None:
+        """Put the cursor on the first record at or after a time; on the last where there is none."""
+        rows = self._rows
+        if isinstance(rows, PartitionRows):
+            self.listed.go(await rows.at(self.verbs, moment))
+        else:
+            held = list(rows.held)
+            self.listed.go(next((n for n, r in enumerate(held) if r.timestamp >= moment), len(held) - 1))

@@ -78,8 +78,10 @@ class Patterns(View):
     async def look(self) -> None:
         if not self.topic:
             return
-        mark = {f"{self.mark}_since": self.mark_since} if self.mark_since else {}
-        call = self.verbs.patterns(self.topic, q=self.q, since=self.since or None, limit=_LIMIT, **mark)
+        new, gone, changed = ((self.mark_since or None) if self.mark == mark else None for mark in _MARKS)
+        call = self.verbs.patterns(
+            self.topic, q=self.q, since=self.since or None, new_since=new, gone_since=gone, changed_since=changed, limit=_LIMIT
+        )
         if (reply := await self.calling(call)) is not None:
             self.post_message(Listed(reply))
 

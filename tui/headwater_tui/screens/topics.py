@@ -65,6 +65,9 @@ class Topics(View):
         self.query_one(Table).fill([(topic.name, self._cells(topic)) for topic in topics])
         self._state()
 
+    def away(self) -> None:
+        self._state()
+
     def _state(self) -> None:
         seen = self.hw.seen
         if seen is None:

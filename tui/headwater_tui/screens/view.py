@@ -38,8 +38,9 @@ class Views(Static):
         roomy = self.size.width >= _ROOMY
         for n, name in enumerate(names, 1):
             text.append(f" {n}{' ' if roomy else ''}", "dim")
-            text.append(name, "bold reverse" if name == here else "").apply_meta(
-                {"@click": f"app.view('{name}')"}, len(text) - len(name)
+            shown = name if roomy or not trouble or name == here else ""  # what is wrong needs the place
+            text.append(shown, "bold reverse" if name == here else "").apply_meta(
+                {"@click": f"app.view('{name}')"}, len(text) - max(len(shown), 1)
             )
         text.append("   ").append(told, "bold red" if trouble else "dim")
         self.update(text)
@@ -77,6 +78,11 @@ class View(Screen[None]):
         self.bar()
         if message.fresh:
             self.looked()
+        else:
+            self.away()
+
+    def away(self) -> None:
+        """The daemon does not answer (`hw.trouble`)."""
 
     def looked(self) -> None:
         """The daemon has just said how it is (`hw.seen`): what this view shows may have changed."""

@@ -57,7 +57,7 @@ class RecordList(ScrollView, can_focus=True):
 
     @dataclass
     class Wanted(Message):
-        """Rows `first` to `last` are in sight."""
+        """Rows `first` to `last` are in sight, or a page away."""
 
         first: int
         last: int
@@ -121,7 +121,7 @@ class RecordList(ScrollView, can_focus=True):
         while len(seen) < tall and index < self.rows.count:
             seen += [(index, strip) for strip in self._strips(index)]
             index += 1
-        if (wanted := (first, max(index, first + 1))) != self._asked:
+        if (wanted := (max(first - tall, 0), index + tall)) != self._asked:  # a page either way, before it is turned to
             self._asked = wanted
             self.post_message(self.Wanted(*wanted))
         return seen[:tall]
