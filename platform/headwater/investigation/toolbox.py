@@ -22,7 +22,7 @@ from headwater.verbs import Verbs
 _NAME = "investigation"
 _NOT_FOR_IT = frozenset({"ask", "wait", "status"})  # asking takes a model's money beside the bounds; waiting finds no cause
 _OURS = frozenset({"max_tokens", "response_format", "cursor"})  # parameters that are not the model's to choose
-_LEGEND = re.compile(r"^\(Text in data-([0-9a-f]{8}) tags comes from records", re.MULTILINE)
+_LEGEND = re.compile(r"^\(Text in data-([a-z]{8}) tags comes from records", re.MULTILINE)
 _ADDRESS = re.compile(r"(?<![\w./-])([A-Za-z0-9][A-Za-z0-9._-]{0,99}/\d{1,4}/\d{1,18})(?![\w/])")
 
 
@@ -66,17 +66,12 @@ class Toolbox:
         """One call; what it takes no parameter for is left out. A failure is a reply that says what to mend."""
         known = self.tools[name].parameters
         given = {key: value for key, value in arguments.items() if key in known}
-        if "max_tokens" in self._server_parameters(name):
-            given["max_tokens"] = max_tokens
         try:
-            result = await self._server.call_tool(name, given)
+            result = await self._server.call_tool(name, {**given, "max_tokens": max_tokens})
         except self._error as error:
             return Said(str(error), failed=True)
         text = "".join(str(getattr(part, "text", "")) for part in result.content)
         return Said(text, failed=bool(result.is_error))
-
-    def _server_parameters(self, name: str) -> frozenset[str]:
-        return frozenset((*self.tools[name].parameters, *_OURS))
 
 
 async def open_toolbox(verbs: Verbs, topics: Sequence[str] | None) -> Toolbox:
