@@ -119,6 +119,7 @@ def test_the_requests_of_the_http_page_succeed(tmp_path: Path) -> None:
     assert '"address":"tickets/0/0"' in done.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("block", HOW_TOS, ids=lambda b: b.name)
 def test_the_commands_of_a_how_to_succeed(block: Block, tmp_path: Path) -> None:
     try:
