@@ -47,7 +47,7 @@ explore: .venv/ready ## the property tests on new random examples, many of them
 	HYPOTHESIS_PROFILE=explore $(BIN)/python -m pytest -m "not slow" -k "$(or $(K),test)" $$(grep -ls hypothesis tests/test_*.py)
 
 crash: .venv/ready ## KILLS=100 deaths while segments are sealed and merged, DAMAGED=20 files of the keyword index, every file of a segment
-	HEADWATER_TEST_KILLS=$(or $(KILLS),100) HEADWATER_TEST_DAMAGED=$(or $(DAMAGED),20) $(BIN)/python -m pytest --durations=5 \
+	HEADWATER_TEST_KILLS=$(or $(KILLS),100) HEADWATER_TEST_DAMAGED=$(or $(DAMAGED),20) $(BIN)/python -m pytest --durations=5 -o faulthandler_timeout=7200 \
 	  -k "sealed_leave or random_moments or damaged_index or damage_to_any or damaged_narrow" \
 	  tests/test_durability.py tests/test_segment_kinds.py tests/test_narrow.py
 
