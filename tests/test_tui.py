@@ -174,7 +174,7 @@ def test_what_is_odd_is_explained_and_a_verdict_is_one_key(url: str) -> None:
                 break
             await pilot.pause(0.1)
         await pilot.press("i")
-        await sees(app, pilot, "odd: watching", "by chance once", "found in history", "▲ 1 odd")
+        await sees(app, pilot, "odd: watching", "by chance", "found in history", "▲ 1 odd")
         await pilot.press("d")
         await sees(app, pilot, "said to be not an")
         await pilot.press("tab")
@@ -182,8 +182,8 @@ def test_what_is_odd_is_explained_and_a_verdict_is_one_key(url: str) -> None:
         assert app.screen.listed.has_focus
         await pilot.press("enter")
         await shown(lambda: isinstance(app.screen, Record) and "pool exhausted" in text_of(app), pilot)
-        await pilot.press("escape", "tab", "right_square_bracket", "enter")
-        await sees(app, pilot, "Esc: all times", "odd")
+        await pilot.press("escape", "tab", "right_square_bracket", "right_square_bracket", "enter")
+        await sees(app, pilot, "Esc: all times", "pool exhausted", "×20")
 
     run(url, body)
 

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any, cast
+from xml.etree import ElementTree
 
 import pytest
 from textual.pilot import Pilot
@@ -136,3 +139,18 @@ def test_keys_can_be_changed_and_an_unknown_one_names_the_nearest(url: str) -> N
                 await shown(lambda: "following" not in text_of(app), pilot)
 
     asyncio.run(main())
+
+
+@pytest.mark.slow
+def test_pictures_of_every_view_are_made_and_ask_no_other_site_for_anything(tmp_path: Path) -> None:
+    root = Path(__file__).parents[1]
+    command = [sys.executable, str(root / "docs/screenshots.py"), "--small", "--to", str(tmp_path)]
+    subprocess.run(command, check=True, capture_output=True, timeout=200)
+    made = {path.name for path in tmp_path.iterdir()}
+    assert made == {f"tui-{kind.NAME.lower()}.svg" for kind in (*VIEWS, Record)}
+    for path in tmp_path.iterdir():
+        svg = ElementTree.parse(path).getroot()
+        assert svg.tag == "{http://www.w3.org/2000/svg}svg"
+        assert "url(http" not in path.read_text()
+    page = (root / "docs/reference/tui.md").read_text()
+    assert all(f"../images/{name}" in page and (root / "docs/images" / name).exists() for name in made)

@@ -29,6 +29,7 @@ _STYLES = {"low": "dim", "medium": "yellow", "high": "bold red", "critical": "bo
 _LIMIT = 200
 _AROUND, _LEAST_AROUND = 3, timedelta(minutes=30)  # shown before and after an anomaly: so many times its length
 _MOST_EVIDENCE = 50
+_TEN_YEARS_DAYS = 3650  # beyond it detectors do not tell chances apart
 _LOOK_EVERY = 5  # looks at the daemon between two looks at its anomalies
 
 
@@ -199,7 +200,10 @@ def explanation(anomaly: Anomaly) -> Text:
     text = Text()
     text.append(f"{flat(anomaly.what)}\n", "bold")
     text.append(f"{clock(anomaly.start).strip()} to {clock(anomaly.end).strip()} UTC; ")
-    text.append(f"by chance once in {number(anomaly.by_chance_days)} days\n")
+    rare = anomaly.by_chance_days >= _TEN_YEARS_DAYS
+    text.append(
+        "by chance less than once in ten years\n" if rare else f"by chance once in {anomaly.by_chance_days:,.3g} days\n"
+    )
     if anomaly.feedback:
         text.append(f"  said to be {anomaly.feedback}{': ' + flat(anomaly.note) if anomaly.note else ''}\n", "magenta")
     if not anomaly.alerted and anomaly.why_quiet:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from datetime import UTC, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import ClassVar
 
 from rich.text import Text
@@ -49,13 +49,10 @@ class Histogram(Widget, can_focus=True):
         most = max(b.count for b in buckets) or 1
         text = Text(no_wrap=True)
         for level in range(_HIGH - 1, -1, -1):
-            for index, bucket in enumerate(buckets):
-                eighths = round(bucket.count / most * _HIGH * 8) - level * 8
-                if bucket.count and level == 0:
-                    eighths = max(eighths, 1)
-                text.append(
-                    _BARS[min(max(eighths, 0), 8)], "reverse cyan" if self._chosen(index) and self.has_focus else "cyan"
-                )
+            start = len(text)
+            text.append("".join(_column(bucket.count / most, level) for bucket in buckets), "cyan")
+            if self.has_focus:
+                text.stylize("reverse", start + self.at, start + self.at + self.wide)
             text.append("\n")
         if timeline.markers:
             text.append_text(self._marks()).append("\n")
@@ -64,11 +61,11 @@ class Histogram(Widget, can_focus=True):
         until = last.start + timedelta(seconds=timeline.interval_s)
         total = sum(b.count for b in buckets)
         if self.has_focus:
-            text.append(f"{clock(first.start).strip()} to {clock(until).strip()}: {chosen:,} of {total:,} records", "bold")
+            text.append(f"{_short(first.start)} to {_short(until)}: {chosen:,} of {total:,} records", "bold")
             said = [f"{m.kind}: {flat(m.text)}" for m in timeline.markers if self._chosen(self._place(m))]
             text.append("".join(f"  ·  {one}" for one in said), "yellow")
         else:
-            ends = f"{clock(buckets[0].start).strip()} to {clock(buckets[-1].start).strip()}"
+            ends = f"{_short(buckets[0].start)} to {_short(buckets[-1].start)}"
             text.append(f"{ends}: {total:,} records, at most {number(most)} in {timeline.interval_s:g} s", "dim")
             odd = sum(m.kind == "anomaly" for m in timeline.markers)
             said = [f"▲ {odd} odd"] if odd else []
@@ -136,3 +133,15 @@ class Histogram(Widget, can_focus=True):
         if offset is not None and self.timeline is not None and offset.x < len(self.timeline.buckets):
             self.at, self.wide = offset.x, 1
             self.action_pick()
+
+
+def _column(share: float, level: int) -> str:
+    """The part of a bar that stands in a line, counted from below; what is not nothing shows."""
+    eighths = round(share * _HIGH * 8) - level * 8
+    if share and level == 0:
+        eighths = max(eighths, 1)
+    return _BARS[min(max(eighths, 0), 8)]
+
+
+def _short(moment: datetime) -> str:
+    return clock(moment).strip().removesuffix(".000")

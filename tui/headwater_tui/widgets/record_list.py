@@ -46,7 +46,7 @@ class RecordList(ScrollView, can_focus=True):
     ]
     COMPONENT_CLASSES: ClassVar[set[str]] = {"record-list--cursor"}
     DEFAULT_CSS = """
-    RecordList { height: 1fr; overflow-x: hidden; scrollbar-gutter: stable; scrollbar-size-vertical: 1; }
+    RecordList { height: 1fr; overflow-x: hidden; scrollbar-gutter: stable; }
     RecordList > .record-list--cursor { background: $primary 30%; }
     """
 
