@@ -62,7 +62,13 @@ def enable(
     data: Data = None,
     url: Url = None,
 ) -> None:
-    """Switch detectors on, or change their settings. They learn what is normal from what is stored."""
+    """Switch detectors on, or change their settings. They learn what is normal from what is stored.
+
+    \b
+    headwater anomaly enable logs
+    headwater anomaly enable logs --budget 1/week --sensitivity low
+    headwater anomaly enable logs --detectors new,rate,silence --alert-topic alerts
+    """
     level: Sensitivity | None = _one_of("--sensitivity", sensitivity, _SENSITIVITIES)  # type: ignore[assignment]
     kinds: list[DetectorKind] | None = None
     if detectors is not None:
@@ -118,7 +124,13 @@ def list_anomalies(
     data: Data = None,
     url: Url = None,
 ) -> None:
-    """What was found odd, newest first."""
+    """What was found odd, newest first.
+
+    \b
+    headwater anomaly list logs --since 24h
+    headwater anomaly list --severity high --json
+    headwater anomaly list logs --quiet --dismissed
+    """
     form = output.chosen(json=json, jsonl=jsonl, csv=csv)
     chosen: DetectorKind | None = _one_of("--kind", kind, _KINDS)  # type: ignore[assignment]
     least: Severity | None = _one_of("--severity", severity, _SEVERITIES)  # type: ignore[assignment]
@@ -145,7 +157,11 @@ def list_anomalies(
 
 @group.command("show")
 def show(id: Id, json: Json = False, data: Data = None, url: Url = None) -> None:
-    """One anomaly: what was seen, how unlikely, and what is normal."""
+    """One anomaly: what was seen, how unlikely, and what is normal.
+
+    \b
+    headwater anomaly show logs-17
+    """
     with session_(data, url) as verbs:
         found = verbs.anomaly(id)
     if json:
@@ -181,7 +197,12 @@ def feedback(
     data: Data = None,
     url: Url = None,
 ) -> None:
-    """Say what an anomaly was."""
+    """Say what an anomaly was. One that was none is hidden, and what is like it does not alert again.
+
+    \b
+    headwater anomaly feedback logs-17 --not-an-anomaly --note "the nightly batch"
+    headwater anomaly feedback logs-17 --undo
+    """
     if not_an_anomaly + an_anomaly + undo != 1:
         raise typer.BadParameter("say one of --not-an-anomaly, --anomaly and --undo")
     verdict: Verdict | None = "not an anomaly" if not_an_anomaly else "anomaly" if an_anomaly else None

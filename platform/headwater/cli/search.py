@@ -362,9 +362,12 @@ def _show_fields(reply: PatternsReply, cut: int | None) -> None:
         for field in pattern.fields:
             values = ", ".join(f"{output.line_of(top.value, 40)} ({top.count:,})" for top in field.top)
             unit = f" {field.unit}" if field.unit else ""
-            span = "" if field.median is None else f"{field.least:g} to {field.most:g}{unit}, median {field.median:g}{unit}; "
+            span = ""
+            if field.median is not None and field.least != field.most:
+                span = f", {field.least:g} to {field.most:g}{unit}, median {field.median:g}{unit}"
             where = output.line_of(field.context) if field.kind == "place" else field.name
-            output.out(f"    {where}: {output.plural(field.distinct, 'value')}: {span}{values}")
+            about = "about " if field.distinct > field.records else ""
+            output.out(f"    {output.style(where, 'cyan')}  {about}{output.plural(field.distinct, 'value')}{span}: {values}")
 
 
 def _times(times: float, after: int) -> str:

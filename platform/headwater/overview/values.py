@@ -114,7 +114,11 @@ def _literal(text: str) -> re.Pattern[str]:
 def _context(template: str, n: int) -> str:
     """The place with the words around it."""
     words = template.split(WILD)
-    before, after = words[n][-_CONTEXT:], words[n + 1][:_CONTEXT]
+    before, after = words[n], words[n + 1]
+    if len(before) > _CONTEXT:
+        before = before[-_CONTEXT:].partition(" ")[2] or before[-_CONTEXT:]
+    if len(after) > _CONTEXT:
+        after = after[:_CONTEXT].rpartition(" ")[0] or after[:_CONTEXT]
     return f"{before}{WILD}{after}".strip()
 
 
