@@ -95,6 +95,7 @@ def named(n: int, results: dict[str, dict[str, Any]]) -> dict[str, Any]:
             f"search_{size}_p99_ms": graph["search_ms"]["p99"],
             "recall": graph["recall"],
             "filters": {name: figures["p99"] for name, figures in graph["filters"].items()},
+            "filters_recall": {name: figures["recall"] for name, figures in graph["filters"].items()},
             "queries_per_s": graph["queries_per_s"],
             "rss_bytes_per_vector": graph["rss_bytes_per_vector"],
             "disk_bytes_per_vector": graph["disk_bytes_per_vector"],

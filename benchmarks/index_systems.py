@@ -20,7 +20,7 @@ from common import percentiles, say
 from headwater.vectors import Hnsw, Ivf, Kind, SegmentRow, VectorIndex
 from headwater.vectors.space import Space
 
-TOP_K = 10
+TOP_K, JUDGED_AMONG = 10, 30
 BLOCK = 20_000
 Search = Callable[[np.ndarray], Sequence[int]]
 
@@ -64,6 +64,19 @@ class Corpus:
             rows = np.asarray(self.vectors[np.asarray(ids, np.int64)], np.float32)
             good += int((rows @ query / np.linalg.norm(rows, axis=1) >= bound - 1e-5).sum())
         return round(good / (TOP_K * len(found)), 4)
+
+    def recall_among(self, ids: np.ndarray, found: Sequence[Sequence[int]]) -> float:
+        """The same among some vectors, for the first queries."""
+        near = np.empty((len(found), len(ids)), np.float32)
+        for start in range(0, len(ids), BLOCK):
+            rows = np.asarray(self.vectors[ids[start : start + BLOCK]], np.float32)
+            near[:, start : start + BLOCK] = self.queries[: len(found)] @ (rows / np.linalg.norm(rows, axis=1, keepdims=True)).T
+        depth = min(TOP_K, len(ids))
+        good = 0
+        for row, chosen in zip(near, found, strict=True):
+            bound = np.partition(row, -depth)[-depth]
+            good += min(int((row[np.searchsorted(ids, chosen)] >= bound - 1e-5).sum()), depth)
+        return round(good / (depth * len(found)), 4)
 
 
 class OneSegment:
@@ -128,7 +141,8 @@ def ours(corpus: Corpus, kind: Kind) -> dict[str, Any]:
     result["filters"] = {}
     for name, ids in corpus.filters().items():
         took = [timed(lambda q, ids=ids: index.search(q, TOP_K, among=ids), query) for query in corpus.queries[:200]]
-        result["filters"][name] = {"candidates": len(ids), **percentiles(took)}
+        found = [index.search(query, TOP_K, among=ids).ids for query in corpus.queries[:JUDGED_AMONG]]
+        result["filters"][name] = {"candidates": len(ids), **percentiles(took), "recall": corpus.recall_among(ids, found)}
     draw = np.random.default_rng(4)
     for size in (10_000, 100_000):
         if size < corpus.n:
