@@ -12,10 +12,7 @@ from typing import Any, cast
 from headwater.errors import UnreachableError
 from headwater.verbs import Verbs
 
-_NOT_REPEATED = (
-    "append",
-    "add_watch",
-)  # an append may have been stored although its answer was lost
+_NOT_REPEATED = ("append", "add_watch")  # it may have been done although its answer was lost
 
 
 class _Held:

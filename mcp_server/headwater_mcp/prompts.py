@@ -30,8 +30,8 @@ def investigate(
     return f"""Investigate this incident: {what}
 
 Time: since {since}.{scope}{filters} Work in this order, and stop when the cause is established:
-1. `topics`, to learn what data there is. 2. `anomalies`, where that tool is served, and `timeline` for the \
-words of the incident: when did it start? 3. `patterns` of each log topic with new_since a little before that \
+1. `topics`, to learn what data there is. 2. `anomalies`, and `timeline` for the words of the incident: when did it \
+start? 3. `patterns` of each log topic with new_since a little before that \
 start: what was never seen before? 4. `search` for deploys, configuration changes and tickets around the start; \
 describe the meaning, not only the words. 5. `read` the decisive records with context. 6. `similar` for the \
 decisive record: has this happened before, and what helped?
@@ -45,7 +45,7 @@ def whats_new(since: Since = "24h", topics: Topics = "") -> str:
     return f"""Tell me what is new since {since}.{_within(topics)}
 
 Call `topics`, then for each topic with new records `patterns` with new_since={since}; `anomalies` with \
-since={since}, where that tool is served; `search` with since={since} for deploys, changes and complaints. \
+since={since}; `search` with since={since} for deploys, changes and complaints. \
 `read` an example of whatever matters. Group the result: needs action, worth knowing, noise. Give counts and \
 first times. {_RULES}"""
 

@@ -39,7 +39,6 @@ from headwater_mcp.resources import TOPICS, anomalies_uri, topic_uri, watch_uri
 
 MOST_SUBSCRIPTIONS = 200  # of a session, and listeners of a server
 _MOST_URI = 400
-_LIST_CHANGED = ("tools", "prompts", "resources")
 
 
 @dataclass(frozen=True, slots=True)
