@@ -7,6 +7,7 @@ grows with the length of the text. Names of people and postal addresses have no 
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -109,13 +110,13 @@ KINDS: tuple[Kind, ...] = (
         "github-token",
         "secrets",
         re.compile(r"(?<![A-Za-z0-9])(?:gh[pousr]_[A-Za-z0-9]{36,255}|github_pat_[A-Za-z0-9_]{22,255})(?![A-Za-z0-9])"),
-        ("gh", "github_pat_"),
+        ("ghp_", "gho_", "ghu_", "ghs_", "ghr_", "github_pat_"),
     ),
     Kind(
         "gitlab-token",
         "secrets",
         re.compile(r"(?<![A-Za-z0-9])gl(?:pat|ptt|dt|rt|cbt|soat)-[A-Za-z0-9_.-]{20,100}"),
-        ("gl",),
+        ("glpat-", "glptt-", "gldt-", "glrt-", "glcbt-", "glsoat-"),
     ),
     Kind(
         "slack-token",
@@ -250,9 +251,10 @@ KINDS: tuple[Kind, ...] = (
     Kind(
         "card",
         "personal",
-        re.compile(
-            r"(?<![\w.+-])(?:4\d{3}|5[1-5]\d\d|2(?:22[1-9]|2[3-9]\d|[3-6]\d\d|7[01]\d|720)|6(?:011|5\d\d|4[4-9]\d)|35"
-            r"(?:2[89]|[3-8]\d))(?:[ -]?\d{4}){3}(?![\w-])|(?<![\w.+-])3[47]\d\d[ -]?\d{6}[ -]?\d{5}(?![\w-])"
+        re.compile(  # begins with a set of digits, of which the search knows where they are, and looks back from there
+            r"[2-6](?<![\w.+-][2-6])(?:(?:(?<=4)\d{3}|(?<=5)[1-5]\d\d|(?<=2)(?:22[1-9]|2[3-9]\d|[3-6]\d\d|7[01]\d|720)"
+            r"|(?<=6)(?:011|5\d\d|4[4-9]\d)|(?<=3)5(?:2[89]|[3-8]\d))(?:[ -]?\d{4}){3}"
+            r"|(?<=3)[47]\d\d[ -]?\d{6}[ -]?\d{5})(?![\w-])"
         ),
         accepts=_luhn,
     ),
@@ -314,6 +316,7 @@ class Redactor:
             raise ConfigError(f"{unknown[0]!r} is no kind of secret; there are {', '.join((*FAMILIES, *NAMES))}")
         own = tuple(Kind(name, "own", _compiled(name, pattern)) for name, pattern in (extra or {}).items())
         self.kinds = (*own, *(kind for kind in KINDS if wanted & {kind.name, kind.family}))
+        self._groups = [(hints, tuple(alike)) for hints, alike in itertools.groupby(self.kinds, key=lambda kind: kind.hints)]
 
     @classmethod
     def of(cls, entries: Iterable[str]) -> Redactor:
@@ -329,8 +332,9 @@ class Redactor:
         small = text.lower()
         found = [
             Concealed(kind.name, *match.span(kind.group))
-            for kind in self.kinds
-            if not kind.hints or any(hint in small for hint in kind.hints)
+            for hints, alike in self._groups
+            if not hints or any(hint in small for hint in hints)
+            for kind in alike
             for match in kind.pattern.finditer(text)
             if kind.accepts is None or kind.accepts(match[kind.group])
         ]
