@@ -33,7 +33,9 @@ from headwater.scoped.pipelines import OwnPipelines
 from headwater.tokens import Token
 from headwater.verbs import Verbs
 
-_OF_A_TOPIC = frozenset({"topic", "records", "patterns", "drift", "index"})  # read the one topic that their first argument names
+_OF_A_TOPIC = frozenset(
+    {"topic", "records", "patterns", "drift", "index"}
+)  # read the one topic that their first argument names
 _STREAM_OF_A_TOPIC = frozenset({"tail"})
 _WRITING = frozenset({"append", "create_topic", "set_detecting"})  # write to the topic that their first argument names
 _OF_TOPICS = frozenset({"search_vector", "timeline"})  # read those that `topics` names, all in scope without it
@@ -299,7 +301,10 @@ class _Scoped:
         own = await self.watches()
         states = {state: sum(w.state == state for w in own) for state in ("watching", "held up", "expired")}
         counts = {**states, "fired": sum(w.fired for w in own), "waiting": 0, "behind": max((w.behind for w in own), default=0)}
-        return replace(whole, data_dir="", topics=topics, sources=sources, problems=(), watches=counts)
+        seen = await self.pipelines()
+        pipelines = {state: sum(one.state == state for one in seen) for state in ("running", "stopped", "held up")}
+        pipelines["behind"] = max((one.behind for one in seen), default=0)
+        return replace(whole, data_dir="", topics=topics, sources=sources, problems=(), watches=counts, pipelines=pipelines)
 
     async def aclose(self) -> None:
         """Nothing: the verbs are somebody else's to close."""
