@@ -110,6 +110,22 @@ def test_a_sentence_without_marks_is_cited_by_what_it_says(shop: Headwater) -> N
     assert answer.unsupported == ()
 
 
+def test_what_rules_counted_is_told_where_the_model_makes_nothing_of_it(tmp_path: Path) -> None:
+    script = tmp_path / "lost.json"
+    script.write_text(json.dumps([{"if": "", "say": "NO ANSWER"}]))
+    with opened(tmp_path / "data", script) as hw:
+        answer = hw.ask("how many errors were there in the logs?", topics=["logs"])
+        assert not answer.abstained
+        assert "9" in answer.text
+        assert answer.model == "extractive"
+        assert {c.address.split("/")[0] for c in answer.citations} == {"logs"}
+        assert (answer.coverage.omitted, answer.coverage.truncated) == (0, False)
+        assert any("not backed by the records" in note for note in answer.coverage.notes)
+        events = list(hw.ask("how many errors were there in the logs?", topics=["logs"], stream=True))
+        assert "".join(e.data for e in events if isinstance(e.data, str)).strip() == answer.text
+        assert hw.ask("is the coffee good?", topics=["logs"]).abstained
+
+
 def test_a_number_no_record_has_is_not_supported(shop: Headwater) -> None:
     answer = shop.ask("how long did it take to borrow a connection from the pool?", topics=["logs"])
     assert answer.unsupported == ("It took 47 days.",)

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from headwater.log.store import Log
 
 
+_STANDINGS: tuple[Standing, ...] = ("default", "fallback", "asked for", "known")  # as they are listed
+
+
 class Models:
     """The chat models that settings name, and those asked for by name. What they take is counted in `log`, their answers are
     kept in `cache`; without either nothing outlives this."""
@@ -175,7 +178,7 @@ class Models:
         found = [told(name, standing, self._caller, taken, check) for name, standing in standings.items()]
         found += [known(kind, self._env, check) for kind in SERVED if kind not in named]
         plain: Standing = "default" if self.default is None else "fallback" if self.or_extractive else "known"
-        return [extractive(plain), *await asyncio.gather(*found)]
+        return sorted([extractive(plain), *await asyncio.gather(*found)], key=lambda model: _STANDINGS.index(model.standing))
 
 
 def _said(prompt: str | Sequence[Message], system: str | None) -> list[Message]:

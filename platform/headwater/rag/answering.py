@@ -20,7 +20,7 @@ from headwater.errors import LimitError, ModelError
 from headwater.llm.chat import Chat
 from headwater.llm.extractive import Embed
 from headwater.rag import prompts
-from headwater.rag.chain import Reading, by_rules, nothing_found, read_as
+from headwater.rag.chain import MODEL, Reading, by_rules, nothing_found, read_as
 from headwater.rag.grounding import Bibliography, Grounded, Grounding
 from headwater.rag.packing import Entry, pack, tokens, told
 from headwater.rag.place import Placed, Scope, place
@@ -128,7 +128,7 @@ class Answerer:
         within = scope.within(None, None) if placed.as_words else scope
         topics = None
         if placed.reading and not placed.as_words:
-            every = (await scope.search("", 1)).coverage.topics
+            every = (await scope.covered()).topics
             topics = scope.events(every) or None
         reply = await retrieval.run(within, words, top_k, self.now_ms, topics=topics)
         coverage = reading.coverage if reading else reply.coverage
@@ -137,7 +137,7 @@ class Answerer:
         entries = pack(
             tuple(reply), self.kind_of, budget - tokens(findings), first=first, since_ms=scope.since_ms, until_ms=scope.until_ms
         )
-        return _Basis(entries, coverage, tuple(reply), findings, opening=read_as(placed).strip())
+        return _Basis(entries, coverage, tuple(reply), findings, opening=read_as(placed).strip(), exact=reading)
 
     def _findings(self, reading: Reading, scope: Scope, budget: int) -> tuple[tuple[Entry, ...], str]:
         """What rules found as entries, and its text with their numbers."""
@@ -184,7 +184,7 @@ class Answerer:
 
 @dataclass(frozen=True, slots=True)
 class _Basis:
-    """What an answer is made from. `refusal` says why there can be none."""
+    """What an answer is made from. `refusal` says why there can be none; `exact` is what rules found, which needs no model."""
 
     entries: tuple[Entry, ...]
     coverage: Coverage
@@ -192,6 +192,7 @@ class _Basis:
     findings: str = ""
     opening: str = ""
     refusal: str = ""
+    exact: Reading | None = None
 
 
 @dataclass(slots=True)
@@ -266,12 +267,28 @@ class _Telling:
         events: list[AskEvent | Made] = [] if self.shown else [self._token(why)]
         return [*events, Made(answer, self.standalone, self._read(), "".join(self.shown))]
 
+    def exactly(self, reading: Reading, completion: Completion, checking: float) -> list[AskEvent | Made]:
+        """What rules found, in their words: what the model made of it is backed by nothing."""
+        checked, coverage = reading.page.checked(), self.basis.coverage
+        notes = (*coverage.notes, f"told as it was counted: what {completion.model} said of it is not backed by the records")
+        answer = Answer(
+            id=self.id, question=self.question, text=checked.text, citations=checked.citations, unsupported=checked.unsupported,
+            abstained=False, confidence=round(reading.confidence, 4), coverage=replace(coverage, notes=notes), model=MODEL,
+            usage=self._usage(completion), timings=self._timings(checking),
+        )  # fmt: skip
+        events: list[AskEvent | Made] = [AskEvent("citation", citation, self._place()) for citation in checked.citations]
+        if not self.shown:
+            events.append(self._token(checked.text))
+        return [*events, Made(answer, self.standalone, self._read(), "".join(self.shown))]
+
     def done(self, judged: Sequence[Grounded], completion: Completion, checking: float) -> list[AskEvent | Made]:
         """The whole answer, checked; what was said before is not said again."""
         judged = _once(judged)
         claims = [g for g in judged if g.supported is not None]
         held = [g for g in claims if g.supported]
         if self.speech.refused or not held:
+            if self.basis.exact is not None:
+                return self.exactly(self.basis.exact, completion, checking)
             return self.refused(nothing_found(self.basis.coverage, self.basis.hits), completion)
         text, sources = [self.opening], Bibliography(self.sources.entry_of, dict(self.sources.numbers))
         for g in judged:

@@ -142,7 +142,7 @@ class _Judge:
 # ------------------------------------------------------------------------------------------------------ what is new
 async def _has_events(placed: Placed) -> bool:
     """Whether anything but documents may be looked at: nothing is new in a book."""
-    topics = (await placed.scope.search("", 1)).coverage.topics
+    topics = (await placed.scope.covered()).topics
     return bool(placed.scope.events(topics))
 
 
@@ -160,15 +160,10 @@ async def _news(placed: Placed, embed: Embed | None) -> Reading:
             if not placed.reading:
                 placed = replace(placed, reading=f"I read it as {bounds(since, None)}, a day before the newest record")
     page = _opened(placed)
-    coverage = (await scope.search("", 1)).coverage
+    coverage = await scope.covered()
     news = await whats_new(placed, page, embed=embed)
-    coverage = replace(
-        coverage,
-        omitted=news.left_out,
-        truncated=news.left_out > 0,
-        next_cursor=None,
-        notes=(*coverage.notes, *news.notes),
-    )
+    notes = (*coverage.notes, *news.notes)
+    coverage = replace(coverage, omitted=news.left_out, truncated=news.left_out > 0, notes=notes)
     if news.shown:
         return Reading(page, coverage)
     what = "nothing that went wrong" if placed.question.trouble else "nothing"
@@ -202,7 +197,7 @@ def _first_sentence(value: str) -> tuple[int, int]:
 
 
 async def _no_such_event(placed: Placed) -> Reading:
-    coverage = (await placed.scope.search("", 1)).coverage
+    coverage = await placed.scope.covered()
     where = ", ".join(coverage.topics)
     why = f'No answer: no record of {where} tells when "{placed.missing}" is; name a time, such as "since 14:05".'
     return Reading(Page(), coverage, abstained=True, confidence=0.0, why_not=why)
@@ -220,7 +215,7 @@ async def _event(placed: Placed, now_ms: int) -> Reading | None:
     for start, end in said or [_first_sentence(hit.value)]:
         at = stretch(hit.timestamp, hit.timestamp)
         page.lines.append(f"- {quote(hit.value, start, end)} ({whose(hit)}, {at}) {page.cite(hit, start, end)}")
-    return Reading(page, (await scope.search("", 1)).coverage)
+    return Reading(page, await scope.covered())
 
 
 async def _count(placed: Placed) -> Reading | None:
@@ -229,7 +224,7 @@ async def _count(placed: Placed) -> Reading | None:
     asked, scope = placed.question, placed.scope
     if asked.intent != "count" or placed.as_words:
         return None
-    coverage = (await scope.search("", 1)).coverage
+    coverage = await scope.covered()
     events = scope.events(coverage.topics)
     topics = named_topics(asked.counted, events)
     rest = [w for w in asked.counted if not named_topics([w], topics)]
@@ -239,7 +234,7 @@ async def _count(placed: Placed) -> Reading | None:
     total = await count_words(scope, topics or events, " ".join(rest), asked.counted_level, page)
     if not total and asked.counted_level:  # nothing has such a level; something may say the word
         total = await count_words(scope, topics or events, " ".join((*rest, asked.counted_word)), "", page)
-    return Reading(page, replace(coverage, next_cursor=None), confidence=1.0) if total else None
+    return Reading(page, coverage, confidence=1.0) if total else None
 
 
 async def _find(placed: Placed, judge: _Judge) -> Reading:
@@ -286,7 +281,7 @@ async def _search(placed: Placed, words: str, judge: _Judge, saying: str = "") -
 
 async def _events_only(scope: Scope) -> list[str] | None:
     """The topics that are not of documents, whose time is that of their delivery; None where there are no others."""
-    topics = (await scope.search("", 1)).coverage.topics
+    topics = (await scope.covered()).topics
     return scope.events(topics) or None
 
 
@@ -296,7 +291,7 @@ async def _list(placed: Placed) -> Reading | None:
     asked, scope = placed.question, placed.scope
     if not (placed.reading and asked.subject) or asked.intent not in ("find", "when", "seen-before"):
         return None
-    every = (await scope.search("", 1)).coverage.topics
+    every = (await scope.covered()).topics
     topics = [t for t in named_topics(asked.subject, scope.events(every)) if scope.kind_of(t) != "template"]
     if not topics or any(not named_topics([w], topics) for w in asked.subject):
         return None

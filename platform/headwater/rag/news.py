@@ -73,7 +73,7 @@ class News:
 async def whats_new(placed: Placed, page: Page, *, embed: Embed | None) -> News:
     """Write what is new in the scope of a question, and what is known of it where that is asked too."""
     asked, scope = placed.question, placed.scope
-    every = (await scope.within(None, None).search("", 1)).coverage.topics
+    every = (await scope.within(None, None).covered()).topics
     named = named_topics(asked.subject, every)
     topics = [t for t in (named or every) if scope.kind_of(t) == "template"] or list(named or every)
     words = [w for w in asked.subject if not named_topics([w], named)]
@@ -122,7 +122,7 @@ async def busiest(placed: Placed) -> Placed:
     assert placed.event is not None
     events = sorted([placed.event, *placed.others[:MOST_EVENTS]], key=lambda h: h.timestamp)
     scope = placed.at(events[0]).scope
-    every = (await scope.search("", 1)).coverage.topics
+    every = (await scope.covered()).topics
     topics = [t for t in every if scope.kind_of(t) == "template"]
     patterns, _ = await _patterns(scope, topics, "", fresh=True)
     begun = sorted(p.passage.first_seen for p in patterns if rank(p) >= WARN)

@@ -12,7 +12,7 @@ from headwater.llm.extractive import content_words
 from headwater.rag.question import EVENTS, Event, Question, understand
 from headwater.rag.say import bounds
 from headwater.rag.times import AROUND_MS
-from headwater.records import Hit, Mode, PassageForm, PatternsReply, RecordView, SearchReply, from_ms, to_ms
+from headwater.records import Coverage, Hit, Mode, PassageForm, PatternsReply, RecordView, SearchReply, from_ms, to_ms
 
 _DAY_MS = 86_400_000
 _DELIVERY_MS = 60_000  # between a record's time and its append, within which it has none of its own
@@ -53,7 +53,7 @@ class Scope:
     async def knowing_documents(self) -> Scope:
         """The same scope, with its topics of documents found: their newest record has the time of its delivery."""
         found = []
-        for topic in (await self.search("", 1)).coverage.topics:
+        for topic in (await self.covered()).topics:
             if self.kind_of(topic) == "chunks" and len(reply := await self.look.search("", topics=[topic], top_k=1)):
                 record = (await self.look.read(reply[0].address)).record
                 if abs(to_ms(record.timestamp) - to_ms(record.appended)) < _DELIVERY_MS:
@@ -69,13 +69,17 @@ class Scope:
             q, topics=topics or self.topics, top_k=top_k, mode=mode, since=when(self.since_ms), until=when(self.until_ms)
         )
 
+    async def covered(self) -> Coverage:
+        """What is in scope, without asking for any of it."""
+        return replace((await self.search("", 1)).coverage, omitted=0, truncated=False, next_cursor=None)
+
     def within(self, since_ms: int | None, until_ms: int | None) -> Scope:
         """The same topics in another time."""
         return replace(self, since_ms=since_ms, until_ms=until_ms)
 
     async def counted(self) -> int:
         """How many records are in scope; documents, whose time is that of their delivery, only where nothing else is."""
-        every = (await self.search("", 1)).coverage
+        every = await self.covered()
         events = self.events(every.topics)
         if not events or len(events) == len(every.topics):
             return every.searched
@@ -157,10 +161,10 @@ async def place(text: str, scope: Scope, now_ms: int) -> Placed:
 
 async def _excludes_no_document(scope: Scope, since_ms: int | None, until_ms: int | None) -> bool:
     """Whether there are documents only, and a period lets all of them in."""
-    every = (await scope.search("", 1)).coverage
+    every = await scope.covered()
     if not every.topics or scope.events(every.topics):
         return False
-    return (await scope.within(since_ms, until_ms).search("", 1)).coverage.searched == every.searched
+    return (await scope.within(since_ms, until_ms).covered()).searched == every.searched
 
 
 async def _touches(scope: Scope, since_ms: int | None, until_ms: int | None) -> bool:
@@ -172,7 +176,7 @@ async def _touches(scope: Scope, since_ms: int | None, until_ms: int | None) -> 
 
 async def _holds_all(scope: Scope, since_ms: int | None, until_ms: int | None) -> bool:
     """Whether a period lets all records of logs and the like in: it shuts none out, and is a time all the same."""
-    every = (await scope.search("", 1)).coverage
+    every = await scope.covered()
     if not scope.events(every.topics):
         return False
     return await scope.within(since_ms, until_ms).counted() >= await scope.counted()
@@ -205,7 +209,7 @@ def _others(event: Event, found: Sequence[Hit]) -> tuple[Hit, ...]:
 async def find_events(event: Event, scope: Scope, now_ms: int) -> list[Hit]:
     """The records that tell of an event: in topics named for its kind, else in what people wrote, else in logs. Newest
     first, or where a time of day is said the one nearest to it first."""
-    topics = (await scope.search("", 1)).coverage.topics
+    topics = (await scope.covered()).topics
     named = [t for t in topics if _is_of(event.kind, t)]
     written = [t for t in scope.events(topics) if t not in named and scope.kind_of(t) != "template"]
     logs = [t for t in topics if t not in named and scope.kind_of(t) == "template"]
