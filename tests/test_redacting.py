@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import orjson
 import pytest
+from click.testing import Result
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import SecretStr
+from typer.testing import CliRunner
 
 import headwater
 from fake_openai import FakeOpenAI
 from headwater.batches import Fault
 from headwater.blocking import Headwater
-from headwater.config import EmbeddingSettings, Settings
+from headwater.cli.app import app
+from headwater.config import EmbeddingSettings, Settings, load
 from headwater.engine import Engine
 from headwater.errors import ConfigError, HeadwaterError, UsageError
 from headwater.records import Draft
@@ -206,3 +210,26 @@ def test_a_secret_between_blanks_never_stays_and_json_stays_json(before: str, af
     inside = orjson.loads(redactor.text(orjson.dumps({"a": whole, "n": [whole]}).decode()))
     assert not clear(str(inside))
     assert set(inside) == {"a", "n"}
+
+
+def test_it_is_switched_on_and_off_by_command_and_by_the_settings_file(tmp_path: Path) -> None:
+    def call(*args: str) -> Result:
+        return CliRunner().invoke(app, [*args, "--url", url])
+
+    with serving(settings_in(tmp_path / "data")) as url:
+        shown = call("topics", "create", "t", "--redact", r"secrets,employee=EMP-\d+")
+        assert shown.exit_code == 0
+        assert r"secrets, employee=EMP-\d+" in shown.stdout
+        assert call("append", "t", f"EMP-7 has {KEY}").exit_code == 0
+        ended = call("topics", "set", "t", "--redact", "")
+        assert "1 record from before stay" in " ".join(ended.stderr.split())
+        assert json.loads(call("topics", "describe", "t", "--json").stdout)["config"]["redact"] == []
+        wrong = call("topics", "set", "t", "--redact", "secretz")
+        assert wrong.exit_code == 2
+        assert "no kind of secret" in wrong.stderr
+        with headwater.connect(url) as hw:
+            assert texts(hw, "t") == ["[employee] has [aws-key]"]
+    file = tmp_path / "headwater.toml"
+    file.write_text('[topics.t]\nredact = ["secrets"]\n[topics.u]\nredact = "personal"\n', "utf-8")
+    loaded = load(file, environment={}).settings
+    assert [loaded.topics[name].redact for name in "tu"] == [("secrets",), ("personal",)]
