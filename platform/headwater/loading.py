@@ -32,7 +32,10 @@ class Loading(Shown):
     def __init__(
         self, append: Append, topic: str, batches: Iterable[list[dict[str, Any]]], total: int, name: str | None
     ) -> None:
-        self.topic, self.total, self.stored, self.seconds = topic, total, 0, 0.0
+        self.topic: str = topic
+        self.total: int = total
+        self.stored: int = 0
+        self.seconds: float = 0.0
         self.error: HeadwaterError | None = None
         self._append, self._batches, self._name = append, batches, name
         self._ended = threading.Event()
