@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+import zlib
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -18,6 +19,7 @@ from headwater.blocking import Headwater
 from headwater.cli.app import app
 from headwater.detect.detectors import per_day
 from headwater.errors import NotFoundError, UsageError
+from headwater.log.store import Log
 from headwater.records.anomalies import Anomaly
 from serving import eventually, serving, settings_in
 
@@ -166,6 +168,26 @@ def test_anomalies_and_what_was_learned_outlive_a_restart(tmp_path: Path) -> Non
         hw.delete_topic("logs")
         hw.create_topic("logs")
         assert hw.detecting("logs")[0].state == "off"
+
+
+def test_detectors_of_another_version_learn_again_and_tell_nothing_twice(tmp_path: Path) -> None:
+    with headwater.open(tmp_path, embedding={"model": "hash"}) as hw:
+        before = troubled(hw)
+    with Log(tmp_path, clock_ms=lambda: 0) as log:
+        log.write(lambda db: db.execute("UPDATE detector_state SET state = ?", (zlib.compress(b'{"version": 0}'),)))
+    with headwater.open(tmp_path, embedding={"model": "hash"}) as hw:
+        judged(hw)
+        assert hw.detecting("logs")[0].history_days > 0.05
+        (kept,) = hw.anomalies(["logs"], quiet=True)
+        assert (kept.id, kept.start, kept.found, kept.alerted) == (before.id, before.start, before.found, True)
+        calm = TROUBLE + 30 + 300
+        hw.append("logs", records(TROUBLE + 30, calm))
+        at = START + timedelta(minutes=calm)
+        odd = [{"value": "the vault is open", "key": "shop", "timestamp": at, "attributes": {"level": "error"}}] * 30
+        hw.append("logs", [*odd, *records(calm, calm + 30)])
+        judged(hw)
+        new, old = hw.anomalies(["logs"])
+        assert (new.text, old.id) == ("the vault is open", before.id)
 
 
 def test_the_command_shows_what_was_found(tmp_path: Path) -> None:

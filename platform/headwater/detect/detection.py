@@ -12,7 +12,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Coroutine, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import anyio.to_thread
@@ -100,11 +100,10 @@ class Detection:
             per_day=spec.per_day, sensitivity=spec.sensitivity, kinds=spec.kinds, fields=spec.fields, session=spec.session
         )
         cursor, learned = self._log.cursor(topic, GROUP), store.state(self._log, topic)
-        if learned is not None and not judge.load(learned):
-            cursor = max(cursor - HISTORY, 0)  # another version wrote it: learn again
-            spec = Spec(
-                **{**{name: getattr(spec, name) for name in Spec.__dataclass_fields__}, "begin": max(spec.begin, cursor)}
-            )
+        if learned is not None and not judge.load(learned):  # another version wrote it: learn again, and tell nothing twice
+            spec, cursor = replace(spec, begin=max(spec.begin, cursor), judged=cursor), max(cursor - HISTORY, 0)
+            self._log.write(lambda db: store.put(db, topic, spec, cursor))
+        judge.budget.n = max(judge.budget.n, store.newest(self._log, topic))
         return Running(spec, judge, cursor, saved=time.monotonic())
 
     def save_all(self) -> None:
@@ -224,7 +223,8 @@ class Detection:
             for row, item in zip(rows, self._items(topic, rows), strict=True):
                 quiet = None if row.seq >= running.spec.begin else "found in history"
                 for incident in judge.feed((item,), quiet=quiet):
-                    self._found(topic, running, incident)
+                    if row.seq >= running.spec.judged:
+                        self._found(topic, running, incident)
             running.cursor = rows[-1].seq + 1 if rows else end
             running.moved = True
             if rows:

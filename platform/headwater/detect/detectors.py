@@ -268,17 +268,21 @@ class Detectors:
     async def events(self, topics: Sequence[str] | None = None, *, cursor: str | None = None) -> AsyncIterator[Anomaly]:
         """As DetectVerbs.anomaly_events."""
         after = self._clock_ms() if cursor is None else (await _thread(self._find, cursor))[1].found_ms
-        told_already = set[tuple[int, int]]()
+        told_then = set[tuple[int, int]]()  # those found in the millisecond `after`
         while not self._detection.closed:
             bell = self._detection.bell
             chosen = {t.row.id: t for t in await _thread(self._stock.choose, topics)}
-            for row in await _thread(store.alerts_after, self._log, list(chosen), after - 1, 100):
-                if (row.topic, row.n) in told_already or f"{chosen[row.topic].row.name}-{row.n}" == cursor:
-                    continue
-                told_already.add((row.topic, row.n))
-                after = max(after, row.found_ms)
-                yield await _thread(told, self._log, chosen[row.topic], row)
-            await bell.wait()
+            rows = await _thread(store.alerts_since, self._log, list(chosen), after, MOST)
+            fresh = [row for row in rows if (row.topic, row.n) not in told_then]
+            for row in fresh:
+                if row.found_ms > after:
+                    after = row.found_ms
+                    told_then.clear()
+                told_then.add((row.topic, row.n))
+                if f"{chosen[row.topic].row.name}-{row.n}" != cursor:
+                    yield await _thread(told, self._log, chosen[row.topic], row)
+            if not fresh:
+                await bell.wait()
 
 
 def per_day(budget: float | str) -> float:

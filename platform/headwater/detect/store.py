@@ -26,7 +26,8 @@ _COLUMNS = "topic, n, kind, severity, start_ms, end_ms, found_ms, alerted, quiet
 
 @dataclass(frozen=True, slots=True)
 class Spec:
-    """The settings of one topic's detectors. Records below seq `begin` were there before: what they show alerts nobody."""
+    """The settings of one topic's detectors. Records below seq `begin` were there before: what they show alerts nobody. Those below
+    `judged` were judged by an earlier version, which told what they show."""
 
     enabled: bool
     per_day: float
@@ -36,6 +37,7 @@ class Spec:
     session: str | None = None
     alert_topic: str | None = None
     begin: int = 0
+    judged: int = 0
 
     @classmethod
     def of(cls, text: str) -> Spec:
@@ -121,9 +123,15 @@ def one(log: Log, topic: int, n: int) -> AnomalyRow | None:
     return None if found is None else _row(found)
 
 
-def alerts_after(log: Log, topics: Sequence[int], found_ms: int, limit: int) -> list[AnomalyRow]:
-    """Alerts found later than that, oldest first."""
-    query = f"SELECT {_COLUMNS} FROM anomaly WHERE topic IN (SELECT value FROM json_each(?)) AND alerted AND found_ms > ?"
+def newest(log: Log, topic: int) -> int:
+    """The number of the newest anomaly of a topic; 0 where it has none."""
+    with log.reading() as db:
+        return int(db.execute("SELECT coalesce(max(n), 0) FROM anomaly WHERE topic = ?", (topic,)).get)
+
+
+def alerts_since(log: Log, topics: Sequence[int], found_ms: int, limit: int) -> list[AnomalyRow]:
+    """Alerts found then or later, oldest first."""
+    query = f"SELECT {_COLUMNS} FROM anomaly WHERE topic IN (SELECT value FROM json_each(?)) AND alerted AND found_ms >= ?"
     with log.reading() as db:
         values = (orjson.dumps(list(topics)).decode(), found_ms, limit)
         return [_row(r) for r in db.execute(f"{query} ORDER BY found_ms, topic, n LIMIT ?", values)]
