@@ -68,6 +68,10 @@ def test_the_cause_of_the_demo_incident_is_found_without_a_model(tmp_path: Path)
         report = found.report
         likely = report.text.partition("Likely cause")[2].partition("\n- ")[2].partition("\n")[0]
         assert CAUSE in likely
+        for other in ("why is checkout failing?", "what broke after the deploy?", "is the bank down since 13:00?"):
+            assert (
+                CAUSE in hw.investigate(other).report.text.partition("Likely cause")[2].partition("\n- ")[2].partition("\n")[0]
+            )
         first = int(re.findall(r"\[(\d+)\]", likely)[0])
         assert report.citations[first - 1].address.startswith("deploys/0/")
         assert "Connection is not available" in report.text
@@ -87,6 +91,27 @@ def test_a_cause_that_began_before_the_time_asked_for_is_looked_for_further_back
     assert [step.arguments["new_since"][11:16] for step in found.steps if step.tool == "patterns"] == ["14:30", "13:30"]
     assert "cannot borrow a connection" in found.report.text
     assert found.report.citations[0].address == "deploys/0/0"
+
+
+def test_where_there_are_only_logs_the_change_is_looked_for_in_them(tmp_path: Path) -> None:
+    calm = [
+        {"value": f"INFO served page {n} in 3 ms", "timestamp": f"2026-03-01T{9 + n // 60:02}:{n % 60:02}:00Z"}
+        for n in range(90)
+    ]
+    change = {"value": "INFO config reloaded: upstream timeout is 1 s", "key": "proxy", "timestamp": "2026-03-01T10:10:00Z"}
+    broken = [
+        {
+            "value": f"ERROR upstream gave no answer in time for request {n}",
+            "key": "proxy",
+            "timestamp": f"2026-03-01T10:{12 + n}:00Z",
+        }
+        for n in range(9)
+    ]
+    with headwater.open(tmp_path, embedding={"model": "hash"}) as hw:
+        hw.append("web", [*calm, change, *broken], wait="searchable")
+        report = hw.investigate("why do pages fail since 2026-03-01T10:11:00Z?").report
+        assert report.citations[0].quote == change["value"]
+        assert "INFO served" not in report.text
 
 
 def test_where_nothing_is_new_there_is_no_answer(shop: Headwater) -> None:

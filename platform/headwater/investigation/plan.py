@@ -9,6 +9,7 @@ it in time, and says in meaning what the new patterns say. It is called likely b
 
 from __future__ import annotations
 
+import math
 import re
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
@@ -49,11 +50,12 @@ _MOST_ANOMALIES = 3
 _MOST_PATTERNS = 200
 _BUCKETS = 24
 _BEFORE_MS = 3_600_000  # in which a change may be the cause
+_ONSET_MS = 1_800_000
 _LATE_MS = 60_000  # clocks differ: a change told of a minute late may still be it
 _BACK_MS = (0, 3_600_000, 86_400_000)  # how much earlier it may have begun than the question says
 _CHANGE = re.compile(
     rf"(?<![a-z])(?:{'|'.join(EVENTS[kind] for kind in ('deploy', 'rollback', 'upgrade', 'restart'))}|config\w*|"
-    r"chang(?:e|es|ed|ing)\b|enabled?|disabled?|switched|feature flag|scal(?:ed|ing)|failover|failed over)",
+    r"chang(?:ed|ing)\b|enabled?|disabled?|switched|feature flag|scal(?:ed|ing)|failover|failed over)",
     re.IGNORECASE,
 )
 _IN_LOGS = "deploy deployed release released rollback restart restarted upgrade migration config reloaded started"
@@ -75,28 +77,29 @@ class Plan:
     notes: list[str] = field(default_factory=list)
     confidence: float = 0.0
     cause: str | None = None  # its address
+    _timed: bool = True
 
     async def run(self) -> AsyncGenerator[Step, None]:
         """The steps, each when it was taken; the report stands in `page` then."""
         await self._noted("topics", {}, self.verbs.topics(), lambda found: (f"{len(found)} topics", 0))
         yield self.steps[-1]
         since_ms = await self._begin()
-        new: list[Found] = []
+        patterns: list[Pattern] = []
         for back in _BACK_MS:
             if not self._may_go_on():
                 break
             scope = self.placed.scope.within(since_ms - back, self.placed.scope.until_ms)
-            async for step in self._new(scope, new):
+            async for step in self._new(scope, patterns):
                 yield step
-            if any(rank(f.pattern) >= WARN for f in new):
+            if any(rank(p) >= WARN for p in patterns):
                 break
-        trouble = [f for f in new if rank(f.pattern) >= WARN] or new
-        self.placed = replace(self.placed, scope=scope if trouble else self.placed.scope.within(since_ms, None))
+        self.placed = replace(self.placed, scope=scope if patterns else self.placed.scope.within(since_ms, None))
+        trouble, begun = await self._trouble(patterns)
         odd: list[Anomaly] = []
         if self._may_go_on():
             yield await self._anomalies(odd)
         if trouble:
-            async for step in self._cause(trouble, odd):
+            async for step in self._cause(trouble, begun, odd):
                 yield step
         elif odd:
             await self._tell_anomalies(odd)
@@ -109,20 +112,20 @@ class Plan:
     async def _begin(self) -> int:
         """Since when: as the question or the caller says, else a day before the newest record."""
         scope = self.placed.scope
+        self._timed = scope.since_ms is not None
         if scope.since_ms is not None:
-            said = self.placed.reading or f"Since {bounds(scope.since_ms, None).removeprefix('since ')}"
-            self.page.lines.append(f"{said}:")
+            self.page.lines.append(f"{self.placed.reading or f'Looked at {bounds(scope.since_ms, None)}'}:")
             return scope.since_ms
         newest = await scope.newest()
         since_ms = last_day(to_ms(newest.timestamp)) if newest else 0
-        self.page.lines.append(f"{bounds(since_ms, None).capitalize()}, a day before the newest record:")
+        self.page.lines.append(f"Looked at {bounds(since_ms, None)}, a day before the newest record:")
         return since_ms
 
-    async def _new(self, scope: Scope, found: list[Found]) -> AsyncGenerator[Step, None]:
-        """The patterns first seen in scope, of topics of logs, the worst first."""
+    async def _new(self, scope: Scope, found: list[Pattern]) -> AsyncGenerator[Step, None]:
+        """The patterns first seen in scope, of topics of logs."""
         every = (await scope.within(None, None).search("", 1)).coverage.topics
         logs = [t for t in every if scope.kind_of(t) == "template"] or scope.events(every)
-        patterns: list[Pattern] = []
+        found.clear()
         since = when(scope.since_ms)
         for topic in logs[:_MOST_TOPICS]:
             if not self._may_go_on():
@@ -133,12 +136,20 @@ class Plan:
                 "patterns", arguments, looked,
                 lambda reply: (f"{len(reply.patterns)} patterns first seen since", len(reply.patterns)),
             )  # fmt: skip
-            patterns += reply.patterns if reply else ()
+            found += reply.patterns if reply else ()
             yield self.steps[-1]
-        ranked = sorted(patterns, key=lambda p: (-rank(p), -p.count, p.topic, p.passage.id))
-        found[:] = [Found(p, await first_record(scope, p, first=True)) for p in ranked[:_MOST_SHOWN]]
+
+    async def _trouble(self, patterns: Sequence[Pattern]) -> tuple[list[Found], int]:
+        """What tells of trouble (else all that is new), the worst first, and when it began. Where the question names no time,
+        only what is new from then on."""
+        chosen = [p for p in patterns if rank(p) >= WARN] or list(patterns)
+        begun = _onset(chosen)
+        if not self._timed:
+            chosen = [p for p in chosen if to_ms(p.passage.first_seen) >= begun]
+        ranked = sorted(chosen, key=lambda p: (-rank(p), -p.count, p.topic, p.passage.id))
         if len(ranked) > _MOST_SHOWN:
             self.notes.append(f"new patterns not shown: {len(ranked) - _MOST_SHOWN:,}; `patterns` lists all")
+        return [Found(p, await first_record(self.placed.scope, p, first=True)) for p in ranked[:_MOST_SHOWN]], begun
 
     async def _anomalies(self, found: list[Anomaly]) -> Step:
         scope = self.placed.scope
@@ -157,9 +168,8 @@ class Plan:
 
     # ------------------------------------------------------------------ why
 
-    async def _cause(self, new: Sequence[Found], odd: Sequence[Anomaly]) -> AsyncGenerator[Step, None]:
+    async def _cause(self, new: Sequence[Found], begun: int, odd: Sequence[Anomaly]) -> AsyncGenerator[Step, None]:
         scope = self.placed.scope
-        begun = min(to_ms(f.pattern.passage.first_seen) for f in new)
         changes: list[Hit] = []
         if self._may_go_on():
             changes = await self._changes(new, begun)
@@ -198,7 +208,7 @@ class Plan:
         arguments |= {} if written else {"q": _IN_LOGS, "mode": "keyword"}
         looked = scope.search("", 100, topics=written) if written else scope.search(_IN_LOGS, 50, mode="keyword", topics=logs)
         reply = await self._noted("search", arguments, looked, lambda reply: (f"{len(reply)} records", len(reply)))
-        found = [hit for hit in reply or () if _CHANGE.search(f"{hit.topic} {hit.value}")]
+        found = [hit for hit in reply or () if _tells_change(hit)]
         fresh = {f.record.address for f in new}
         scores = await self._scored([hit for hit in found if hit.address not in fresh], new, begun)
         return [hit for _, hit in scores[:_MOST_CHANGES]]
@@ -236,7 +246,7 @@ class Plan:
                 self.cause, self.confidence = hit.address, 0.7
             elif n == 1:
                 self.page.lines += ["Changed in that hour too:"]
-            self.page.lines.append(f"- {said} ({whose(hit)}, {at}, {gap} the first of what is new) {marks}")
+            self.page.lines.append(f"- {said} ({whose(hit)}, {at}, {gap} it began) {marks}")
         if not changes:
             self.confidence = 0.4
             self.notes.append("no record tells of a change in the hour before it began; the cause is not named")
@@ -297,6 +307,18 @@ class Plan:
         seconds = round(time.perf_counter() - begun, 4)
         self.steps.append(Step(len(self.steps) + 1, tool, dict(arguments), "", found, records, 0, seconds, error))
         return reply
+
+
+def _onset(patterns: Sequence[Pattern]) -> int:
+    """When trouble began: the first of the half hour in which most of it did, the worse and the more frequent counting more."""
+    begins = sorted((to_ms(p.passage.first_seen), (1 + max(0, rank(p) - WARN)) * math.log1p(p.count)) for p in patterns)
+    weights = [sum(w for at, w in begins[i:] if at <= start + _ONSET_MS) for i, (start, _) in enumerate(begins)]
+    return begins[weights.index(max(weights))][0] if begins else 0
+
+
+def _tells_change(hit: Hit) -> bool:
+    """Whether a record tells that something was changed; a question does not."""
+    return bool(_CHANGE.search(hit.topic) or (_CHANGE.search(hit.value) and not hit.value.rstrip().endswith("?")))
 
 
 def _names(record: Hit | Record) -> list[str]:
