@@ -69,6 +69,7 @@ def test_sentences_partition_the_ink_of_a_text(text: str) -> None:
         ("```\na. b\nc\n```", ["```", "a. b", "c", "```"]),
         ("\u3053\u308c\u306f\u3002\u305d\u308c\u306f\u3002", ["\u3053\u308c\u306f\u3002", "\u305d\u308c\u306f\u3002"]),
         ("the flow is steady . the wing is thin .", ["the flow is steady .", "the wing is thin ."]),
+        ("It failed after 3000 ms. It is so. Ask Ms. Smith.", ["It failed after 3000 ms.", "It is so.", "Ask Ms. Smith."]),
     ],
 )
 def test_a_sentence_ends_where_a_reader_says_so(text: str, expected: list[str]) -> None:

@@ -40,6 +40,7 @@ _ABBREVIATIONS = frozenset(
         "nov", "dec", "bzw", "z.b", "u.a", "d.h", "usw",
     }
 )  # fmt: skip
+_MEASURED = re.compile(r"\d ?(?:ms|ft)$")  # a unit there, whatever it abbreviates elsewhere
 _BEFORE_NUMBERS = frozenset(
     {
         "no",
@@ -337,7 +338,7 @@ def _ends_sentence(text: str, stop: re.Match[str], start: int, end: int, cased: 
     if mark.startswith("..") and cased and following.islower():
         return False
     low = before.lower()
-    if low in _ABBREVIATIONS:
+    if low in _ABBREVIATIONS and not _MEASURED.search(text, max(start, stop.start() - 12), stop.start()):
         return low in ("etc", "a.m", "p.m", "usw", "al") and following.isupper()
     if low in _BEFORE_NUMBERS:
         return not following.isdigit()
