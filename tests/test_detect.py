@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import threading
 import zlib
@@ -168,6 +169,18 @@ def test_anomalies_and_what_was_learned_outlive_a_restart(tmp_path: Path) -> Non
         hw.delete_topic("logs")
         hw.create_topic("logs")
         assert hw.detecting("logs")[0].state == "off"
+
+
+def test_whoever_comes_late_is_told_every_alert_since(tmp_path: Path) -> None:
+    with headwater.open(tmp_path, embedding={"model": "hash"}) as hw:
+        troubled(hw)
+    more = "INSERT INTO anomaly SELECT topic, n + ?1, kind, severity, start_ms, end_ms, found_ms + ?1 / 2, alerted, quiet,"
+    more += " feedback, note, body, told FROM anomaly WHERE n = 1"
+    with Log(tmp_path, clock_ms=lambda: 0) as log:
+        log.write(lambda db: db.executemany(more, [(n,) for n in range(1, 1201)]))
+    with headwater.open(tmp_path, embedding={"model": "hash"}) as hw:
+        told = [alert.id for alert in itertools.islice(hw.anomaly_events(["logs"], cursor="logs-1"), 1200)]
+    assert told == [f"logs-{n}" for n in range(2, 1202)]
 
 
 def test_detectors_of_another_version_learn_again_and_tell_nothing_twice(tmp_path: Path) -> None:
