@@ -41,6 +41,16 @@ def test_a_chat_answers_obeys_and_leaves(url: str) -> None:
     assert "> what of the refund of Ada?" in again.stdout  # what was said is recalled
 
 
+def test_a_chat_refuses_what_cannot_be_looked_at_and_stays_as_it_was(url: str) -> None:
+    typed = ("/topics tickets", "/topics nowhere", "/since nonsense", "what of the refund of Ada?")
+    done = call(url, "chat", "--conversation", "c2", typed="\n".join(typed))
+    assert done.exit_code == 0
+    assert "no topic 'nowhere'" in done.stderr
+    assert "'nonsense' is not a time" in done.stderr
+    assert done.stderr.count("nothing is changed") == 2
+    assert "[1] tickets/0/0" in done.stdout
+
+
 def test_conversations_are_listed_shown_and_removed(url: str) -> None:
     call(url, "ask", "what of the refund of Ada?", "--conversation", "c2")
     listed = json.loads(call(url, "conversations", "list", "--json").stdout)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -156,14 +156,11 @@ def _obey(verbs: Headwater, scope: _Scope, line: str) -> bool:
     if name in ("quit", "exit", "q"):
         return False
     if name == "topics":
-        scope.topics = names_of([rest]) if rest else None
-        output.say(f"topics: {', '.join(scope.topics) if scope.topics else 'all'}")
+        _look_at(verbs, scope, replace(scope, topics=names_of([rest]) if rest else None))
     elif name == "since":
-        scope.since = rest or None
-        output.say(f"since: {scope.since or 'any time'}")
+        _look_at(verbs, scope, replace(scope, since=rest or None))
     elif name == "until":
-        scope.until = rest or None
-        output.say(f"until: {scope.until or 'any time'}")
+        _look_at(verbs, scope, replace(scope, until=rest or None))
     elif name == "model":
         scope.model = rest or None
         output.say(f"model: {scope.model or verbs.conversation(scope.conversation).model or 'that of the settings'}")
@@ -175,6 +172,21 @@ def _obey(verbs: Headwater, scope: _Scope, line: str) -> bool:
     else:
         output.say(_HELP if name == "help" else f"/{name} is not known\n{_HELP}")
     return True
+
+
+def _look_at(verbs: Headwater, scope: _Scope, wanted: _Scope) -> None:
+    """Let questions look at what is wanted from now on, and say how much that is; where it cannot be, all stays as it was."""
+    from headwater.errors import HeadwaterError
+
+    try:
+        reply = verbs.search("", topics=wanted.topics, since=wanted.since, until=wanted.until, top_k=1)
+    except HeadwaterError as error:
+        output.say(f"{error}; nothing is changed")
+        return
+    scope.topics, scope.since, scope.until = wanted.topics, wanted.since, wanted.until
+    bounds = "; ".join(f"{name}: {value}" for name, value in (("since", scope.since), ("until", scope.until)) if value)
+    where = f"topics: {', '.join(scope.topics) if scope.topics else 'all'}; {bounds or 'any time'}"
+    output.say(f"{where}; {output.plural(reply.coverage.searched, 'record')}")
 
 
 def _show_messages(found: list[Message]) -> None:
