@@ -6,11 +6,11 @@ import re
 import shlex
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import typer
-from click import Command, Group
-from click.exceptions import UsageError
+from typer.exceptions import TyperException
 
 from headwater.cli.app import app
 
@@ -59,6 +59,7 @@ def _written() -> list[tuple[str, list[str]]]:
 
 
 WRITTEN = _written()
+COMMAND: Any = typer.main.get_command(app)
 
 
 def test_there_are_commands_to_look_at() -> None:
@@ -81,17 +82,14 @@ def test_a_command_that_is_none_is_found_out(line: str) -> None:
 def parse(words: list[str]) -> None:
     """AssertionError unless options exist and take what is given, and no argument is missing or too much. Nothing is run; files
     need not be there."""
-    command: Command = typer.main.get_command(app)
+    command = COMMAND
     context, rest, name = None, list(words), "headwater"
     try:
         while True:
             context = command.make_context(name, list(rest), parent=context)
-            if not isinstance(command, Group) or not context._protected_args:
+            if not hasattr(command, "commands") or not (inner := [*context._protected_args, *context.args]):
                 return
-            rest = [*context._protected_args, *context.args]
-            name, inner, rest = command.resolve_command(context, rest)
-            assert inner is not None
-            command = inner
-    except UsageError as error:
-        if "does not exist" not in error.message:
-            raise AssertionError(f"headwater {' '.join(words)}: {error.message}") from error
+            name, command, rest = command.resolve_command(context, inner)
+    except TyperException as error:
+        if "does not exist" not in str(error):
+            raise AssertionError(f"headwater {' '.join(words)}: {error}") from error
