@@ -178,7 +178,7 @@ async def stream(client: httpx.AsyncClient, url: str, body: dict[str, Any], read
         async for line in reply.aiter_lines():
             now = time.time() * 1000
             at = line.find("t17")
-            if line.startswith("data:") and at >= 0 and _is_token(line):
+            if line.startswith("data:") and at >= 0 and _is_token(line) and line.find("t17", at + 1) < 0:  # not the whole again
                 count, last = count + 1, time.perf_counter()
                 first = first or last
                 read.late_ms.append(now - float(line[at + 1 : at + 14]))
@@ -225,8 +225,10 @@ def drawn(folder: Path, count: int, rng: random.Random, more: str) -> list[str]:
     """Questions that some record is near to. What was embedded to find them is not kept."""
     found: list[str] = []
     with headwater.open(folder, embedding={"model": "bge-small", "cache_enabled": False}, llm={"cache_enabled": False}) as hw:
-        while len(found) < count:
+        for _ in range(count * 50):
             text = question(rng, more)
+            if len(found) == count:
+                break
             if max((hit.score for hit in hw.search(text, top_k=12)), default=0.0) >= NEAR and text not in found:
                 found.append(text)
     return found

@@ -127,7 +127,10 @@ PROMISED = {
     ),
     "startup": ("cli_help_s", "import_s", "open_s", "daemon_ready_s"),
     "models": ("faults_openai", "faults_anthropic", "budget_openai", "concurrency_gain", "streams_share"),
-    "ask": ("first_token_overhead_p50_ms", "concurrency_gain", "streams", "relay", "streams_share_of_relay"),
+    "ask": (
+        "first_token_overhead_p50_ms", "concurrency_gain", "streams_relay", "streams_complete_share_of_relay",
+        "streams_ask_share_of_relay", "streams_ask_share_of_relay_from_first",
+    ),
     "citations": ("answers", "quote_exact", "citations"),
     "tui": ("tui_first_paint_s", "tui_key_idle_ms", "tui_key_streaming_ms", "tui_streamed_per_s", "tui_memory_growth_mib"),
 }  # fmt: skip
