@@ -108,6 +108,6 @@ def test_logs_are_chosen_small_first_within_bounds(tmp_path: Path) -> None:
 def test_documents_are_those_of_a_checkout(tmp_path: Path) -> None:
     assert show.documents(tmp_path) == []
     (tmp_path / "docs").mkdir()
-    for name in ("pyproject.toml", "README.md", "docs/b.md", "docs/a.md", "docs/c.txt"):
+    for name in ("pyproject.toml", "README.md", "docs/b.md", "docs/a.md", "docs/c.txt", "docs/tutorial.md"):
         (tmp_path / name).write_text("text")
     assert [path.name for path in show.documents(tmp_path)] == ["README.md", "a.md", "b.md"]
