@@ -308,3 +308,21 @@ def test_standard_input_is_read_to_its_end_with_what_is_incomplete() -> None:
         return values
 
     assert asyncio.run(go()) == ["one\n  more", "two", "three", "four"]
+
+
+def test_standard_input_may_be_json_lines_whose_faults_are_told() -> None:
+    async def go() -> list[Batch]:
+        out, into = os.pipe()
+        os.write(into, b'{"value": "a", "id": 7}\nno json\n{"value": "b"}')
+        os.close(into)
+        try:
+            return [batch async for batch in Stdin("t", descriptor=out, form="jsonl", session=lambda: 1).batches(None)]
+        finally:
+            os.close(out)
+
+    batches = asyncio.run(go())
+    assert [(draft.value, draft.key) for batch in batches for draft in batch.drafts] == [("a", "7"), ("b", None)]
+    assert [fault.payload for batch in batches for fault in batch.faults] == ["no json"]
+    assert [source.kind for source in plan(["-"], read_as="jsonl")] == ["stdin"]
+    with pytest.raises(UsageError, match="standard input has lines"):
+        plan(["-"], read_as="document")

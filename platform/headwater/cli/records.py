@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Sequence
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
@@ -23,11 +23,12 @@ if TYPE_CHECKING:
     from headwater.cli.load import Load, Tally
     from headwater.cli.progress import Step
     from headwater.errors import HeadwaterError
-    from headwater.records import Draft, Record
+    from headwater.records import Record
     from headwater.sources import Batch
     from headwater.sources.convert import Converter
     from headwater.sources.exports.reading import ExportReading
     from headwater.sources.files import Reading
+    from headwater.sources.shapes import Form
 
 _LOOK_BACK = 20_000  # stored records among which `tail --last` looks for those that match
 
@@ -114,33 +115,16 @@ async def _append_texts(load: Load, texts: Sequence[str], key: str | None, attri
 
 
 async def _append_stdin(load: Load, jsonl: bool, multiline: bool, key: str | None, attributes: dict[str, str]) -> None:
-
     from headwater.sources.stdin import Stdin
 
-    async for batch in Stdin("-", multiline=multiline and not jsonl, quiet_s=0.3).batches(None):
-        drafts = await _parsed(batch, load) if jsonl else list(batch.drafts)
+    async for batch in Stdin("-", form="jsonl" if jsonl else "log" if multiline else "lines", quiet_s=0.3).batches(None):
+        await load.refuse(batch.faults, batch.stream)
+        drafts = batch.drafts
         if key is not None or attributes:
             drafts = [
                 d._replace(key=d.key if d.key is not None else key, attributes={**attributes, **d.attributes}) for d in drafts
             ]
         await load.store(drafts, batch.stream)
-
-
-async def _parsed(batch: Batch, load: Load) -> list[Draft]:
-    """The drafts of lines of JSON; a line that is none is a fault."""
-    from headwater.sources import Fault
-    from headwater.sources.fields import BadLine, json_draft
-
-    found, faults = [], []
-    for line in batch.drafts:
-        if not line.value.strip():
-            continue
-        try:
-            found.append(json_draft(line.value, line.position or 0))
-        except BadLine as error:
-            faults.append(Fault(line.position or 0, str(error), line.value))
-    await load.refuse(faults, batch.stream)
-    return found
 
 
 # ---------------------------------------------------------------------- ingest
@@ -291,7 +275,6 @@ class _Unfit(Exception):
 
 def _open(path: str, kind: str | None, converter: Converter) -> Reading | ExportReading:
     """A file or export to read. One below the working directory is known by its path from there, another by its name."""
-    from typing import cast
 
     from headwater.cli.load import PIECE_RECORDS
     from headwater.errors import LimitError, UsageError
@@ -320,10 +303,13 @@ def _next(reading: Reading | ExportReading) -> Batch | None:
 
 
 async def _ingest_piped(load: Load, kind: str | None) -> None:
+    from headwater.errors import UsageError
     from headwater.sources.stdin import Stdin
 
-    async for batch in Stdin("-", multiline=kind in (None, "log")).batches(None):
-        await load.deliver(await _parsed(batch, load) if kind == "jsonl" else batch.drafts, batch.stream)
+    if kind not in (None, "log", "lines", "jsonl", "table"):
+        raise UsageError(f"--as {kind} needs a file; what is piped in is read line by line: log, lines, jsonl or table")
+    async for batch in Stdin("-", form=cast("Form", kind or "log")).batches(None):
+        await load.deliver(batch.drafts, batch.stream, faults=batch.faults)
 
 
 def _finish(tally: Tally, topic: str, json: bool) -> None:

@@ -78,11 +78,6 @@ class LineCutter:
         self._start = at  # of the line not yet complete
         self._parts: list[bytes] = []
 
-    @property
-    def held_from(self) -> int:
-        """Where the incomplete last line starts; equal to `at` where there is none."""
-        return self._start
-
     def feed(self, data: bytes) -> list[Line]:
         """The lines completed by `data`."""
         self.at += len(data)

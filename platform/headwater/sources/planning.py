@@ -46,8 +46,10 @@ def plan(
 
     for given in paths:
         if given == "-":
+            if read_as == "document":
+                raise UsageError("standard input has lines; `headwater ingest` reads a document from its file")
             if "-" not in taken:
-                add("-", "stdin", Stdin)
+                add("-", "stdin", partial(Stdin, form=read_as or "log"))
             continue
         path = Path(os.path.abspath(Path(given).expanduser()))
         if str(path) in taken and not path.is_dir():

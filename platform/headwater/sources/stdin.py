@@ -1,4 +1,4 @@
-"""Lines (or events) from a pipe. What a pipe has delivered cannot be asked for again: there is no resume."""
+"""Lines, events, JSON lines or rows from a pipe. What a pipe has delivered cannot be asked for again: there is no resume."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ import time
 from collections.abc import AsyncIterator, Callable
 
 from headwater.records import Draft
-from headwater.sources import Batch, Condition, State
-from headwater.sources.lines import EventJoiner, LineCutter, codec
+from headwater.sources import Batch, Condition, Fault, State
+from headwater.sources.lines import LineCutter, codec
+from headwater.sources.shapes import Form, Shape, shape_of
 
 BLOCK_BYTES = 256 << 10
 
@@ -26,13 +27,13 @@ class Stdin:
         topic: str,
         *,
         descriptor: int = 0,
-        multiline: bool = True,
+        form: Form = "log",
         batch_records: int = 2000,
         quiet_s: float = 1.0,
         session: Callable[[], int] = time.time_ns,
     ) -> None:
         self.topic = topic
-        self._descriptor, self._multiline = descriptor, multiline
+        self._descriptor, self._form = descriptor, form
         self._batch_records, self._quiet_s, self._session = batch_records, quiet_s, session
         self._condition = Condition()
 
@@ -48,27 +49,28 @@ class Stdin:
         """Ends with the input. `state` is not used and the batches' states are empty."""
         stream = f"{self.name}#{self._session()}"
         cutter: LineCutter | None = None
-        joiner: EventJoiner | None = None
+        shape: Shape | None = None
         self._condition = Condition("following")
         first, open_ = b"", True
         while open_:
-            data = await self._read(self._quiet_s if joiner is not None and joiner.holding else None)
+            data = await self._read(self._quiet_s if shape is not None and shape.holding else None)
             open_ = data != b""
-            drafts: list[Draft] = []
-            if joiner is None or cutter is None:
+            if shape is None or cutter is None:
                 first += data or b""
                 known = codec(first) or (None if open_ else ("utf-8", 0))
                 if known is None:
                     continue
                 cutter = LineCutter(known[1], known[0])
-                joiner = EventJoiner(known[1], known[0], multiline=self._multiline)
+                shape = shape_of(self._form, known[1], known[0])
                 data, first = first[known[1] :], b""
             lines = cutter.feed(data) if data else []
-            drafts = [draft for line in lines + ([] if open_ else cutter.flush()) if (draft := joiner.add(line))]
-            if (data is None or not open_) and (draft := joiner.flush()):
-                drafts.append(draft)
-            for start in range(0, len(drafts), self._batch_records):
-                yield Batch(drafts[start : start + self._batch_records], {}, stream)
+            found = [item for line in lines + ([] if open_ else cutter.flush()) for item, _ in shape.add(line)]
+            if data is None or not open_:
+                found += [item for item, _ in shape.flush()]
+            for start in range(0, len(found), self._batch_records):
+                part = found[start : start + self._batch_records]
+                drafts = [item for item in part if isinstance(item, Draft)]
+                yield Batch(drafts, {}, stream, faults=[item for item in part if isinstance(item, Fault)])
         self._condition = Condition("ended")
 
     async def _read(self, timeout_s: float | None) -> bytes | None:

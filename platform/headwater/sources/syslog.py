@@ -69,11 +69,10 @@ class Syslog:
         self._system_drops = 0
         self._arrived, self._room, self._stopping = asyncio.Event(), asyncio.Event(), asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
-        self._state, self._error = "starting", ""
 
     @property
     def condition(self) -> Condition:
-        return Condition(self._state, self._error or None, dict(self.counts))
+        return Condition(self._state, None, dict(self.counts))
 
     def stop(self) -> None:
         """Listen no more; `batches` ends when it has handed out what has come."""
