@@ -281,6 +281,14 @@ def _measure(args: Any, settings: Settings, metrics: dict[str, Any]) -> None:
         say("tokens to the cause: tools, raw logs, Chroma")
         tools = asyncio.run(_with_http(runtime, through_tools))
         chroma = through_chroma(by_topic, hw)
+        say("an investigation without a model")
+        started = time.perf_counter()
+        report = hw.investigate(QUESTIONS[0], since=deploy_at(START), model="extractive").report
+        took, first = time.perf_counter() - started, hw.read(report.citations[0].address).record
+        metrics |= {
+            "investigate_s": round(took, 3), "investigate_cause_found": CAUSE in first.value,
+            "investigate_tokens": tokens(report.text), "investigate_citations": len(report.citations),
+        }  # fmt: skip
     raw = raw_tokens(by_topic)
     metrics |= {
         "tokens_tools": tools["tokens"], "tokens_raw_logs": raw, "tokens_chroma": chroma["tokens"],

@@ -91,7 +91,7 @@ def test_ten_agents_miss_no_hit_while_the_daemon_is_killed_and_are_told_again_wi
                 opened.push_async_callback(own.aclose)
                 client = await opened.enter_async_context(Client(build(own)))
                 agents.append(Agent(client, watch.id, seed))
-            async with asyncio.timeout(150):
+            async with asyncio.timeout(200):
                 await asyncio.gather(feed(), *(agent.run(done, stored) for agent in agents))
         await verbs.aclose()
         return stored, agents
