@@ -17,7 +17,7 @@ from textual.widgets import Input, Static
 from headwater.client import Client
 from headwater.errors import ConfigError
 from headwater.verbs import Verbs
-from headwater_tui.app import VIEWS, Actions, HeadwaterApp, bindings, keymap
+from headwater_tui.app import VIEWS, Actions, HeadwaterApp, bindings, keymap, own_bindings
 from headwater_tui.screens.record import Record
 from headwater_tui.screens.view import RecordsView
 from headwater_tui.widgets.histogram import Histogram
@@ -41,6 +41,9 @@ def test_it_fits_80_by_24_and_every_view_draws(url: str) -> None:
             await view(app, pilot, kind)
             await sees(app, pilot, kind.NAME)
             assert all(len(line) <= 80 for line in text_of(app).splitlines())
+            assert text_of(app).startswith(" ? 1")
+            own = [b.description for b in own_bindings(kind) if b.show] or ["Quit"]
+            await shown(lambda own=own: any(does in text_of(app).splitlines()[-1] for does in own), pilot)  # type: ignore[misc]
 
     run(url, body, size=(80, 24))
 

@@ -36,6 +36,7 @@ class Views(Static):
     def show(self, names: list[str], here: str, told: str, trouble: bool) -> None:
         text = Text(no_wrap=True, overflow="ellipsis")
         roomy = self.size.width >= _ROOMY
+        text.append(" ?", "bold").apply_meta({"@click": "app.keys"}, 1)  # below it may have no place
         for n, name in enumerate(names, 1):
             text.append(f" {n}{' ' if roomy else ''}", "dim")
             shown = name if roomy or not trouble or name == here else ""  # what is wrong needs the place
