@@ -215,6 +215,36 @@ def test_what_was_called_no_anomaly_does_not_alert_again_and_may_be_taken_back()
     assert budget.close(2102, [seen(2102, 25.0, subject="passage:2")]) is not None
 
 
+def test_a_silence_called_no_anomaly_while_it_lasts_alerts_nobody_as_it_spreads() -> None:
+    budget = Budget(9.0, "medium")
+    calm(budget, 0, 2000)
+    first = budget.close(2000, [seen(2000, 25.0, "silence", "key:a")])
+    assert first is not None
+    budget.dismiss(first.n, {one.subject: decades for one, decades in first.signals})
+    again = budget.close(2001, [seen(2001, 25.0, "silence", "key:b")])
+    assert again is not None
+    assert (again.alerted, again.why_quiet) == (False, "what was called no anomaly goes on")
+    kept = Budget(9.0, "medium")
+    kept.load(budget.state())
+    assert kept.state() == budget.state()
+    calm(budget, 2002, 200)  # it is over
+    later = budget.close(2202, [seen(2202, 25.0, "silence", "key:c")])
+    assert later is not None
+    assert later.alerted
+
+
+def test_a_new_trouble_alerts_although_another_was_just_called_no_anomaly() -> None:
+    for family in ("silence", "new.bad"):
+        budget = Budget(9.0, "medium")
+        calm(budget, 0, 2000)
+        first = budget.close(2000, [seen(2000, 25.0, family, "key:a")])
+        assert first is not None
+        budget.dismiss(first.n, {one.subject: decades for one, decades in first.signals})
+        other = budget.close(2001, [seen(2001, 25.0, "new.bad", "passage:2")])
+        assert other is not None
+        assert other.alerted
+
+
 def test_nothing_alerts_while_it_learns() -> None:
     budget = Budget(3.0, "high")
     assert [budget.close(minute, [seen(minute, 25.0)]) for minute in range(40)] == [None] * 40

@@ -29,6 +29,8 @@ DEARER = 2.0  # times, for each alert of the last day
 _FADE_DAYS = 14
 _NOISE = 1.0  # decades of one family that add nothing
 _JOINS = 1.5  # decades from which a signal is shown with an incident
+_CLEAR = 2.0  # decades of a signal that is more than noise
+_LASTING = ("rate.topic", "rate.ok", "silence", "drift.topic")  # families of what goes on and spreads to other subjects
 _LEAST_BLOCKS = 3.9
 _WAIT = 3  # blocks until one teaches
 _WARM = 30  # minutes in which detectors know too little for their scores to teach
@@ -68,6 +70,7 @@ class Budget:
         self._waiting: list[tuple[dict[str, float], float]] = []
         self._recent: list[tuple[Seen, float]] = []
         self.muted: dict[str, float] = {}
+        self._dismissed: tuple[int, list[str]] | None = None  # when it was last seen, and its families
         self.incident: Incident | None = None
         self.minutes = self.n = 0
         self._spent: list[int] = []
@@ -101,6 +104,7 @@ class Budget:
         self.minutes += 1
         calibrated = [(one, self._decades(one)) for one in seen]
         self._recent = [pair for pair in self._recent if pair[0].at_ms > at_ms - TOGETHER * MINUTE_MS] + calibrated
+        self._follow(at_ms, calibrated)
         fused = self._fuse()
         self._note(calibrated, fused)
         days = self._fused.blocks_between(fused) * BLOCK / 1440
@@ -136,6 +140,16 @@ class Budget:
             self._highest[one.family] = max(self._highest.get(one.family, 0.0), one.score)
         self._highest_fused = max(self._highest_fused, fused)
 
+    def _follow(self, at_ms: int, calibrated: Sequence[tuple[Seen, float]]) -> None:
+        """Whether what people called no anomaly while it lasted goes on."""
+        if self._dismissed is None:
+            return
+        last_ms, families = self._dismissed
+        if any(one.family in families and decades >= _JOINS for one, decades in calibrated):
+            self._dismissed = at_ms, families
+        elif at_ms - last_ms > QUIET * MINUTE_MS:
+            self._dismissed = None
+
     def _learn(self) -> None:
         """A block is over. It teaches what is normal a quarter of an hour later, unless it has become part of an incident by
         then: what is only beginning must not be known already."""
@@ -160,6 +174,10 @@ class Budget:
         self._join(made, self._recent)
         if quiet is None and len(self.spent(at_ms)) + 1 > self.per_day:
             quiet = "the budget was spent"
+        if quiet is None and self._dismissed is not None:
+            families = self._dismissed[1]
+            if all(one.family in families for one, decades in made.signals if decades >= _CLEAR):
+                quiet = "what was called no anomaly goes on"
         made.alerted, made.why_quiet = quiet is None, quiet
         if made.alerted:
             self._spent = [*self.spent(at_ms), at_ms]
@@ -199,16 +217,20 @@ class Budget:
         return self.incident
 
     def dismiss(self, incident: int, decades: Mapping[str, float]) -> None:
-        """People say that an incident was none: what it showed is muted, and it is not open any more."""
+        """People say that an incident was none: what it showed is muted, and it is not open any more. Where it lasts and
+        spreads (a stream that stops), more of the same families alerts nobody until they were quiet for a while."""
         self.muted.update(decades)
         self._recent = [pair for pair in self._recent if pair[0].subject not in decades]
         self._highest.clear()
         self._highest_fused = 0.0
         if self.incident is not None and self.incident.n == incident:
+            families = {one.family for one, _ in self.incident.signals}.intersection(_LASTING)
+            self._dismissed = (self.incident.last_ms, sorted(families)) if families else None
             self.incident = None
 
     def undo(self, subjects: Sequence[str]) -> None:
         """Muted subjects may alert again."""
+        self._dismissed = None
         for subject in subjects:
             self.muted.pop(subject, None)
 
@@ -222,7 +244,7 @@ class Budget:
             "fused": self._fused.state(),
             "highest": self._highest, "highest_fused": self._highest_fused, "muted": self.muted,
             "minutes": self.minutes,
-            "n": self.n, "spent": self._spent, "waiting": self._waiting,
+            "n": self.n, "spent": self._spent, "waiting": self._waiting, "dismissed": self._dismissed,
             "recent": [[list(one), decades] for one, decades in self._recent],
             "incident": None if held is None else [
                 held.n, held.opened_ms, held.last_ms, held.by_chance_days, held.line_days,
@@ -239,6 +261,7 @@ class Budget:
         self._highest, self._highest_fused = dict(state["highest"]), state["highest_fused"]
         self.muted, self.minutes, self.n = dict(state["muted"]), state["minutes"], state["n"]
         self._spent = list(state["spent"])
+        self._dismissed = None if state["dismissed"] is None else (state["dismissed"][0], list(state["dismissed"][1]))
         self._waiting = [(dict(highest), fused) for highest, fused in state["waiting"]]
         self._recent = _pairs(state["recent"])
         if (kept := state["incident"]) is not None:

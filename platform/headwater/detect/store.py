@@ -26,8 +26,8 @@ _COLUMNS = "topic, n, kind, severity, start_ms, end_ms, found_ms, alerted, quiet
 
 @dataclass(frozen=True, slots=True)
 class Spec:
-    """The settings of one topic's detectors. Records below seq `begin` were there before: what they show alerts nobody. Those below
-    `judged` were judged by an earlier version, which told what they show."""
+    """The settings of one topic's detectors. Records below seq `begin` were there before: what they show alerts nobody. Those
+    below `judged` were judged by an earlier version, which told what they show."""
 
     enabled: bool
     per_day: float
