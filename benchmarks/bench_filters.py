@@ -219,7 +219,7 @@ def over_http(directory: Path, corpus: Corpus, args: Namespace, label: str, metr
     say(f"hybrid over HTTP: {percentiles(took)}, under a filter {percentiles(filtered)}")
 
 
-def beside_a_shadow(lines: Sequence[str], n: int, for_s: float) -> dict[str, Any]:
+def beside_a_shadow(lines: Sequence[str], n: int, asked: int, for_s: float) -> dict[str, Any]:
     """Latency of searches by vector while the index of a second model, the default one, is built beside the live one of the
     static model; over that before and after."""
     words = [line.split()[:12] for line in lines]
@@ -238,14 +238,14 @@ def beside_a_shadow(lines: Sequence[str], n: int, for_s: float) -> dict[str, Any
 
         for i in range(50):
             ask(i)
-        idle, busy = [ask(i) for i in range(500)], list[float]()
+        idle, busy = [ask(i) for i in range(asked)], list[float]()
         hw.rebuild_index(TOPIC, model="bge-small", shadow=True)
         end = time.perf_counter() + for_s
         while time.perf_counter() < end and hw.shadow(TOPIC).state == "building":
-            busy.extend(ask(i) for i in range(50))
+            busy.extend(ask(i) for i in range(20))
         progress = hw.shadow(TOPIC).progress
         hw.swap_index(TOPIC, "cancel" if progress is not None else "drop")
-        idle += [ask(i) for i in range(500)]
+        idle += [ask(i) for i in range(asked)]
     quiet, loud = percentiles(idle), percentiles(busy)
     ratios = {p: round(loud[p] / quiet[p], 2) for p in ("p50", "p99") if busy}
     say(f"beside a shadow: {loud}, idle {quiet}")
@@ -283,7 +283,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             metrics["segments"], metrics["tail"] = len(hw.index(TOPIC).segments), hw.index(TOPIC).tail
             through_the_engine(hw, corpus, label, metrics)
         over_http(directory, corpus, args, label, metrics)
-    metrics |= beside_a_shadow(texts(60 if args.small else 3000), 600 if args.small else 20_000, 3 if args.small else 30)
+    metrics |= beside_a_shadow(texts(60), 600, 20, 1) if args.small else beside_a_shadow(texts(3000), 20_000, 500, 30)
     report(args, before, metrics)
     return 0
 
