@@ -316,6 +316,30 @@ def test_a_secret_that_is_gone_holds_calls_up_and_costs_no_tries(desk: Desk, rec
     assert len(receiver.got) == 1
 
 
+def test_a_call_that_cannot_be_read_holds_up_nobody_else(
+    desk: Desk, receiver: Receiver, caplog: pytest.LogCaptureFixture
+) -> None:
+    def about(call: CallRow) -> dict[str, str] | None:
+        if call.at == 1 and not receiver.got:
+            raise KeyError("a record that nobody foresaw")
+        return {"hit": str(call.at)}
+
+    async def play() -> None:
+        desk.calling = Calling(
+            desk.log, about, bells=lambda: (), environment=desk.environment, clock_ms=lambda: desk.now_ms, rng=random.Random(1)
+        )
+        other = desk.log.write(lambda db: store.create(db, "other", receiver.url, "WEBHOOK_SECRET", True, 5, 0, [("watch", 2)]))
+        async with running(desk):
+            desk.fire(1)
+            desk.fire(7, watch=2)
+            await until(lambda: len(receiver.got) == 3)  # the other's, and then both of this one
+        assert receiver.got[0].plain["data"]["hit"] == "7"
+        assert other not in store.due(desk.log)
+
+    asyncio.run(play())
+    assert "nobody foresaw" in caplog.text
+
+
 def test_the_outbox_is_bounded_and_says_what_it_dropped(desk: Desk) -> None:
     desk.fire(*range(1, 10_031))
     assert store.counts(desk.log)[desk.hook] == (10_000, 0)

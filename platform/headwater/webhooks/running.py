@@ -103,8 +103,9 @@ class Calling:
                 if found is None:
                     return
                 await self._try(hook, found)
-        except HeadwaterError as error:  # the log cannot be written now: the same call is made again
-            logger.warning("webhook %d waits: %s", id, error)
+        except Exception as error:  # the top of a loop that nothing may end: the same call is made again
+            unknown = None if isinstance(error, HeadwaterError) else error
+            logger.warning("webhook %d waits: %s", id, error or type(error).__name__, exc_info=unknown)
             await asyncio.sleep(_RETRY_S)
 
     async def _try(self, hook: Hook, found: CallRow) -> None:
