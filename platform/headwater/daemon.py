@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from headwater.source_settings import Reading
 
 logger = logging.getLogger(__name__)
-_SWITCH_S = 0.001  # between two looks whether another thread waits: answers stream while others are searched for
+_SWITCH_S = 0.003  # between two looks whether another thread waits: answers stream while others are searched for
 
 
 def run(

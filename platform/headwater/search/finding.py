@@ -38,7 +38,7 @@ class Finding:
 
     def __init__(self, log: Log, stock: Stock, searcher: Searcher, asked: Asked) -> None:
         self._log, self._stock, self._searcher, self._asked = log, stock, searcher, asked
-        self._beside = anyio.CapacityLimiter(max(4, os.cpu_count() or 1))  # more would take turns, and hold the loop up
+        self._beside = anyio.CapacityLimiter(max(2, os.cpu_count() or 1))  # more would take turns, and hold the loop up
 
     @telemetry.traced("headwater.search")
     async def run(self, wanted: Plan) -> SearchReply:
