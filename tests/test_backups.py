@@ -18,6 +18,17 @@ from headwater.log import backups
 HASH = {"model": "hash"}
 
 
+def test_what_headwater_makes_is_for_its_owner_alone(tmp_path: Path) -> None:
+    with headwater.open(tmp_path / "new" / "data", embedding=HASH) as hw:
+        hw.append("t", ["private"])
+    backups.backup(tmp_path / "new" / "data", tmp_path / "copy")
+    (tmp_path / "shared").mkdir(mode=0o750)
+    with headwater.open(tmp_path / "shared", embedding=HASH):
+        pass
+    modes = [(tmp_path / name).stat().st_mode & 0o777 for name in ("new/data", "copy", "shared")]
+    assert modes == [0o700, 0o700, 0o750]
+
+
 def test_backups_under_load_hold_all_that_was_acknowledged_and_search_after_a_restore(tmp_path: Path) -> None:
     done = threading.Event()
     acknowledged = 0

@@ -55,7 +55,7 @@ def find_or_start(settings: Settings, *, timeout_s: float = 30.0, config: Path |
     end = time.monotonic() + timeout_s
     directory = settings.path
     try:
-        directory.mkdir(parents=True, exist_ok=True)
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
         raise StorageError(f"cannot use the data directory {directory}: {error.strerror}") from error
     while time.monotonic() < end:

@@ -54,7 +54,7 @@ def backup(directory: Path, into: Path, *, progress: Progress | None = None) -> 
         raise UsageError(f"{into} is not empty; name a new directory")
     unfinished = into.with_name(f".{into.name}.unfinished-{os.getpid()}")
     try:
-        unfinished.mkdir(parents=True)
+        unfinished.mkdir(mode=0o700, parents=True)
         about = _copy(source, unfinished / LOG, progress or (lambda done, total: None))
         _write(unfinished / ABOUT, json.dumps(asdict(about), indent=1).encode())
         _sync(unfinished)

@@ -124,7 +124,7 @@ class Log:
     ) -> None:
         self._clock_ms = clock_ms
         self._listeners: list[Callable[[Collection[int]], None]] = []
-        directory.mkdir(parents=True, exist_ok=True)
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._database = Database(
             directory / "log.db",
             migrate=migrate,
