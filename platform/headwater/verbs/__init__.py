@@ -272,8 +272,8 @@ class Verbs(AskVerbs, InvestigateVerbs, WatchVerbs, AuditVerbs, EnrichVerbs, Mod
         until: When | None = None,
         buckets: int = 60,
     ) -> Timeline:
-        """How many records match, by time and level, with what stands out meanwhile and hints which topic's surge came first. Words
-        of `q` must occur."""
+        """How many records match, by time and level, with what stands out meanwhile and hints which topic's surge came first.
+        Words of `q` must occur."""
 
     async def indexes(self) -> list[IndexInfo]:
         """The index of every topic."""
