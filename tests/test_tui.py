@@ -159,7 +159,7 @@ def test_a_watch_is_made_fires_and_is_removed(url: str) -> None:
 
 def test_what_is_odd_is_explained_and_a_verdict_is_one_key(url: str) -> None:
     async def body(app: HeadwaterApp, pilot: Pilot[None]) -> None:
-        began = datetime.now(UTC) - timedelta(days=4)
+        began = (datetime.now(UTC) - timedelta(days=4)).replace(minute=0, second=0, microsecond=0)
         rows: list[dict[str, Any]] = [
             {"value": f"INFO all is well {m}", "timestamp": began + timedelta(minutes=m)} for m in range(0, 5700, 5)
         ]
