@@ -371,7 +371,7 @@ def test_a_hit_on_the_command_line_says_its_document_and_page(tmp_path: Path) ->
     (tmp_path / "plan.pdf").write_bytes(pdf([["page one"], ["the amber door"]]))
     place.start()
     try:
-        place.run("ingest", "docs", str(tmp_path / "plan.pdf"))
+        place.run("ingest", "docs", str(tmp_path / "plan.pdf"), "--wait")
         assert "plan.pdf, page 2: " in place.run("search", '"amber door"').stdout
     finally:
         place.kill()

@@ -168,12 +168,15 @@ def test_a_port_that_is_taken_is_an_error_of_its_source_alone_until_it_is_free(t
             sources = SyslogSettings(port=port, transport="tcp"), OtlpSettings(port=port)
             async with running(tmp_path, *sources) as (engine, http):
 
-                async def failing() -> bool:
-                    return all(s.error and f"port {port}" in s.error for s in await engine.sources())
+                async def failing() -> bool:  # while it tries again it is starting
+                    found = await engine.sources()
+                    return all(s.state == "failing" and s.error and f"port {port}" in s.error for s in found)
+
+                async def measured() -> bool:
+                    return 'headwater_source_failing{source="syslog",topic="syslog"} 1.0' in (await http.get("/metrics")).text
 
                 await until(failing)
-                assert {s.state for s in await engine.sources()} == {"failing"}
-                assert 'headwater_source_failing{source="syslog",topic="syslog"} 1.0' in (await http.get("/metrics")).text
+                await until(measured)
                 assert (await engine.append("t", ["others go on"])).records
                 await engine.pause_source("otlp")
                 taken.close()
