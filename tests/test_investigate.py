@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import importlib.util
 import json
 import re
 import socket
@@ -23,11 +22,11 @@ from headwater import Headwater
 from headwater.cli.app import app
 from headwater.demo.incident import EARLIER_REMEDY, incident, start_before
 from headwater.engine import Engine
-from headwater.errors import ConfigError, ModelError, NotFoundError, UsageError
-from headwater.llm.local import weights
+from headwater.errors import ModelError, NotFoundError, UsageError
 from headwater.records.investigations import InvestigateEvent, Investigation, Step
 from injections import PAYLOADS, orders_in
 from serving import serving, settings_in
+from small_model import real
 
 QUESTION = "why is checkout failing since 14:05?"
 CAUSE = "maximumPoolSize goes from 20 to 8"
@@ -385,18 +384,8 @@ def test_the_command_shows_its_steps_and_prints_the_report(url: str) -> None:
 # ---------------------------------------------------------------------- the real small model
 
 
-def _missing() -> str:
-    if importlib.util.find_spec("xllamacpp") is None:
-        return "xllamacpp is not installed (the extra `local`)"
-    try:
-        weights("smollm2")
-    except ConfigError as error:
-        return str(error)
-    return ""
-
-
 @pytest.mark.slow
-@pytest.mark.skipif(bool(_missing()), reason=_missing() or "there")
+@real
 def test_the_local_model_can_investigate_and_whatever_it_says_is_checked(tmp_path: Path) -> None:
     with headwater.open(tmp_path, embedding={"model": "hash"}) as hw:
         _fill(hw)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import importlib.util
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, Literal
@@ -16,19 +15,7 @@ from headwater.errors import ConfigError, ModelError
 from headwater.llm.chat import Chat, Completion, Message, Piece
 from headwater.llm.local import LocalChat, weights
 from headwater.llm.models import Models
-
-
-def _missing() -> str:
-    if importlib.util.find_spec("xllamacpp") is None:
-        return "xllamacpp is not installed (the extra `local`)"
-    try:
-        weights("smollm2")
-    except ConfigError as error:
-        return str(error)
-    return ""
-
-
-real = pytest.mark.skipif(bool(_missing()), reason=_missing() or "there")
+from small_model import real
 
 
 def with_local(work: Callable[[Models, Chat], Awaitable[Any]], **options: Any) -> Any:

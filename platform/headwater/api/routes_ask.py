@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Path, Query, Response
@@ -11,7 +10,6 @@ from pydantic import Field
 from headwater.api import sse
 from headwater.api.bodies import AskBody, Body, Engine, Reply, Shared, When
 from headwater.api.problems import RESPONSES
-from headwater.composed import AskEvent
 from headwater.records import Answer
 from headwater.records.answers import Rerun, StoredAnswer
 
@@ -43,7 +41,7 @@ async def ask(shared: Shared, body: AskBody, last_event_id: Annotated[str | None
     call."""
     if body.stream:
         events = shared.verbs.ask_events(body.question, place=last_event_id, **body.scope())
-        return sse.stream(_events(await _begun(events)), shared.closing)
+        return sse.stream(sse.told(await sse.begun(events)), shared.closing)
     with shared.metrics.timed("ask"):
         return Reply(await shared.verbs.ask(body.question, **body.scope()))
 
@@ -74,31 +72,3 @@ async def rerun(engine: Engine, id: AnswerId, body: RerunBody | None = None) -> 
 async def summarize(engine: Engine, body: SummarizeBody) -> Response:
     """What the records of topics, a time or a thread say, each sentence cited."""
     return Reply(await engine.summarize(**body.arguments()))
-
-
-async def _begun(events: AsyncIterator[AskEvent]) -> AsyncIterator[AskEvent]:
-    """The same events, the first of them waited for: what is wrong with the request is told before the stream begins."""
-    first = await anext(aiter(events), None)
-
-    async def rest() -> AsyncIterator[AskEvent]:
-        try:
-            if first is not None:
-                yield first
-            async for event in events:
-                yield event
-        finally:
-            close = getattr(events, "aclose", None)
-            if close is not None:
-                await close()
-
-    return rest()
-
-
-async def _events(events: AsyncIterator[AskEvent]) -> AsyncIterator[bytes]:
-    try:
-        async for step in events:
-            yield sse.json_event(step.data, name=step.event, id=step.place)
-    finally:
-        close = getattr(events, "aclose", None)
-        if close is not None:
-            await close()

@@ -111,6 +111,4 @@ async def _streamed(alerts: AsyncIterator[Anomaly]) -> AsyncIterator[bytes]:
         async for alert in alerts:
             yield sse.event(wire.encode(alert), id=alert.id)
     finally:
-        close = getattr(alerts, "aclose", None)
-        if close is not None:
-            await close()
+        await sse.let_go(alerts)

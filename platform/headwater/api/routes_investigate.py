@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from typing import Any
 
 from fastapi import APIRouter, Response
@@ -11,7 +10,7 @@ from pydantic import Field
 from headwater.api import sse
 from headwater.api.bodies import Body, Reply, Shared, When
 from headwater.api.problems import RESPONSES
-from headwater.records.investigations import InvestigateEvent, Investigation
+from headwater.records.investigations import Investigation
 
 router = APIRouter(prefix="/v1", responses=RESPONSES, tags=["ask"])
 
@@ -40,33 +39,7 @@ async def investigate(shared: Shared, body: InvestigateBody) -> Response:
     """A question looked into step by step, with a report whose every sentence cites records. With `stream` true: server-sent
     events, a `step` when it was taken, `done` last. A client that leaves ends it."""
     if body.stream:
-        return sse.stream(_events(await _begun(shared.verbs.investigate_events(body.question, **body.scope()))), shared.closing)
+        return sse.stream(
+            sse.told(await sse.begun(shared.verbs.investigate_events(body.question, **body.scope()))), shared.closing
+        )
     return Reply(await shared.verbs.investigate(body.question, **body.scope()))
-
-
-async def _begun(events: AsyncIterator[InvestigateEvent]) -> AsyncIterator[InvestigateEvent]:
-    """The same events, the first of them waited for: what is wrong with the request is told before the stream begins."""
-    first = await anext(aiter(events), None)
-
-    async def rest() -> AsyncIterator[InvestigateEvent]:
-        try:
-            if first is not None:
-                yield first
-            async for event in events:
-                yield event
-        finally:
-            close = getattr(events, "aclose", None)
-            if close is not None:
-                await close()
-
-    return rest()
-
-
-async def _events(events: AsyncIterator[InvestigateEvent]) -> AsyncIterator[bytes]:
-    try:
-        async for step in events:
-            yield sse.json_event(step.data, name=step.event)
-    finally:
-        close = getattr(events, "aclose", None)
-        if close is not None:
-            await close()

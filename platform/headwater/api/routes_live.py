@@ -60,7 +60,7 @@ async def _streamed(first: LiveEvent, events: AsyncIterator[LiveEvent]) -> Async
         async for event in events:
             yield _event(event)
     finally:
-        await _close(events)
+        await sse.let_go(events)
 
 
 def _event(event: LiveEvent) -> bytes:
@@ -105,7 +105,7 @@ async def live_socket(socket: WebSocket) -> None:
         return
     finally:
         if events is not None:
-            await _close(events)
+            await sse.let_go(events)
 
 
 async def _asked(socket: WebSocket) -> LiveBody:
@@ -172,9 +172,3 @@ async def _refuse(socket: WebSocket, error: HeadwaterError) -> None:
         problem = orjson.loads(bytes(problems.of(error).body))
         await socket.send_text(orjson.dumps({"event": "error", "problem": problem}).decode())
         await socket.close(1008, "refused")
-
-
-async def _close(events: AsyncIterator[LiveEvent]) -> None:
-    close = getattr(events, "aclose", None)
-    if close is not None:
-        await close()

@@ -87,9 +87,7 @@ async def _events(first: Piece | Completion, parts: AsyncIterator[Piece | Comple
         async for part in parts:
             yield _event(part)
     finally:
-        close = getattr(parts, "aclose", None)
-        if close is not None:
-            await close()
+        await sse.let_go(parts)
 
 
 def _event(part: Piece | Completion) -> bytes:

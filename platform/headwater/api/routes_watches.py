@@ -107,6 +107,4 @@ async def _streamed(hits: AsyncIterator[WatchHit]) -> AsyncIterator[bytes]:
         async for hit in hits:
             yield sse.event(wire.encode(hit), id=hit.id)
     finally:
-        close = getattr(hits, "aclose", None)
-        if close is not None:
-            await close()
+        await sse.let_go(hits)

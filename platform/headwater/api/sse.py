@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
+from typing import Protocol, TypeVar
 
 import orjson
 from starlette.responses import StreamingResponse
@@ -13,8 +14,19 @@ from headwater import wire
 from headwater.api import problems
 from headwater.errors import HeadwaterError
 
+T = TypeVar("T")
 HEARTBEAT_S = 15.0
 _AT_ONCE = 500  # events joined into one write when many wait
+
+
+class Named(Protocol):
+    """A step of a reply that comes as events: what it is called, and its data."""
+
+    @property
+    def event(self) -> str: ...
+
+    @property
+    def data(self) -> object: ...
 
 
 def event(data: bytes, *, event: str | None = None, id: str | None = None) -> bytes:
@@ -74,10 +86,40 @@ async def _read(events: AsyncIterator[bytes], queue: asyncio.Queue[bytes | None]
     except HeadwaterError as error:
         await queue.put(event(bytes(problems.of(error).body), event="error"))
     finally:
-        close = getattr(events, "aclose", None)
-        if close is not None:
-            await close()
+        await let_go(events)
     await queue.put(None)
+
+
+async def begun(events: AsyncIterator[T]) -> AsyncIterator[T]:
+    """The same events, the first of them waited for: what is wrong with the request is told before the stream begins."""
+    first = await anext(aiter(events), None)
+
+    async def rest() -> AsyncIterator[T]:
+        try:
+            if first is not None:
+                yield first
+            async for one in events:
+                yield one
+        finally:
+            await let_go(events)
+
+    return rest()
+
+
+async def told(events: AsyncIterator[Named]) -> AsyncIterator[bytes]:
+    """Steps as they are sent, each with the place behind which it resumes, where it has one."""
+    try:
+        async for step in events:
+            yield json_event(step.data, name=step.event, id=getattr(step, "place", None))
+    finally:
+        await let_go(events)
+
+
+async def let_go(events: AsyncIterator[object]) -> None:
+    """Close an iterator of events that is not read to its end, so that what makes them ends too."""
+    close = getattr(events, "aclose", None)
+    if close is not None:
+        await close()
 
 
 def json_event(value: object, *, name: str | None = None, id: str | None = None) -> bytes:
