@@ -85,8 +85,11 @@ def test_an_export_that_was_read_is_not_read_again_until_it_is_another(tmp_path:
         source = follow(path)
         going_on = source.batches(state)
         next_one = asyncio.ensure_future(anext(going_on))
-        while source.condition.state != "following":
-            await asyncio.sleep(0.005)
+
+        async def following() -> bool:
+            return source.condition.state == "following"
+
+        await until(following)
         assert not next_one.done()
         slack(path, ["one", "two"])
         assert [d.value for d in (await asyncio.wait_for(next_one, 10)).drafts] == ["one", "two"]
@@ -102,9 +105,11 @@ def test_an_export_that_is_broken_waits_with_its_reason_for_a_better_one(tmp_pat
         path.write_bytes(whole[: len(whole) // 2])
         source = follow(path)
         reading = asyncio.ensure_future(told(source.batches(None)))
-        while source.condition.error is None:
-            await asyncio.sleep(0.005)
-        assert "team.zip" in source.condition.error
+
+        async def failed() -> bool:
+            return "team.zip" in (source.condition.error or "")
+
+        await until(failed)
         path.write_bytes(whole)
         assert await asyncio.wait_for(reading, 10) == ["one"]
 

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
 
+import numpy as np
 import pytest
 
 import headwater
@@ -75,6 +76,27 @@ def test_a_row_without_a_column_of_text_is_kept_as_json(hw: headwater.Headwater)
 def test_what_cannot_be_loaded_is_refused_at_once(hw: headwater.Headwater, table: Any, options: Any, said: str) -> None:
     with pytest.raises(headwater.UsageError, match=said):
         hw.load("t", table, **options)
+
+
+class Beyond:
+    """A cell that cannot be read, as a time outside of what its library knows."""
+
+    def to_pydatetime(self) -> datetime:
+        raise OverflowError("date value out of range")
+
+
+def test_a_cell_that_cannot_be_read_ends_the_load_with_its_reason(hw: headwater.Headwater) -> None:
+    rows = [{"message": "fine", "at": None}, {"message": "odd", "at": Beyond()}]
+    loading = hw.load("t", rows, batch=1)
+    with pytest.raises(OverflowError, match="out of range"):
+        loading.wait(30)
+    assert (loading.stored, loading.done) == (1, True)
+    assert "failed: date value out of range" in repr(loading)
+
+
+def test_a_cell_may_hold_an_array(hw: headwater.Headwater) -> None:
+    hw.load("t", [{"message": "sizes", "sizes": np.array([1, 2])}]).wait(30)
+    assert hw.records("t").records[0].attributes["sizes"] == "[1, 2]"
 
 
 class Slow:

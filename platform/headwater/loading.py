@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import date, datetime
 from typing import Any, Self
 
-from headwater.errors import HeadwaterError, UsageError, WaitTimeout
+from headwater.errors import UsageError, WaitTimeout
 from headwater.records import Appended
 from headwater.records.tabular import Shown
 
@@ -36,7 +36,7 @@ class Loading(Shown):
         self.total: int = total
         self.stored: int = 0
         self.seconds: float = 0.0
-        self.error: HeadwaterError | None = None
+        self.error: Exception | None = None
         self._append, self._batches, self._name = append, batches, name
         self._ended = threading.Event()
         self._stop = False
@@ -107,7 +107,7 @@ class Loading(Shown):
                 self._append(self.topic, batch, idempotency_key=key)
                 self.stored += len(batch)
                 self.seconds = time.monotonic() - self._begun
-        except HeadwaterError as error:
+        except Exception as error:  # the top of a thread: whoever waits is told, and not that all is stored
             self.error = error
         finally:
             self._ended.set()
@@ -202,6 +202,8 @@ def _record(row: Mapping[str, Any], value: str | None, key: str | None, timestam
 
 def _plain(cell: Any) -> Any:
     """A cell as Python has it; None where it is empty."""
+    if getattr(cell, "ndim", 0):  # a cell that holds an array
+        return cell.tolist()
     if cell is None or (isinstance(cell, float) and math.isnan(cell)) or cell != cell:  # NaT is unlike itself
         return None
     if hasattr(cell, "to_pydatetime"):
