@@ -322,6 +322,7 @@ def test_closing_while_work_waits_loses_nothing_and_a_restart_answers_the_same(t
     async def ask(engine: Engine) -> None:
         for name in ("t", "l"):
             await assert_converged(engine, name)
+        assert engine.keyword.worn() == {}  # nothing was fed again
         found = [[(h.address, h.score, h.passage.count) for h in await engine.search(q)] for q in queries]
         answers.append([hit for hits in found for hit in hits])
 

@@ -190,7 +190,7 @@ class Stock:
                     self._indexer.embedding.configure(topic)
                 return
             row = self._log.topic(name)
-            self._indexer.save_marks()
+            self._indexer.save_marks().result()
             self._indexer.rest(row.id)
             try:  # segments of another metric are searched exactly until they have been built anew
                 self._log.update_topic(row.id, config=given(settings))
@@ -234,7 +234,7 @@ class Stock:
                 "generation": row.generation + 1,
                 "model": None if model == "none" else model,
             }
-            self._indexer.save_marks()
+            self._indexer.save_marks().result()
             self._indexer.rest(row.id)
             try:
                 self._log.write(lambda db: _begin_to_forget(db, row.id))

@@ -16,6 +16,7 @@ import logging
 import threading
 import time
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from concurrent.futures import Future
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -441,10 +442,11 @@ class Indexer:
             self._settled = True
             if self._uncommitted:
                 self._commit_keyword()
-            self.save_marks()
+            self.save_marks().result()
 
-    def save_marks(self) -> None:
-        """Write the keyword cursors to the log. They rest in memory while work goes on: they only save replaying."""
+    def save_marks(self) -> Future[None]:
+        """Write the keyword cursors to the log. They rest in memory while work goes on: they only save replaying. Whoever
+        closes topics next waits for the result: those closed meanwhile are left out."""
         self._unmarked, self._marked = False, time.monotonic()
 
         def write(db: apsw.Connection) -> None:
@@ -452,7 +454,7 @@ class Indexer:
                 if not topic.closed:  # whoever takes its indexes away has set the cursor
                     set_cursor(db, topic.row.id, KEYWORD, topic.keyword)
 
-        self._log.submit(write)
+        return self._log.submit(write)
 
 
 def _docs(topic: TopicIndex, rows: Sequence[Row], pieces: Sequence[Piece], passages: Sequence[int]) -> list[Doc]:
