@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from dataclasses import field as dataclass_field
 from datetime import UTC, date, datetime, time
@@ -112,6 +112,15 @@ class Query:
 def parse(text: str, *, now_ms: int) -> Query:
     """The query `text` says; ages count back from `now_ms`. Raises QueryError and nothing else; linear in the length."""
     return _Reader(text, now_ms).read()
+
+
+def topics_of(query: Query, topics: Sequence[str] | None) -> list[str] | None:
+    """The topics to look in: those that `topic:` names, which must be among `topics` where there are any; None for all. A query
+    can so never reach further than its caller says. Raises UsageError."""
+    named = list(dict.fromkeys(str(v) for f in query.filters if f.field == "topic" and f.op == "=" for v in f.values))
+    if topics and (outside := [name for name in named if name not in topics]):
+        raise UsageError(f"the query names topic:{outside[0][:100]}, which is not among the topics asked; name it there too")
+    return named or list(topics or ()) or None
 
 
 def number_of(value: Scalar) -> float | None:

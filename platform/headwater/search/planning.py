@@ -6,11 +6,11 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from headwater.errors import UsageError
+from headwater.errors import NotFoundError, UsageError
 from headwater.index.topic import TopicIndex
 from headwater.keyword.index import Scope
 from headwater.log.schema import SEQ_BITS
-from headwater.query import as_filters, parse, parse_time
+from headwater.query import as_filters, parse, parse_time, topics_of
 from headwater.records import Mode
 from headwater.search.searching import Plan, position_of
 from headwater.search.shortening import LEAST, MOST
@@ -76,13 +76,15 @@ def plan(
     if max_tokens is not None and not LEAST <= max_tokens <= MOST:
         raise UsageError(f"max_tokens must be between {LEAST} and {MOST:,}")
     query = parse(q, now_ms=now_ms())
-    named = [str(v) for f in query.filters if f.field == "topic" and f.op == "=" for v in f.values]
-    chosen = stock.choose([*(topics or ()), *named] or None)
+    of_topics = [f for f in query.filters if f.field == "topic"]
+    chosen = tuple(t for t in stock.choose(topics_of(query, topics)) if all(f.accepts(t.row.name) for f in of_topics))
+    if of_topics and not chosen:
+        raise NotFoundError("the query leaves no topic to look in; `headwater topics` lists them")
     mode = mode or query.mode or "hybrid"
     if mode not in _MODES:
         raise UsageError(f"mode must be one of {', '.join(_MODES)}, not {mode!r}")
     since_ms, until_ms = window(since, until)
-    rest = tuple(f for f in query.filters if not (f.field == "topic" and f.op == "="))
+    rest = tuple(f for f in query.filters if f.field != "topic")
     prose = len(query.text.split()) > PROSE_WORDS
     seqs = {} if as_of is None else seqs_of(stock, chosen, as_of)
     notes: tuple[str, ...] = ()

@@ -28,7 +28,7 @@ from headwater.index.topic import TopicIndex
 from headwater.log import browse
 from headwater.log.store import Log, Row
 from headwater.matching import matches
-from headwater.query import Query, as_filters, parse
+from headwater.query import Query, as_filters, parse, topics_of
 from headwater.records import Hit, Mode, Passage, Record, from_ms
 from headwater.search.finding import Finding
 from headwater.search.planning import now_ms
@@ -80,15 +80,15 @@ def wish(
 ) -> Wish:
     """Raises UsageError and QueryError."""
     query = parse(q, now_ms=now_ms)
-    named = [str(v) for f in query.filters if f.field == "topic" and f.op == "=" for v in f.values]
+    chosen = topics_of(query, topics)
     query = replace(query, filters=(*query.filters, *as_filters(filters or {})))
     mode = mode or query.mode or "hybrid"
     if mode not in _MODES:
         raise UsageError(f"mode must be one of {', '.join(_MODES)}, not {mode!r}")
     if min_score is not None and not 0 <= min_score <= 1:
         raise UsageError("min_score must be between 0 and 1")
-    chosen = tuple(dict.fromkeys([*(topics or ()), *named])) or None
-    return Wish(query, mode, chosen, MIN_SCORE if min_score is None else min_score, _places(after))
+    least = MIN_SCORE if min_score is None else min_score
+    return Wish(query, mode, None if chosen is None else tuple(dict.fromkeys(chosen)), least, _places(after))
 
 
 def _places(cursor: str | None) -> dict[str, int]:
