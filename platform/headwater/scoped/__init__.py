@@ -29,7 +29,7 @@ from headwater.records.investigations import InvestigateEvent, Investigation
 from headwater.records.labels import ClassifyReply
 from headwater.records.watches import Watch, WatchHit, Woken
 from headwater.scoped.conversations import OwnConversations
-from headwater.scoped.pipelines import OwnPipelines
+from headwater.scoped.pipelines import LOCAL, OwnPipelines
 from headwater.tokens import Token
 from headwater.verbs import Verbs
 
@@ -37,9 +37,9 @@ _OF_A_TOPIC = frozenset(
     {"topic", "records", "patterns", "drift", "index"}
 )  # read the one topic that their first argument names
 _STREAM_OF_A_TOPIC = frozenset({"tail"})
-_WRITING = frozenset({"append", "create_topic", "set_detecting"})  # write to the topic that their first argument names
+_WRITING = frozenset({"append"})  # writes to the topic that its first argument names
 _OF_TOPICS = frozenset({"search_vector", "timeline"})  # read those that `topics` names, all in scope without it
-_OF_NO_TOPIC = frozenset({"embed", "complete", "complete_stream"})
+_OF_NO_TOPIC = frozenset({"embed", "complete", "complete_stream"})  # by the configured models alone: others may cost
 _ASKING = frozenset({"conversation", "since", "until", "top_k", "as_of", "rerank", "recency"})  # nothing of others, no model
 _INVESTIGATING = frozenset({"since", "until", "steps", "timeout_s"})
 
@@ -75,7 +75,7 @@ class _Scoped:
             return self._one_topic(verb, writing=name in _WRITING)
         if name in _OF_TOPICS:
             return self._many_topics(verb)
-        return cast("Callable[..., Any]", verb) if name in _OF_NO_TOPIC else self._refused(name)
+        return self._by_default_model(verb) if name in _OF_NO_TOPIC else self._refused(name)
 
     def _refused(self, name: str) -> Callable[..., Awaitable[Any]]:
         async def refuse(*_: Any, **__: Any) -> Any:
@@ -87,6 +87,14 @@ class _Scoped:
         def call(topic: str, *args: Any, **kwargs: Any) -> Any:
             self._check(topic)
             return verb(topic, *args, **kwargs)
+
+        return call
+
+    def _by_default_model(self, verb: Callable[..., Any]) -> Callable[..., Any]:
+        def call(given: Any, *, model: str | None = None, **how: Any) -> Any:
+            if model is not None:
+                raise AuthError(f"the token {self._token.name!r} may not choose a model; that needs the API key")
+            return verb(given, **how)
 
         return call
 
@@ -115,8 +123,8 @@ class _Scoped:
             raise NotFoundError(f"no topic {topic!r}; `headwater topics` lists them")
 
     async def _chosen(self, topics: Sequence[str] | None) -> list[str]:
-        """The topics asked for, all in scope; without any, every topic in scope that there is."""
-        if topics is None:
+        """The topics asked for, all in scope; without any, every topic in scope that there is: never none, which is all."""
+        if not topics:
             if not (found := [topic.name for topic in await self.topics()]):
                 raise NotFoundError("there is no topic yet that this token is for")
             return found
@@ -131,6 +139,13 @@ class _Scoped:
 
     async def indexes(self) -> list[IndexInfo]:
         return [index for index in await self._verbs.indexes() if self._token.sees(index.topic)]
+
+    async def create_topic(self, name: str, **config: Any) -> Topic:
+        self._check(name, writing=True)
+        model = config.get("embedding_model")
+        if model is not None and model not in LOCAL:
+            raise AuthError(f"the token {self._token.name!r} may not choose that embedding model; that needs the API key")
+        return await self._verbs.create_topic(name, **config)
 
     async def read(self, address: str, *, context: int = 0, alike: int = 0) -> RecordView:
         self._check(parse_address(address)[0])
@@ -169,7 +184,7 @@ class _Scoped:
         self, topic: str, *, offset: int, partition: int = 0, top_k: int = 10, topics: Sequence[str] | None = None
     ) -> SearchReply:
         self._check(topic)
-        chosen = [topic] if topics is None else await self._chosen(topics)
+        chosen = await self._chosen(topics) if topics else [topic]
         return await self._verbs.similar(topic, offset=offset, partition=partition, top_k=top_k, topics=chosen)
 
     async def ask(self, question: str, *, topics: Sequence[str] | None = None, **scope: Any) -> Answer:
@@ -221,8 +236,9 @@ class _Scoped:
     ) -> Watch:  # fmt: skip
         """A watch of the token's own: over the topics in scope now, named apart from those of others."""
         if like is not None:
-            self._check(parse_address(like)[0])
-        chosen = await self._chosen(topics) if topics is not None or like is None else None
+            self._check(home := parse_address(like)[0])
+            topics = topics or [home]
+        chosen = await self._chosen(topics)
         own = None if name is None else f"{self._token.name}.{name}"[:100]
         return await self._verbs.add_watch(q, name=own, topics=chosen, like=like, owner=self._owner, **rest)
 
@@ -258,7 +274,7 @@ class _Scoped:
     # ------------------------------------------------------------------ the daemon
 
     async def anomalies(self, topics: Sequence[str] | None = None, **scope: Any) -> AnomaliesReply:
-        if topics is None and not (topics := [d.topic for d in await self.detecting()]):
+        if not topics and not (topics := [d.topic for d in await self.detecting()]):
             return AnomaliesReply((), Coverage())
         return await self._verbs.anomalies(await self._chosen(topics), **scope)
 
@@ -270,10 +286,22 @@ class _Scoped:
         self._check(id.rpartition("-")[0], writing=True)
         return await self._verbs.judge_anomaly(id, verdict, note=note)
 
+    async def set_detecting(self, topic: str, *, alert_topic: str | None = None, **how: Any) -> Detecting:
+        """Alerts are written, too: the topic that gets them must be in scope."""
+        self._check(topic, writing=True)
+        if alert_topic:
+            self._check(alert_topic, writing=True)
+        return self._told(await self._verbs.set_detecting(topic, alert_topic=alert_topic, **how))
+
     async def detecting(self, topic: str | None = None) -> list[Detecting]:
         if topic is not None:
             self._check(topic)
-        return [d for d in await self._verbs.detecting(topic) if self._token.sees(d.topic)]
+        return [self._told(d) for d in await self._verbs.detecting(topic) if self._token.sees(d.topic)]
+
+    def _told(self, found: Detecting) -> Detecting:
+        """Without the topic that gets its alerts, where that is outside."""
+        named = found.alert_topic
+        return found if named is None or self._token.sees(named) else replace(found, alert_topic=None)
 
     async def anomaly_events(self, topics: Sequence[str] | None = None, *, cursor: str | None = None) -> AsyncIterator[Anomaly]:
         async for anomaly in self._verbs.anomaly_events(await self._chosen(topics), cursor=cursor):
@@ -281,7 +309,8 @@ class _Scoped:
 
     async def note_call(self, who: str, tool: str, **call: Any) -> None:
         """Under the token's own name."""
-        await self._verbs.note_call(who if who.startswith(self._owner) else f"{self._owner} {who}", tool, **call)
+        own = who == self._owner or who.startswith(f"{self._owner} ")
+        await self._verbs.note_call(who if own else f"{self._owner} {who}", tool, **call)
 
     async def sources(self) -> list[SourceInfo]:
         return [source for source in await self._verbs.sources() if self._token.sees(source.topic)]
@@ -301,10 +330,16 @@ class _Scoped:
         own = await self.watches()
         states = {state: sum(w.state == state for w in own) for state in ("watching", "held up", "expired")}
         counts = {**states, "fired": sum(w.fired for w in own), "waiting": 0, "behind": max((w.behind for w in own), default=0)}
+        judged = await self.detecting()
+        detectors = {name: sum(getattr(d, name) for d in judged) for name in ("found", "alerted", "dismissed")}
+        detectors |= {"on": len(judged), "behind": max((d.behind for d in judged), default=0)}
         seen = await self.pipelines()
         pipelines = {state: sum(one.state == state for one in seen) for state in ("running", "stopped", "held up")}
         pipelines["behind"] = max((one.behind for one in seen), default=0)
-        return replace(whole, data_dir="", topics=topics, sources=sources, problems=(), watches=counts, pipelines=pipelines)
+        return replace(
+            whole, data_dir="", topics=topics, sources=sources, problems=(), watches=counts, detectors=detectors,
+            pipelines=pipelines,
+        )  # fmt: skip
 
     async def aclose(self) -> None:
         """Nothing: the verbs are somebody else's to close."""

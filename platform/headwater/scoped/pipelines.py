@@ -18,6 +18,8 @@ from headwater.tokens import Token
 from headwater.verbs import Verbs
 from headwater.verbs.enrich import Specification
 
+LOCAL = frozenset({"none", "external", "bge-small", "minilm", "static", "hash"})  # embedding models that cost nobody anything
+
 
 class OwnPipelines:
     """The verbs of pipelines, for whoever shows a token. `check` is that of a topic in scope, for writing or not."""
@@ -119,6 +121,8 @@ class OwnPipelines:
             self._check((spec.topics or ("*",))[0], writing=True)
 
     def _must_be_local(self, spec: Spec) -> None:
+        if spec.embedding is not None and spec.embedding not in LOCAL:
+            raise AuthError(f"the token {self._token.name!r} may not choose that embedding model; that needs the API key")
         for leaf in spec.leaves():
             if not _local(leaf):
                 raise AuthError(
