@@ -144,6 +144,26 @@ def test_json_lines_give_message_time_level_and_flat_attributes() -> None:
     assert read('{"time":1445191328636000000,"text":"x"}').time_ms == ms(2015, 10, 18, 18, 2, 8) + 636
 
 
+def test_names_of_fields_are_known_in_any_case_and_in_other_languages() -> None:
+    for line in (
+        '{"Timestamp":"2015-10-18T18:02:08Z","Level":"Warning","Message":"m","x":1}',
+        '{"@t":"2015-10-18T18:02:08Z","@l":"Warning","@m":"m","x":1}',
+        '{"hora":"2015-10-18T18:02:08Z","nivel":"aviso","mensaje":"m","x":1}',
+        '{"zeit":"2015-10-18T18:02:08Z","level":"Warnung","meldung":"m","x":1}',
+    ):
+        assert read(line) == Reading(ms(2015, 10, 18, 18, 2, 8), "warn", 0, {"x": 1}, "m"), line
+
+
+def test_a_day_and_a_time_of_day_in_two_fields_are_one_time() -> None:
+    for line in (
+        '{"date":"2015-10-18","time":"18:02:08","msg":"m"}',
+        'date=2015-10-18 time=18:02:08 msg="m"',
+        '{"fecha":"18/10/2015","hora":"18:02:08","mensaje":"m"}',
+    ):
+        assert read(line) == Reading(ms(2015, 10, 18, 18, 2, 8), None, 0, {}, "m"), line
+    assert read('{"time":"18:02:08","msg":"m"}').time_ms is None
+
+
 def test_a_json_line_without_a_message_is_its_fields() -> None:
     assert read('{"user":"ann","action":"login","n":3}').message == "user=ann action=login n=3"
 

@@ -10,18 +10,27 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any
 
 import orjson
 
 from headwater.records import Scalar
-from headwater.records.levels import WRITTEN
+from headwater.records.levels import LEVELS, canonical_level
 
-MESSAGE_KEYS = ("message", "msg", "log", "event", "body", "text", "short_message")
-TIME_KEYS = ("timestamp", "@timestamp", "time", "ts", "t", "datetime", "date", "asctime")
-LEVEL_KEYS = ("level", "severity", "lvl", "loglevel", "log.level", "levelname", "severity_text", "priority")
+MESSAGE_KEYS = (
+    "message", "msg", "log", "event", "body", "text", "short_message", "@m", "mensaje", "mensagem", "nachricht", "meldung",
+    "messaggio",
+)  # fmt: skip
+TIME_KEYS = (
+    "timestamp", "@timestamp", "time", "ts", "t", "datetime", "date", "asctime", "@t", "fecha_hora", "fecha", "hora",
+    "data_hora", "zeitstempel", "datum", "zeit", "horodatage", "heure",
+)  # fmt: skip
+LEVEL_KEYS = (
+    "level", "severity", "lvl", "loglevel", "log.level", "levelname", "severity_text", "@l", "nivel", "nível", "niveau",
+    "livello", "priority",
+)  # fmt: skip
 _SYSLOG = ("fatal", "fatal", "fatal", "error", "warn", "info", "info", "debug")
 _PINO = {10: "trace", 20: "debug", 30: "info", 40: "warn", 50: "error", 60: "fatal"}
 _MAX_DEPTH = 8
@@ -32,6 +41,8 @@ _LOGFMT = re.compile(r'([A-Za-z_][\w.@/-]{0,80})=("(?:[^"\\]|\\.)*+"|[^\s"]*+)(?
 _DIGITS = bytes(48 if 48 <= byte <= 57 else byte for byte in range(256))  # every digit is a 0
 _LONG_NUMBER = b"0" * 19
 _INTEGER = re.compile(r"-?(?:0|[1-9][0-9]{0,17})")
+_DAY = re.compile(r"\d{4}-\d\d-\d\d|\d\d?[./]\d\d?[./]\d{4}")
+_CLOCK = re.compile(r"\d\d:\d\d(?::\d\d(?:[.,]\d{1,9})?)?(?:Z|[+-]\d\d:?\d\d)?")
 _DECIMAL = re.compile(r"-?(?:0|[1-9][0-9]{0,14})\.[0-9]{1,15}")
 
 
@@ -95,10 +106,32 @@ def flatten(fields: Mapping[str, Any], most: int) -> dict[str, Scalar]:
     return out
 
 
+def named(fields: Mapping[str, Any], names: Sequence[str]) -> list[str]:
+    """The fields that bear some names, in the order of the names: as they are, else in any case (`Level`, `MESSAGE`)."""
+    found = [name for name in names if name in fields]
+    if found or all(map(str.islower, fields)):
+        return found
+    spelt = {name.lower(): name for name in reversed(list(fields))}
+    return [spelt[name] for name in names if name in spelt]
+
+
+def moments(fields: Mapping[str, Any]) -> Iterator[tuple[Any, tuple[str, ...]]]:
+    """What may be the time, each with the fields that say it: a bare day with the bare clock that stands beside it is one, as
+    tables and the logs of web servers write them."""
+    names = named(fields, TIME_KEYS)
+    for name in names:
+        value = fields[name]
+        if len(names) > 1 and isinstance(value, str) and _DAY.fullmatch(day := value.strip()):
+            clock = next((n for n in names if isinstance(fields[n], str) and _CLOCK.fullmatch(fields[n].strip())), None)
+            if clock is not None:
+                yield f"{day} {fields[clock].strip()}", (name, clock)
+        yield value, (name,)
+
+
 def level_of(key: str, value: object) -> str | None:
     """The canonical level of a field: a word, a pino number 10..60, or a syslog number 0..7."""
     if isinstance(value, str):
-        if (found := WRITTEN.get(value.strip().lower())) is not None:
+        if (found := canonical_level(value)) in LEVELS:
             return found
         value = int(value) if value.isascii() and value.isdigit() and len(value) < 4 else None
     if isinstance(value, bool) or not isinstance(value, int):

@@ -16,12 +16,13 @@ from typing import Any, NamedTuple
 from headwater.lines.fields import (
     LEVEL_KEYS,
     MESSAGE_KEYS,
-    TIME_KEYS,
     as_pairs,
     flatten,
     json_fields,
     level_of,
     logfmt_fields,
+    moments,
+    named,
 )
 from headwater.lines.header import HEAD_CHARS, Layout, layout, level_in_message, settled_by
 from headwater.lines.time import Instants
@@ -148,31 +149,34 @@ class LineReader:
 
     def _of_fields(self, fields: Mapping[str, Any]) -> Reading:
         attributes = flatten(fields, self._most)
-        time_ms = level = message = None
-        for key in TIME_KEYS:
-            if key in fields and (time_ms := self._field_time(fields[key])) is not None:
+        time_ms = level = None
+        for stated, names in moments(fields):
+            if (time_ms := self._field_time(stated)) is not None:
+                for name in names:
+                    attributes.pop(name, None)
+                break
+        for key in named(attributes, LEVEL_KEYS):
+            if (level := level_of(key.lower(), attributes[key])) is not None:
                 attributes.pop(key, None)
                 break
-        for key in LEVEL_KEYS:
-            value = fields[key] if key in fields else attributes.get(key)
-            if value is not None and (level := level_of(key, value)) is not None:
-                attributes.pop(key, None)
-                break
-        for key in MESSAGE_KEYS:
-            value = fields.get(key)
+        body = self._message_key(fields)
+        if body is None:
+            return Reading(time_ms, level, 0, attributes, as_pairs(attributes))
+        attributes.pop(body, None)
+        return Reading(time_ms, level, 0, attributes, fields[body])
+
+    @staticmethod
+    def _message_key(fields: Mapping[str, Any]) -> str | None:
+        for key in named(fields, MESSAGE_KEYS):
+            value = fields[key]
             if isinstance(value, str) and value and not value.isspace():
-                message = value
-                attributes.pop(key, None)
-                break
-        return Reading(time_ms, level, 0, attributes, as_pairs(attributes) if message is None else message)
+                return key
+        return None
 
     def _message_of(self, fields: Mapping[str, Any]) -> str:
         """`_of_fields(fields).message`, cheaper where a field holds it."""
-        for key in MESSAGE_KEYS:
-            value = fields.get(key)
-            if isinstance(value, str) and value and not value.isspace():
-                return value
-        return self._of_fields(fields).message
+        key = self._message_key(fields)
+        return self._of_fields(fields).message if key is None else str(fields[key])
 
     def _field_time(self, value: object) -> int | None:
         if isinstance(value, bool):
