@@ -22,9 +22,12 @@ class Partition:
 
     def __init__(self, seconds: Sequence[int], gone: int = 0) -> None:
         self.seconds, self.gone, self.asked = seconds, gone, 0
+        self.held_up: asyncio.Event | None = None
 
     async def records(self, topic: str, *, partition: int, offset: int, limit: int) -> Page:
         self.asked += 1
+        if self.held_up is not None:
+            await self.held_up.wait()
         begin = max(offset, self.gone)
         return Page(tuple(record(n, s) for n, s in enumerate(self.seconds[begin : begin + limit], begin)))
 
@@ -79,3 +82,32 @@ def test_a_stream_keeps_its_newest_and_counts_what_went() -> None:
     last = rows.row(rows.count - 1)
     assert isinstance(last, Record)
     assert last.offset == 69_999
+
+
+class Growing(Partition):
+    """A partition that is longer at each look."""
+
+    async def topic(self, name: str) -> Any:
+        self.seconds = [*self.seconds, *range(len(self.seconds), len(self.seconds) + 450)]
+        return type("Told", (), {"heads": (len(self.seconds),)})
+
+
+def test_who_follows_sees_no_row_that_is_still_to_be_read_and_no_page_is_read_twice_at_once() -> None:
+    there: Any = Growing(())
+    rows = PartitionRows("t")
+
+    async def main() -> None:
+        for looks in range(1, 8):
+            assert await rows.grow(there, 80)
+            assert rows.count == looks * 450
+            assert PENDING not in [rows.row(n) for n in range(rows.count - 80, rows.count)]
+        assert rows.lacking(0, 10) == [0]
+        there.held_up = asyncio.Event()
+        reading = asyncio.create_task(rows.load(there, 0))
+        await asyncio.sleep(0)
+        assert rows.lacking(0, 10) == []
+        there.held_up.set()
+        await reading
+        assert rows.lacking(0, 10) == []
+
+    asyncio.run(main())

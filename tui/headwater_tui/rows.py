@@ -63,6 +63,7 @@ class PartitionRows:
     def __init__(self, topic: str, partition: int = 0) -> None:
         self.topic, self.partition, self.count = topic, partition, 0
         self._pages: OrderedDict[int, _Held] = OrderedDict()
+        self._reading: set[int] = set()
 
     def row(self, index: int) -> Row:
         held = self._pages.get(index // PAGE)
@@ -71,9 +72,9 @@ class PartitionRows:
         return held.records.get(index, GONE)
 
     def lacking(self, first: int, last: int) -> list[int]:
-        """The pages that rows `first` to `last` need and that are not held as they are now."""
+        """The pages that rows `first` to `last` need, that are not held as they are now and that nobody reads."""
         wanted = range(max(first, 0) // PAGE, max(min(last, self.count - 1), 0) // PAGE + 1) if self.count else ()
-        return [page for page in wanted if not self._complete(page)]
+        return [page for page in wanted if page not in self._reading and not self._complete(page)]
 
     def _complete(self, page: int) -> bool:
         held = self._pages.get(page)
@@ -81,8 +82,14 @@ class PartitionRows:
 
     async def load(self, verbs: Verbs, page: int) -> Sequence[Record]:
         """Read a page; the ones looked at longest ago go."""
-        head = self.count
-        found = await verbs.records(self.topic, partition=self.partition, offset=page * PAGE, limit=PAGE)
+        return await self._load(verbs, page, self.count)
+
+    async def _load(self, verbs: Verbs, page: int, head: int) -> Sequence[Record]:
+        self._reading.add(page)
+        try:
+            found = await verbs.records(self.topic, partition=self.partition, offset=page * PAGE, limit=PAGE)
+        finally:
+            self._reading.discard(page)
         records = {r.offset: r for r in found.records if r.offset < (page + 1) * PAGE}
         self._pages[page] = _Held(records, max(head, max(records, default=-1) + 1))
         self._pages.move_to_end(page)
@@ -90,11 +97,17 @@ class PartitionRows:
             self._pages.popitem(last=False)
         return found.records
 
-    async def grow(self, verbs: Verbs) -> bool:
-        """Look how long the partition is now; whether it changed."""
+    async def grow(self, verbs: Verbs, ahead: int = 0) -> bool:
+        """Look how long the partition is now; whether it changed. The last `ahead` rows of it are read before they count:
+        who follows a busy topic sees no row that is still to be read."""
         heads = (await verbs.topic(self.topic)).heads
-        before, self.count = self.count, heads[self.partition] if self.partition < len(heads) else 0
-        return self.count != before
+        head = heads[self.partition] if self.partition < len(heads) else 0
+        if head == self.count:
+            return False
+        for page in range(max(head - ahead, 0) // PAGE, (head - 1) // PAGE + 1) if ahead and head else ():
+            await self._load(verbs, page, head)
+        self.count = head
+        return True
 
     async def at(self, verbs: Verbs, moment: datetime) -> int:
         """The row of the first record at or after a time, the end where there is none. Records that came late are not

@@ -56,6 +56,7 @@ class Live(RecordsView):
         self._incoming: list[Record] = []
         self._waiting: list[Record] = []  # while paused
         self._skipped = 0
+        self._follows = True  # as the list does: workers ask no widget
 
     def body(self) -> ComposeResult:
         yield QueryBar(placeholder="filter: words, level:error, since:1h ... (Enter)", id="filter")
@@ -107,7 +108,7 @@ class Live(RecordsView):
         while True:
             if not self.paused:
                 try:
-                    if await rows.grow(self.verbs):
+                    if await rows.grow(self.verbs, 2 * self.size.height if self._follows else 0):
                         self.post_message(Grown())
                     told = ""
                 except HeadwaterError as error:
@@ -189,6 +190,7 @@ class Live(RecordsView):
     def _state(self) -> None:
         """The line below: what is shown, where the cursor is, whether it follows."""
         rows, listed = self._rows, self.listed
+        self._follows = listed.following
         what = ", ".join(self.topics) or "no topic yet; `headwater up FILE` or `headwater demo` makes some"
         if isinstance(rows, PartitionRows):
             what = f"{rows.topic}/{rows.partition}"
