@@ -70,6 +70,10 @@ class Corpus:
         self.keyword.add(docs)
         self.keyword.commit()
 
+    def forget_lists(self) -> None:
+        self.keyword.delete_records(self.topic.row.id, [1 << 30])
+        self.keyword.commit()
+
     def close(self) -> None:
         self.index.close()
         self.keyword.close()
@@ -147,7 +151,7 @@ def test_the_passages_of_a_scope_are_listed_in_order_however_many_they_are(corpo
     number = data.draw(st.integers(0, 120))
     scope = replace(ask(number), topics=(corpus.topic.row.id,))
     wanted = sorted({int(p) for seq, p in enumerate(corpus.passages) if meets(corpus, number, seq)})
-    corpus.keyword.commit()  # nothing is known from before
+    corpus.forget_lists()
     assert not corpus.keyword.holds_passage_ids(scope)
     assert corpus.keyword.passage_ids(scope, distinct=data.draw(st.sampled_from([1, 1_000_000]))).tolist() == wanted
     assert corpus.keyword.holds_passage_ids(scope)
@@ -164,7 +168,7 @@ def test_a_scope_too_large_to_be_listed_at_once_is_listed_in_parts(
 ) -> None:
     monkeypatch.setattr("headwater.keyword.listing._LISTED", 50)
     for corpus in corpora:
-        corpus.keyword.commit()
+        corpus.forget_lists()
         scope = scoped("-colour:3")
         wanted = {int(p) for seq, p in enumerate(corpus.passages) if corpus.colours[seq] != 3}
         assert corpus.keyword.passage_ids(scope, distinct=1_000_000).tolist() == sorted(wanted)

@@ -26,7 +26,7 @@ from tantivy import Query as TQuery
 
 from headwater.errors import HeadwaterError, StorageError, UsageError
 from headwater.keyword.files import deleted_by_segment, reading, verify, writing
-from headwater.keyword.held import View
+from headwater.keyword.held import Lists, View
 from headwater.keyword.listing import BUCKETS, matches, passage_ids, residents
 from headwater.keyword.matching import Hits, Match, best, columns, ranked
 from headwater.keyword.schema import FORMER, NUL, Doc, Encoder, chunked, field_name, schema
@@ -61,10 +61,14 @@ class KeywordIndex:
             self._index.config_reader("manual")
             self._index.reload()
             searcher = self._index.searcher()
-            held = searcher.aggregate(TQuery.all_query(), {"t": {"terms": {"field": "topic", "size": BUCKETS}}})
-            self._topics = {int(bucket["key"]) for bucket in held["t"]["buckets"]}
-            self._view = View(searcher, frozenset(self._topics))
+            by_topic = {"terms": {"field": "topic", "size": BUCKETS}, "aggs": {"last": {"max": {"field": "seq"}}}}
+            held = searcher.aggregate(TQuery.all_query(), {"t": by_topic})["t"]["buckets"]
+            self._ends = {int(bucket["key"]): int(bucket["last"]["value"]) + 1 for bucket in held}  # a higher one does no harm
+            self._deletions = 0
+            self._topics = set(self._ends)
+            self._view = View(searcher, frozenset(self._topics), dict(self._ends), 0)
             self._writer: tantivy.IndexWriter | None = self._index.writer(self._memory_bytes, 1)
+        self._lists = Lists()
         self._encoder = Encoder()
         self._failure: Exception | None = None
         self._work: queue.Queue[Callable[[], bool]] = queue.Queue(_QUEUED)
@@ -188,12 +192,14 @@ class KeywordIndex:
             encode = self._encoder.encode
             for doc in docs:
                 writer.add_json(encode(doc))
+                self._ends[doc.topic] = max(self._ends.get(doc.topic, 0), doc.seq + 1)
             self._topics.update({doc.topic for doc in docs})
 
         return self._attempt(add)
 
     def _delete(self, topic: int, which: Callable[[], list[TQuery]]) -> None:
         def delete(writer: tantivy.IndexWriter) -> None:
+            self._deletions += 1
             for query in which():
                 both = [(Occur.Must, ids(self._schema, "topic", [topic])), (Occur.Must, query)]
                 writer.delete_documents_by_query(TQuery.boolean_query(both))
@@ -204,7 +210,7 @@ class KeywordIndex:
         def commit(writer: tantivy.IndexWriter) -> None:
             writer.commit()
             self._index.reload()
-            self._view = View(self._index.searcher(), frozenset(self._topics))
+            self._view = View(self._index.searcher(), frozenset(self._topics), dict(self._ends), self._deletions)
 
         self._attempt(commit)
         failure, self._failure = self._failure, None
@@ -347,21 +353,21 @@ class KeywordIndex:
             return {int(bucket["key"]): int(bucket["doc_count"]) for bucket in reply["buckets"]}
 
     def passage_ids(self, scope: Scope, *, distinct: int) -> npt.NDArray[np.int64]:
-        """`(n,)` int64: every passage with an occurrence in scope, ascending. `distinct` is about how many passages the
-        topics have (`keyword_listing`)."""
-        view, key = self._view, repr(scope)
-        if (known := view.passages.get(key)) is not None:
-            return known
+        """`(n,)` int64: every passage with an occurrence in the scope of one topic, ascending. `distinct` is about how many
+        passages the topic has (`keyword_listing`)."""
+        view = self._view
+
+        def since(seq: int) -> npt.NDArray[np.int64]:
+            later = [(Occur.Must, column_range(self._schema, "seq", seq, None))] if seq else []
+            query = combined([*self._clauses(scope, view), *later])
+            return passage_ids(view.searcher, self._schema, query, distinct=distinct)
+
         with reading(self._path):
-            query = combined(self._clauses(scope, view))
-            found = passage_ids(view.searcher, self._schema, query, distinct=distinct)
-        found.flags.writeable = False
-        view.passages.keep(key, found, found.nbytes + len(key) + 200)
-        return found
+            return self._lists.ids(scope, view, since)
 
     def holds_passage_ids(self, scope: Scope) -> bool:
-        """Whether `passage_ids` of this scope is known since the last commit and costs nothing."""
-        return self._view.passages.get(repr(scope)) is not None
+        """Whether `passage_ids` of this scope is known, but for what came lately, and costs next to nothing."""
+        return self._lists.holds(scope, self._view)
 
     def newest(self, scope: Scope, passages: Sequence[int]) -> dict[int, tuple[int, int]]:
         """passage -> (its occurrences in scope, the seq of the newest), for those of at most 10,000 that have some."""
