@@ -186,6 +186,24 @@ def test_the_same_few_texts_over_and_over_are_no_reason_for_templates() -> None:
     assert choose(said, TopicConfig()) == "exact"
 
 
+def test_what_exports_call_chat_or_tickets_is_never_templated_and_structured_logs_are_that_read_like_prose() -> None:
+    alike = [f"cert-manager upgraded #{i}" for i in range(100)]
+    known = {"": "template", "chat": "exact", "ticket": "exact", "mail": "exact"}
+    about: dict[str, dict[str, Any]] = {
+        "": {"host": "a"},
+        "chat": {"channel": "ops", "user": "ann", "user_id": "U1"},
+        "ticket": {"kind": "issue", "thread": "OPS-1"},
+        "mail": {"subject": "s", "from": "a@b", "thread": "t"},
+    }
+    for name, kind in known.items():
+        assert choose([row(i, text, attributes=about[name]) for i, text in enumerate(alike)], TopicConfig()) == kind, name
+    spoken = [f"I have told the customer {i} that we can not do this for them" for i in range(100)]
+    assert choose(rows(*spoken), TopicConfig()) == "exact"
+    assert choose([row(i, text, attributes={"level": "info"}) for i, text in enumerate(spoken)], TopicConfig()) == "template"
+    said = ["charged twice for one order", "the parcel is late", "wrong size, please change it", "where is my refund"] * 25
+    assert choose([row(i, text, attributes={"level": "error"}) for i, text in enumerate(said)], TopicConfig()) == "exact"
+
+
 @given(st.lists(st.text(), max_size=5), st.sampled_from(["template", "exact", "chunks"]))
 def test_any_text_is_mapped_without_harm(values: list[str], kind: str) -> None:
     batch = mapper(kind).batch(rows(*values))

@@ -246,6 +246,10 @@ def test_one_structured_or_stamped_line_is_a_template(text: str) -> None:
         "hello",
         '{"text":"I was charged twice for my order, please help","user":"ann"}',
         "2024-01-01 12:00 I do not think that we should do this before they have told us why it is so",
+        "Meine Rechnung Nr. 4711 ist falsch, bitte prüfen Sie das noch einmal",
+        "El cliente 82218 indica que no le llega la factura desde hace 9 días. Se reinicia el equipo.",
+        "O cliente 4411 não recebeu a fatura 88 do mês",
+        "Заказ 4411 не пришёл, верните деньги",
     ],
 )
 def test_prose_and_chat_are_never_templates(text: str) -> None:

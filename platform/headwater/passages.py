@@ -26,6 +26,11 @@ from headwater.templates.mining import Miner, TemplateReader, decide, embed_text
 
 DECIDE_RECORDS = 200
 DOCUMENT_FORMATS = ("pdf", "docx", "pptx", "xlsx", "html", "notebook", "markdown", "code", "text")
+_WRITTEN = (  # what exports say of every issue and comment, chat message, and mail
+    (b'"kind":', b'"thread":'),
+    (b'"channel":', b'"user":', b'"user_id":'),
+    (b'"from":', b'"subject":', b'"thread":'),
+)
 _NAME = re.compile(r"\{([\w.@-]+)\}")  # of a text template; plain names only, nothing of Python's format language
 _STEP = re.compile(r"""\[['"]([^'"]*)['"]\]|\[(\d{1,9})\]|\.?([^.\[\]]+)""")
 _BAD = (HeadwaterError, ValueError, LookupError, TypeError, RecursionError)  # of one record; others must not wait for it
@@ -135,13 +140,15 @@ def choose(rows: Sequence[Row], config: TopicConfig) -> str:
     first = rows[:DECIDE_RECORDS]
     if sum(_is_document(row.attributes) for row in first) * 2 > len(first):
         return "chunks"
-    texts = []
+    texts, levels = [], 0
     for row in first:
         try:
             texts.append(source_text(row, config))
         except _BAD:
             continue  # it will be a dead letter, whatever is decided
-    return decide(texts)
+        levels += row.attributes is not None and b'"level":' in row.attributes
+    written = sum(_is_written(row.attributes) for row in first) * 2 > len(first)
+    return decide(texts, written=written, levelled=levels * 10 >= len(texts) * 9)
 
 
 def embedding_text(kind: str, text: str, context: str | None) -> str:
@@ -210,6 +217,11 @@ def _is_document(attributes: bytes | None) -> bool:
     if attributes is None or b'"format":' not in attributes or b'"title":' not in attributes:
         return False
     return orjson.loads(attributes).get("format") in DOCUMENT_FORMATS
+
+
+def _is_written(attributes: bytes | None) -> bool:
+    """Whether a record says that somebody wrote it, as chat, tickets and mail do (headwater.sources.exports)."""
+    return attributes is not None and any(all(name in attributes for name in names) for names in _WRITTEN)
 
 
 def _level(attributes: bytes | None) -> str | None:

@@ -21,20 +21,26 @@ _CHAT = re.compile(
     r"\s*\[?(?:[0-9T:. /-]{4,25}(?:[AaPp][Mm])?)?\]?\s*(?:<[@+~&% ]?[\w\[\]\\`^{}|-]{1,30}>\s|\*\s\S+\s)"
     r"|\s*(?:===|-->|<--|-!-)\s"
 )
-_WORD = re.compile(r"[A-Za-z]+(?:'[a-z]+)?")
+_WORD = re.compile(r"[^\W\d_]+(?:'[a-z]+)?")
+_FOREIGN = re.compile(r"[^\W\d_\u0000-\u024f]")  # letters of other scripts than the Latin
 _COMMON = frozenset(
     re.split(
         r"\s+",
         """the a an is are was were be been am do does did have has had will would can could should may i me my mine you your
         we us our they them their he she it its this that these those there here who what when where why how which and or
-        but if so because of in on at to from with for about not no yes don't can't isn't it's i'm i've just than then as by""",
+        but if so because of in on at to from with for about not no yes don't can't isn't it's i'm i've just than then as by
+        der das den dem und ist sind nicht ein eine einen ich wir sie mit für auf von zu noch auch sich wie wird
+        el los las la que una por para con se su mi pero está muy desde hace cuando como
+        le les des est une pour pas avec sur dans je nous vous qui que ce cette
+        não uma das meu minha você são quando il di che sono della nel mio het een niet van ik mijn voor""",
     )
 )
 _ADDRESSED = frozenset(
     re.split(
         r"\s+",
         """i i'm i've i'd i'll me my mine you your you're we we're us our please thanks thank hello hi hey sorry lol ok okay
-        yes yeah""",
+        yes yeah ich mir mich mein meine bitte danke hallo hola gracias buenos buenas mi favor je merci bonjour
+        olá obrigado obrigada meu minha ciao grazie mio ik mijn bedankt""",
     )
 )
 _SIGNS = (  # what machine lines have, and how much it counts
@@ -52,10 +58,12 @@ _SIGNS = (  # what machine lines have, and how much it counts
 )  # fmt: skip
 
 
-def decide(values: Sequence[str]) -> PassageKind:
+def decide(values: Sequence[str], *, written: bool = False, levelled: bool = False) -> PassageKind:
     """`template` for machine lines, `chunks` for long texts, `exact` for anything else (prose, chat, names).
 
-    Judges up to 300 values, and is meant to be right from one value on."""
+    Judges up to 300 values, and is meant to be right from one value on. `written`: it is known that people wrote them, which
+    are no machine lines however they look. `levelled`: they came with levels beside them, as lines of structured logs do,
+    whose texts may read like prose; those that collapse are machine lines then."""
     texts = [value[:_LOOK_CHARS] for value in values[: 4 * _LOOKED_AT] if value and not value.isspace()][:_LOOKED_AT]
     if not texts:
         return "exact"
@@ -66,7 +74,10 @@ def decide(values: Sequence[str]) -> PassageKind:
     votes = [_vote(text, reader, enough) for text in texts]
     machine = sum(vote == "template" for vote in votes)
     prose = sum(vote == "prose" for vote in votes)
-    if machine * 2 > len(texts) or (len(texts) >= 20 and _collapse(texts) < 0.6 and prose * 4 < len(texts)):
+    if written:
+        machine, levelled = 0, False
+    alike = not written and len(texts) >= 20 and _collapse(texts) < 0.6
+    if machine * 2 > len(texts) or (alike and (levelled or prose * 4 < len(texts))):
         return "template"
     long = sum(len(text) > _LONG_CHARS or (len(text) > _LONG_CHARS // 2 and text.count("\n") > 3) for text in texts)
     return "chunks" if long * 3 > len(texts) else "exact"
@@ -102,6 +113,8 @@ def _machine(text: str) -> float:
     score -= 1.5 * min(2, sum(word in _ADDRESSED for word in words))
     if text.rstrip().endswith("?"):
         score -= 2
+    if len(_FOREIGN.findall(text[:1000])) * 3 > sum(map(len, words)):
+        score -= 1  # its words are not known here: the benefit of the doubt
     return score + sum(weight for weight, sign in _SIGNS if sign.search(text[:1000]))
 
 
