@@ -68,6 +68,18 @@ def test_what_is_given_wins_over_what_the_text_says() -> None:
     assert draft.attributes == {"level": "custom", "n": 4}
 
 
+def test_a_level_that_given_attributes_state_under_another_name_is_the_level() -> None:
+    words = {"severity": "WARNING", "log.level": "WARN", "levelname": "warn", "Severity": "Warning", "nivel": "aviso"}
+    for name, word in words.items():
+        assert one({"value": "ERROR disk is full", "attributes": {name: word}}).attributes == {name: word, "level": "warn"}, (
+            name
+        )
+    both = {"level": "info", "severity": "error"}
+    assert one({"value": "disk is full", "attributes": both}).attributes == both
+    for other in ({"priority": "Critical"}, {"severity": 3}, {"severity": "S2"}):
+        assert one({"value": "disk is full", "attributes": other}).attributes == other
+
+
 def test_given_attributes_are_kept_before_found_ones_and_the_level_has_room() -> None:
     value = orjson.dumps({"level": "info", "msg": "x", **{f"f{i}": i for i in range(9)}}).decode()
     draft = one({"value": value, "attributes": {"g0": 0, "g1": 1, "g2": 2}})

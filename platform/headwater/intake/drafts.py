@@ -19,15 +19,18 @@ import orjson
 
 from headwater.config import IngestSettings, TopicConfig
 from headwater.errors import UsageError
+from headwater.lines.fields import LEVEL_KEYS, named
 from headwater.lines.reading import LineReader
 from headwater.query import parse_time
 from headwater.records import MAX_MS, MIN_MS, Draft, Scalar
+from headwater.records.levels import LEVELS, canonical_level
 from headwater.redacting import Redacting
 from headwater.verbs import Entry
 
 _KNOWN = {"value", "key", "timestamp", "attributes", "partition", "vector"}
 _READABLE_CHARS = 65_536  # a longer text is a document: its time and level come with it or not at all
 _NAME_CHARS = 200  # of an attribute's name
+_LEVEL_NAMES = tuple(name for name in LEVEL_KEYS if name != "priority")  # of a ticket it is how soon, not how grave
 _draft_of = Draft._make  # all nine fields in order: half the time of a call with names
 
 
@@ -113,8 +116,9 @@ def _complete(
         body = None if found.attributes else found.start
         if time_ms is None:
             time_ms = found.time_ms
-        if found.attributes or found.level is not None:
-            attributes = _joined(attributes, found.attributes, found.level, limits.max_attributes)
+        level = (_level_in(attributes) if attributes else None) or found.level
+        if found.attributes or level is not None:
+            attributes = _joined(attributes, found.attributes, level, limits.max_attributes)
     if time_ms is not None:
         time_ms = min(max(time_ms, MIN_MS), MAX_MS)
     vector = None if draft.vector is None else _vector(draft.vector)
@@ -128,6 +132,17 @@ def _complete(
     if redacting is not None:  # the bytes behind the text could hold what it hides
         key, attributes, raw = None if key is None else redacting.key(key), redacting.attributes(attributes), None
     return Draft(value, key, time_ms, attributes, draft.partition, draft.position, raw, vector, body)
+
+
+def _level_in(given: Mapping[str, Scalar]) -> str | None:
+    """The level that given attributes state in a word under another name than `level`."""
+    if "level" in given:
+        return None
+    for name in named(given, _LEVEL_NAMES):
+        value = given[name]
+        if isinstance(value, str) and (level := canonical_level(value)) in LEVELS:
+            return level
+    return None
 
 
 def _joined(given: dict[str, Scalar], found: Mapping[str, Scalar], level: str | None, most: int) -> dict[str, Scalar]:
