@@ -24,6 +24,7 @@ from headwater.config import EmbeddingSettings, SecretStr, ServerSettings, Setti
 from headwater.engine import Engine
 from headwater.errors import ConfigError, NotFoundError, StorageError, UnreachableError
 from headwater.feed import Feed
+from headwater.log.ownership import Ownership
 from headwater.records import Draft
 from headwater.source_settings import SourceSettings
 from headwater.sources import Batch, Condition, State
@@ -60,6 +61,29 @@ def started() -> Iterator[list[Daemon]]:
         if each.process.poll() is None:
             each.process.kill()
         each.process.communicate(timeout=20)
+
+
+def test_a_daemon_that_takes_the_call_and_is_slow_to_answer_is_found(tmp_path: Path) -> None:
+    settings, body = settings_in(tmp_path), b'{"pid": %d}' % os.getpid()
+    held: list[socket.socket] = []
+
+    def answer(listening: socket.socket) -> None:
+        held.append(listening.accept()[0])  # it waits in vain
+        with listening.accept()[0] as second:
+            second.recv(4096)
+            second.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body))
+
+    owner = Ownership(settings.path)
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        runtime = launch.Runtime(f"http://127.0.0.1:{listening.getsockname()[1]}", os.getpid(), None, "")
+        launch.publish(settings.path, runtime)
+        busy = threading.Thread(target=answer, args=(listening,), daemon=True)
+        busy.start()
+        assert launch.find(settings) == runtime
+        busy.join(timeout=30)
+    held[0].close()
+    assert launch.find(settings) is None  # nobody takes the call any more
+    owner.release()
 
 
 def test_twenty_racing_starts_leave_one_owner_and_losers_name_it(tmp_path: Path, started: list[Daemon]) -> None:

@@ -230,6 +230,21 @@ def test_jira_tables_keep_their_comments(tmp_path: Path) -> None:
     assert "14 cells" in fault.reason
 
 
+def test_jira_tables_are_known_in_other_languages(tmp_path: Path) -> None:
+    head = {
+        "es": "Clave de incidencia,Resumen,Descripción,Estado,Persona asignada,Creada\n",
+        "de": "Vorgangsschlüssel,Zusammenfassung,Beschreibung,Status,Zugewiesene Person,Erstellt\n",
+        "fr": "Clé de ticket,Résumé,Description,État,Personne assignée,Création\n",
+    }
+    for language, created in (("es", "12/ene/26 9:41 a. m."), ("de", "12.01.2026 09:41"), ("fr", "12/janv./26 9:41 AM")):
+        rows = head[language] + f"OPS-1,Doble cargo,Los clientes lo ven dos veces,Cerrada,Iker,{created}\n"
+        (first,), _ = load(written(tmp_path / f"{language}.csv", rows))
+        assert (first.key, first.value, iso(first)) == (
+            "OPS-1", "Doble cargo\n\nLos clientes lo ven dos veces", "2026-01-12T09:41:00+00:00"
+        ), language  # fmt: skip
+        assert first.attributes == {"thread": "OPS-1", "state": "Cerrada", "assignee": "Iker"}
+
+
 def test_jira_json_reads_rich_text(tmp_path: Path) -> None:
     rich = {"type": "doc", "content": [
         {"type": "paragraph", "content": [{"type": "text", "text": "One "}, {"type": "text", "text": "two"}]},

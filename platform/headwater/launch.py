@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 RUNTIME, LOG = "runtime.json", "daemon.log"
 OWNED_EXIT = 75  # EX_TEMPFAIL: another process owns the data directory
 _HEALTH_S = 2.0
+_BUSY_S = 20.0  # for which a daemon that takes calls may leave them without an answer
 _LOOK_S = 0.05
 
 
@@ -150,11 +151,15 @@ def _json(path: Path) -> Mapping[str, Any]:
 
 
 def _answers(runtime: Runtime) -> bool:
-    """Whether that very process answers. It holds the lock then: it let go of it only after it stopped answering."""
-    try:
-        return bool(get(runtime, "/v1/health").get("pid") == runtime.pid)
-    except UnreachableError:
-        return False
+    """Whether that very process answers. It holds the lock then: it let go of it only after it stopped answering. One that
+    takes the call and is slow to answer is busy, on a loaded machine for seconds, and no reason to start another."""
+    end = time.monotonic() + _BUSY_S
+    while True:
+        try:
+            return bool(get(runtime, "/v1/health").get("pid") == runtime.pid)
+        except UnreachableError as error:
+            if not isinstance(error.__cause__, TimeoutError) or time.monotonic() >= end:
+                return False
 
 
 @contextlib.contextmanager

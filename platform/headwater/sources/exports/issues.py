@@ -21,6 +21,31 @@ from headwater.sources.exports import Item, attributes, json_items, place, text_
 from headwater.sources.fields import BadLine, parse_time
 
 _REPOSITORY = re.compile(r"/([^/]+/[^/]+)/(?:issues|pull|pulls)/(\d+)")
+_JIRA_NAMES = {  # of columns, as Jira names them in other languages
+    "Issue key": "clave de incidencia, vorgangsschlüssel, schlüssel, clé de ticket, clé de demande, chave da item, "
+    "chave do item, chave, chiave segnalazione, issue-sleutel",
+    "Issue Type": "tipo de incidencia, vorgangstyp, type de ticket, type de demande, tipo de item, tipo segnalazione",
+    "Summary": "resumen, zusammenfassung, résumé, resumo, riepilogo, samenvatting",
+    "Description": "descripción, beschreibung, descrição, descrizione, omschrijving, beschrijving",
+    "Status": "estado, état, stato",
+    "Priority": "prioridad, priorität, priorité, prioridade, priorità, prioriteit",
+    "Resolution": "resolución, lösung, résolution, resolução, risoluzione, oplossing",
+    "Assignee": "persona asignada, responsable, zugewiesene person, bearbeiter, personne assignée, responsável, assegnatario",
+    "Reporter": "informador, autor, rapporteur, relator, segnalatore, melder",
+    "Created": "creada, creado, erstellt, création, créée, créé, criado, creato, aangemaakt",
+    "Updated": "actualizada, actualizado, aktualisiert, mise à jour, mis à jour, atualizado, aggiornato, bijgewerkt",
+    "Resolved": "resuelta, erledigt, résolue, résolu, resolvido, risolto, opgelost",
+    "Labels": "etiquetas, stichwörter, étiquettes, categorias, etichette",
+    "Comment": "comentario, comentar, kommentar, commentaire, comentário, commento, opmerking",
+    "Project key": "clave del proyecto, projektschlüssel, clé du projet, clé de projet, chave do projeto",
+}
+_JIRA_COLUMNS = {name: known for known, names in _JIRA_NAMES.items() for name in names.split(", ")}
+_MONTHS = {  # as dates of other languages abbreviate them -> as those of English do
+    "jan": "jan janv ene gen", "feb": "feb febr févr fév fev", "mar": "mar mär märz mars mrt", "apr": "apr abr avr avril",
+    "may": "may mai mag mei", "jun": "jun juin giu", "jul": "jul juil lug", "aug": "aug ago août", "sep": "sep sept set",
+    "oct": "oct okt out ott", "nov": "nov", "dec": "dec dez dic déc",
+}  # fmt: skip
+_MONTH_OF = {word: month for month, words in _MONTHS.items() for word in words.split()}
 _JIRA_DATES = (
     "%d/%b/%y %I:%M %p",
     "%d/%b/%Y %I:%M %p",
@@ -51,9 +76,11 @@ def _item(
 def _time(value: object) -> int | None:
     if (found := parse_time(value)) is not None or not isinstance(value, str):
         return found
+    text = re.sub(r"[^\W\d_]{3,}\.?", lambda m: _MONTH_OF.get(m[0].rstrip(".").lower(), m[0]), value.strip())
+    text = re.sub(r"\b([ap])\. ?m\.", r"\1m", text, flags=re.IGNORECASE)
     for form in _JIRA_DATES:
         try:
-            return to_ms(datetime.strptime(value.strip(), form).replace(tzinfo=UTC))
+            return to_ms(datetime.strptime(text, form).replace(tzinfo=UTC))
         except ValueError:
             continue
     return None
@@ -122,20 +149,28 @@ def _names(listed: object, field: str) -> list[str]:
 
 def is_jira(first: str) -> bool:
     head = first.lstrip("\ufeff").split("\n", 1)[0]
-    as_table = "Issue key" in head and "Summary" in head
+    columns = {_column(name.strip('" \r')) for name in head.split(",")}
+    as_table = {"Issue key", "Summary"} <= columns
     return as_table or ('"fields"' in first and '"summary"' in first and '"key"' in first and first.lstrip()[:1] in "[{")
+
+
+def _column(name: str) -> str:
+    """A column's name as Jira writes it in English."""
+    return _JIRA_COLUMNS.get(name.lower(), name)
 
 
 def jira_table(file: IO[str]) -> Iterator[Item]:
     """Rows of a CSV export; columns of one name (Comment, Labels) belong together."""
-    return _table(file, _jira_row)
+    return _table(file, _jira_row, _column)
 
 
-def _table(file: IO[str], read: Callable[[Mapping[str, Sequence[str]], int], Iterator[Item]]) -> Iterator[Item]:
+def _table(
+    file: IO[str], read: Callable[[Mapping[str, Sequence[str]], int], Iterator[Item]], named: Callable[[str], str] = str
+) -> Iterator[Item]:
     """What `read(cells, line)` makes of each row, whose cells are listed by the names of their columns, blank ones left out."""
     rows = csv.reader(file)
     try:
-        header = [name.strip().lstrip("\ufeff") for name in next(rows, [])]
+        header = [named(name.strip().lstrip("\ufeff")) for name in next(rows, [])]
         for row in rows:
             if not any(row):
                 continue
