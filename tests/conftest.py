@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import signal
 
-from hypothesis import settings
+import httpx
+from hypothesis import HealthCheck, settings
 
-settings.register_profile("repeatable", derandomize=True)
-settings.register_profile("explore", derandomize=False, max_examples=500, print_blob=True)
+_SLOW = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # machines are slow at times
+settings.register_profile("repeatable", _SLOW, derandomize=True)
+settings.register_profile("explore", _SLOW, derandomize=False, max_examples=500, print_blob=True)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "repeatable"))
+
+# The 5 s that httpx waits where nothing is said are too few for a machine that is loaded.
+_patience = inspect.signature(httpx.get).parameters["timeout"].default
+_patience.connect = _patience.read = _patience.write = _patience.pool = 60.0
 
 # A shell that starts the tests in the background has them ignore interrupts, and so would every process they start.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:

@@ -45,6 +45,8 @@ async def work(directory: Path) -> None:
         sys.stdout.flush()
         for n, batch in enumerate(batches()):
             await engine.append("logs", batch, idempotency_key=f"batch-{n}")
+            sys.stdout.write(".")
+            sys.stdout.flush()
             await asyncio.sleep(0.005)
         while True:
             if not (await engine.detecting("logs"))[0].behind:

@@ -49,6 +49,8 @@ async def work(directory: Path, seed: int) -> None:
             size = rng.choice((1, 5, 20))
             await engine.append("t", [value(n) for n in range(at, at + size)], idempotency_key=f"from-{at}-{size}")
             at += size
+            sys.stdout.write(".")
+            sys.stdout.flush()
             await asyncio.sleep(rng.choice((0.0, 0.005, 0.02)))
 
 

@@ -109,8 +109,12 @@ class Waits:
 
 def remote(server: FakeProvider, waits: Waits | None = None, **options: Any) -> RemoteEmbedder:
     provider = server.format.removeprefix("old-")
-    given: dict[str, Any] = {"base_url": server.root, "api_key": SecretStr(CANARY), "timeout_s": 5.0, "sleep": waits or Waits()}
-    given |= {"rng": random.Random(1), "now": lambda: 1000.0} | (TEMPLATE if provider == "http" else {}) | options
+    given: dict[str, Any] = {"base_url": server.root, "api_key": SecretStr(CANARY), "timeout_s": 60.0}
+    given |= (
+        {"sleep": waits or Waits(), "rng": random.Random(1), "now": lambda: 1000.0}
+        | (TEMPLATE if provider == "http" else {})
+        | options
+    )
     made = getattr(importlib.import_module(f"headwater.embed.{provider}"), REMOTE[provider])("tiny/embed", **given)
     assert isinstance(made, RemoteEmbedder)
     server.at_exit.append(made.aclose)

@@ -53,8 +53,9 @@ RIGHT: Mapping[str, tuple[Any, ...]] = {
 
 @dataclass(slots=True)
 class Judged:
-    """What was wrong with calls so far."""
+    """What was wrong with calls so far. A call that took longer than `hang_s` hangs."""
 
+    hang_s: float = HANG_S
     over: list[Any] = field(default_factory=list)
     crashed: list[Any] = field(default_factory=list)
     slow: list[Any] = field(default_factory=list)
@@ -70,7 +71,7 @@ class Judged:
         """Look at one reply."""
         self.calls[tool] += 1
         self.errors += failed
-        if seconds > HANG_S:
+        if seconds > self.hang_s:
             self.slow.append((tool, arguments, seconds))
         given = arguments.get("max_tokens", 6000)
         most = given if isinstance(given, int) and not isinstance(given, bool) and not failed else 6000
@@ -159,7 +160,7 @@ def server(folder: Path, judged: Judged) -> Iterator[Stdio]:
     with serving(settings_in(folder / "data")) as url:
         with headwater.connect(url) as hw:
             hw.append("logs", [f"payment {n} failed for order {n * 7}" for n in range(300)])
-            hw.append("tickets", ["charged twice", "x" * 40_000, "漢字 \u202e🎉" * 50], wait="searchable")
+            hw.append("tickets", ["charged twice", "x" * 40_000, "漢字 \u202e🎉" * 50], wait="searchable", timeout_s=60)
         command = [sys.executable, "-m", "headwater_mcp", "--url", url, "--allow-write", "--root", str(files)]
         process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
         told = Stdio(process, judged)
@@ -175,12 +176,12 @@ def server(folder: Path, judged: Judged) -> Iterator[Stdio]:
             assert process.stdout is not None
             process.stdout.read()
             process.stdout.close()
-            process.wait(20)
+            process.wait(60)
 
 
-def fuzz(calls: int, seed: int, folder: Path) -> Judged:
+def fuzz(calls: int, seed: int, folder: Path, hang_s: float = HANG_S) -> Judged:
     """So many calls over all tools, in turn and at random."""
-    rng, judged = random.Random(seed), Judged()
+    rng, judged = random.Random(seed), Judged(hang_s)
     with server(folder, judged) as told:
         tools = told.ask("tools/list", {})["result"]["tools"]
         for n in range(calls):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -11,7 +13,7 @@ from concurrent.futures import Future
 from dataclasses import replace
 from pathlib import Path
 
-from headwater import listening
+from headwater import launch, listening
 from headwater.api.app import create_app
 from headwater.config import EmbeddingSettings, ServerSettings, Settings
 from headwater.engine import Engine
@@ -31,12 +33,12 @@ def serving(settings: Settings) -> Iterator[str]:
     started: Future[tuple[str, Callable[[], object]]] = Future()
     thread = threading.Thread(target=lambda: asyncio.run(_serve(settings, started)))
     thread.start()
-    url, stop = started.result(20)
+    url, stop = started.result(60)
     try:
         yield url
     finally:
         stop()
-        thread.join(20)
+        thread.join(60)
         assert not thread.is_alive()
 
 
@@ -58,7 +60,31 @@ async def _serve(settings: Settings, started: Future[tuple[str, Callable[[], obj
         started.set_exception(error)
 
 
-def eventually(condition: Callable[[], bool], *, timeout_s: float = 30.0) -> None:
+def answering(settings: Settings, process: subprocess.Popen[str] | None = None) -> launch.Runtime:
+    """The daemon of a data directory once it answers. Fails with what the daemon's process said where that ends before."""
+    found: list[launch.Runtime] = []
+
+    def looked() -> bool:
+        found.extend(filter(None, [launch.find(settings)]))
+        return bool(found) or (process is not None and process.poll() is not None)
+
+    eventually(looked)
+    assert found, process and process.communicate()[1]
+    return found[0]
+
+
+def live_and_die(worker: Path, *arguments: str, steps: int, more_s: float) -> None:
+    """Run a worker, which says when it is `ready` and then writes a byte for each step; kill it so long after so many steps."""
+    with subprocess.Popen([sys.executable, str(worker), *arguments], stdout=subprocess.PIPE, cwd=worker.parent) as victim:
+        assert victim.stdout is not None
+        assert victim.stdout.readline() == b"ready\n"
+        assert len(victim.stdout.read(steps)) == steps, "the worker ended by itself"
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            raise AssertionError(f"the worker ended by itself: {victim.wait(more_s)}")
+        victim.kill()
+
+
+def eventually(condition: Callable[[], bool], *, timeout_s: float = 60.0) -> None:
     """Wait until `condition` holds; AssertionError when it does not in time."""
     end = time.monotonic() + timeout_s
     while not condition():

@@ -106,7 +106,7 @@ def shop() -> Iterator[Headwater]:
         verbs.append("handbook", ["# Pools\n\nIn May 2012 the shop ran on one server. The pool of connections has 50 places."],
                      wait="searchable", timeout_s=60)  # fmt: skip
         for topic in ("logs", "deploys", "tickets"):
-            verbs.append(topic, [], wait="searchable")
+            verbs.append(topic, [], wait="searchable", timeout_s=60)
         while any(t.watermark.semantic < t.watermark.stored for t in verbs.topics()):
             pass
         yield verbs

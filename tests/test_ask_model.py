@@ -49,8 +49,12 @@ def script(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def opened(folder: Path, script: Path, **llm: Any) -> Headwater:
     model = {"provider": "rehearsal", "model": str(script), "retries": 0, "cache_enabled": False, **llm}
     hw = headwater.open(folder, embedding={"model": "hash"}, llm=model)
-    hw.append("logs", [{"value": POOL, "timestamp": f"2026-03-01T14:0{m}:10Z"} for m in range(9)], wait="searchable")
-    hw.append("deploys", [{"value": DEPLOY, "key": "payments", "timestamp": "2026-03-01T14:05:00Z"}], wait="searchable")
+    hw.append(
+        "logs", [{"value": POOL, "timestamp": f"2026-03-01T14:0{m}:10Z"} for m in range(9)], wait="searchable", timeout_s=60
+    )
+    hw.append(
+        "deploys", [{"value": DEPLOY, "key": "payments", "timestamp": "2026-03-01T14:05:00Z"}], wait="searchable", timeout_s=60
+    )
     return hw
 
 

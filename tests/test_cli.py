@@ -25,7 +25,7 @@ from headwater.errors import HeadwaterError, NotFoundError, QueryError, StorageE
 from headwater.records import Draft
 
 PROGRAM = (sys.executable, "-m", "headwater.cli")
-WAIT_S = 20.0
+WAIT_S = 60.0
 LINES = [
     f"2026-11-20 14:{minute:02d}:00 ERROR payments - pool exhausted after {1000 + minute} ms for order O-{minute}"
     for minute in range(30)

@@ -22,7 +22,7 @@ def url(tmp_path: Path) -> Iterator[str]:
     with serving(settings_in(tmp_path)) as at:
         records = [{"key": f"k{n % 2}", "value": f"payment {n} of a kind"} for n in range(6)]
         httpx.post(f"{at}/v1/topics", json={"name": "t", "passages": "exact"}).raise_for_status()
-        httpx.post(f"{at}/v1/topics/t/records?wait=searchable", json={"records": records}).raise_for_status()
+        httpx.post(f"{at}/v1/topics/t/records?wait=searchable&timeout_s=60", json={"records": records}).raise_for_status()
         yield at
 
 
@@ -90,7 +90,7 @@ def test_a_live_search_prints_hits_as_they_come(cli: Cli, url: str) -> None:
         return bool(done)
 
     eventually(came)
-    reader.join(10)
+    reader.join(60)
     assert done[0].exit_code == 0
     assert [json.loads(line)["value"] for line in done[0].stdout.splitlines()] == ["a payment came"] * 2
     for wrong in (("--live", "--since", "1h"), ("--live", "--explain"), ("--limit", "3")):

@@ -45,15 +45,15 @@ class Gate:
     def __init__(self, database: Database) -> None:
         self.inside, self._go = threading.Event(), threading.Event()
         self.done = database.submit(self._wait)
-        assert self.inside.wait(10)
+        assert self.inside.wait(60)
 
     def _wait(self, db: apsw.Connection) -> None:
         self.inside.set()
-        assert self._go.wait(10)
+        assert self._go.wait(60)
 
     def open(self) -> None:
         self._go.set()
-        self.done.result(10)
+        self.done.result(60)
 
 
 def test_writes_that_wait_together_share_one_commit(tmp_path: Path) -> None:
@@ -63,7 +63,7 @@ def test_writes_that_wait_together_share_one_commit(tmp_path: Path) -> None:
     futures = [database.submit(insert(n), announce=n) for n in range(50)]
     gate.open()
     for future in futures:
-        future.result(10)
+        future.result(60)
     assert commits == [50]
     assert items(database) == list(range(50))
     database.close()
@@ -77,12 +77,12 @@ def test_a_write_that_fails_leaves_its_neighbours_alone(database: Database) -> N
     gate = Gate(database)
     before, bad, clash, after = (database.submit(w) for w in (insert(1), half, insert(1), insert(2)))
     gate.open()
-    before.result(10)
-    after.result(10)
+    before.result(60)
+    after.result(60)
     with pytest.raises(UsageError, match="no"):
-        bad.result(10)
+        bad.result(60)
     with pytest.raises(apsw.ConstraintError):
-        clash.result(10)
+        clash.result(60)
     assert items(database) == [1, 2]
 
 
@@ -91,7 +91,7 @@ def test_a_write_called_off_before_its_turn_is_not_made(database: Database) -> N
     kept, off = database.submit(insert(1)), database.submit(insert(2))
     assert off.cancel()
     gate.open()
-    kept.result(10)
+    kept.result(60)
     database.write(insert(3))
     assert items(database) == [1, 3]
 
@@ -130,14 +130,14 @@ def test_a_full_queue_holds_the_caller_until_there_is_room(tmp_path: Path) -> No
 
     thread = threading.Thread(target=deliver)
     thread.start()
-    assert entered.wait(10)
+    assert entered.wait(60)
     thread.join(0.2)
     assert thread.is_alive()
     assert held <= 11  # 100 rows wait; nothing is dropped, nothing more is taken
     gate.open()
-    thread.join(10)
+    thread.join(60)
     for future in futures:
-        future.result(10)
+        future.result(60)
     assert items(database) == list(range(30))
     database.close()
 
@@ -150,7 +150,7 @@ def test_closing_finishes_what_waits_and_refuses_the_rest(tmp_path: Path) -> Non
 
     def late() -> None:
         try:
-            database.submit(insert(99)).result(10)
+            database.submit(insert(99)).result(60)
         except StorageError as error:
             outcome.append(error)
 
@@ -159,8 +159,8 @@ def test_closing_finishes_what_waits_and_refuses_the_rest(tmp_path: Path) -> Non
     closer = threading.Thread(target=database.close)
     closer.start()
     gate.open()
-    closer.join(10)
-    thread.join(10)
+    closer.join(60)
+    thread.join(60)
     for future in futures:
         future.result(0)
     with pytest.raises(StorageError, match="is closed"):

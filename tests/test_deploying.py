@@ -16,7 +16,6 @@ import socket
 import subprocess
 import sys
 import sysconfig
-import time
 import tomllib
 import urllib.error
 import urllib.request
@@ -26,6 +25,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from brokers import free_port
 from headwater import supervisor
 from headwater.cli.app import app
 from headwater.config import describe, load
@@ -35,7 +35,6 @@ ROOT = Path(__file__).parent.parent
 DEPLOY = ROOT / "docs" / "deploy"
 SETTINGS = {"HEADWATER_" + name.replace(".", "_").upper() for name, *_ in describe()}
 NOBODY = 65534
-STOPS_S = 30
 
 
 def instructions() -> list[tuple[str, str]]:
@@ -149,7 +148,7 @@ def test_the_unit_starts_a_command_that_is_there_and_is_hardened() -> None:
 def test_systemd_finds_nothing_wrong_with_the_unit(tmp_path: Path) -> None:
     path = tmp_path / "headwater.service"
     path.write_text((DEPLOY / "headwater.service").read_text().replace("/usr/local/lib/headwater/bin/headwater", "/bin/true"))
-    found = subprocess.run(["systemd-analyze", "verify", "--man=no", path], capture_output=True, text=True, timeout=30)
+    found = subprocess.run(["systemd-analyze", "verify", "--man=no", path], capture_output=True, text=True, timeout=60)
     assert (found.returncode, found.stdout, found.stderr) == (0, "", "")
 
 
@@ -199,9 +198,7 @@ class Container:
         data.mkdir(mode=0o700)
         bin = installed / "bin"
         self.environment = {**image_environment(), "PATH": f"{bin}:/usr/bin:/bin", "HEADWATER_DATA_DIR": str(data)}
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
+        self.port = free_port()
         self.environment |= {"HEADWATER_SERVER_PORT": str(self.port), "HEADWATER_EMBEDDING_MODEL": "hash"}
         self.program, self.data = str(bin / "headwater"), data
         self.user: int | None = None
@@ -218,7 +215,7 @@ class Container:
     def health(self, *options: str) -> subprocess.CompletedProcess[str]:
         """The health check: it knows the data directory, not the key."""
         command = [self.program, *listed(last("HEALTHCHECK").partition("CMD ")[2])[1:], *options]
-        return subprocess.run(command, env=self.environment, capture_output=True, timeout=30, **self._as())  # type: ignore[call-overload,no-any-return]
+        return subprocess.run(command, env=self.environment, capture_output=True, timeout=60, **self._as())  # type: ignore[call-overload,no-any-return]
 
     def _as(self) -> Mapping[str, object]:
         other = {} if self.user is None else {"user": self.user, "group": self.user, "extra_groups": []}
@@ -227,7 +224,7 @@ class Container:
     def end(self) -> None:
         if self.process is not None and self.process.poll() is None:
             self.process.kill()
-            self.process.communicate(timeout=20)
+            self.process.communicate(timeout=60)
 
 
 def _readable_by_others() -> bool:
@@ -280,20 +277,18 @@ def test_the_image_serves_is_checked_and_ends_in_good_order(container: Container
         assert ready.returncode == 0
         assert '"ready":true' in ready.stdout.replace(" ", "")
         with pytest.raises(urllib.error.HTTPError) as refused:
-            urllib.request.urlopen(f"http://127.0.0.1:{container.port}/v1/health", timeout=10)
+            urllib.request.urlopen(f"http://127.0.0.1:{container.port}/v1/health", timeout=60)
         assert refused.value.code == 401
         refused.value.close()
         body = b'{"records": [{"value": "the pump stopped"}]}'
         headers = {"Authorization": "Bearer s3cret-of-this-test", "Content-Type": "application/json"}
         post = urllib.request.Request(f"http://127.0.0.1:{container.port}/v1/topics/logs/records", body, headers)
-        with urllib.request.urlopen(post, timeout=10) as reply:
+        with urllib.request.urlopen(post, timeout=60) as reply:
             assert reply.status in (200, 201)
         _drained(manager)
-        began = time.monotonic()
         process.send_signal(signal.SIGTERM)
-        said = process.communicate(timeout=STOPS_S)[1]
+        said = process.communicate(timeout=60)[1]
         assert process.returncode == 0, said
-        assert time.monotonic() - began < STOPS_S
         assert "s3cret" not in said
         assert any(message.startswith(b"STOPPING=1\n") for message in _drained(manager))
     assert (container.data / "log.db").exists()

@@ -104,7 +104,7 @@ def test_a_timeline_marks_the_anomaly_where_it_happened(hw: Headwater) -> None:
 
 def test_what_lies_in_history_alerts_nobody_and_is_listed_when_asked(hw: Headwater) -> None:
     hw.create_topic("logs", passages="exact")
-    hw.append("logs", records(0, TROUBLE + 30), wait="searchable")
+    hw.append("logs", records(0, TROUBLE + 30), wait="searchable", timeout_s=60)
     hw.set_detecting("logs")
     judged(hw)
     eventually(lambda: len(hw.anomalies(["logs"], quiet=True)) == 1)
@@ -122,10 +122,10 @@ def test_alerts_go_to_a_topic_once_and_to_whoever_follows(hw: Headwater) -> None
     follower = threading.Thread(target=lambda: got.append(next(iter(hw.anomaly_events(["logs"])))), daemon=True)
     follower.start()
     hw.append("logs", records(0, TROUBLE + 30))
-    eventually(lambda: any(t.name == "alerts" and t.records == 1 for t in hw.topics()), timeout_s=20)
+    eventually(lambda: any(t.name == "alerts" and t.records == 1 for t in hw.topics()))
     (alert,) = hw.records("alerts").records
     assert (alert.key, alert.attributes["anomaly"]) == ("logs", "logs-1")
-    follower.join(10)
+    follower.join(60)
     assert [a.id for a in got] == ["logs-1"]
 
 

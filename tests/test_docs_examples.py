@@ -6,7 +6,6 @@ import contextlib
 import json
 import os
 import re
-import socket
 import subprocess
 import sys
 import time
@@ -18,6 +17,7 @@ import pytest
 from pydantic import SecretStr
 
 import headwater
+from brokers import free_port
 from browser import CHROMIUM, browser
 from headwater.webhooks.signing import secret_of, signed
 from serving import serving, settings_in
@@ -48,16 +48,10 @@ def test_every_example_is_in_the_list_and_no_other() -> None:
     assert named == {path.name for path in EXAMPLES.iterdir() if path.is_file()} - {"README.md"}
 
 
-def _free_port() -> int:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        return int(taken.getsockname()[1])
-
-
 @contextlib.contextmanager
 def _app(name: str, directory: Path, **environment: str) -> Iterator[str]:
     """The URL of an example's app, served as its first line says."""
-    port = _free_port()
+    port = free_port()
     command = [sys.executable, "-m", "uvicorn", f"{name}:app", "--app-dir", str(EXAMPLES), "--port", str(port)]
     process = subprocess.Popen(command, cwd=directory, env=_environment(directory, **environment))
     try:
@@ -72,7 +66,7 @@ def _app(name: str, directory: Path, **environment: str) -> Iterator[str]:
         yield f"http://127.0.0.1:{port}"
     finally:
         process.terminate()
-        process.wait(30)
+        process.wait(60)
 
 
 @pytest.mark.slow
@@ -111,7 +105,7 @@ def _events(text: str) -> list[tuple[str, object]]:
 def test_the_chat_page_gets_the_daemons_events_through_its_server_and_its_key_stays_there(tmp_path: Path) -> None:
     with serving(settings_in(tmp_path / "served", api_key=SecretStr("a key of the daemon"))) as daemon:
         with headwater.connect(daemon, "a key of the daemon") as hw:
-            hw.append("notes", NOTES, wait="searchable")
+            hw.append("notes", NOTES, wait="searchable", timeout_s=60)
         with (
             _app("chat_page", tmp_path, HEADWATER_URL=daemon, HEADWATER_SERVER_API_KEY="a key of the daemon") as url,
             httpx.Client(base_url=url, timeout=MOST_S) as page,
@@ -131,7 +125,7 @@ def test_the_chat_page_gets_the_daemons_events_through_its_server_and_its_key_st
 def test_the_chat_page_shows_an_answer_in_a_browser_as_text(tmp_path: Path) -> None:
     with serving(settings_in(tmp_path / "served")) as daemon:
         with headwater.connect(daemon) as hw:
-            hw.append("notes", NOTES, wait="searchable")
+            hw.append("notes", NOTES, wait="searchable", timeout_s=60)
         with _app("chat_page", tmp_path, HEADWATER_URL=daemon) as url, browser(tmp_path / "profile") as page:
             page.open(url)
             page.evaluate(f"document.getElementById('question').value = {QUESTION!r}")
@@ -163,7 +157,7 @@ def _receiver(directory: Path, secret: str) -> Iterator[tuple[str, Path]]:
             yield found[1], out
         finally:
             process.terminate()
-            process.wait(30)
+            process.wait(60)
 
 
 def test_the_receiver_of_webhooks_takes_what_is_signed_once_and_nothing_else(tmp_path: Path) -> None:

@@ -13,14 +13,13 @@ from pathlib import Path
 
 import pytest
 
-from headwater import launch
 from headwater.engine import Engine
 from headwater.errors import UsageError
 from headwater.sources import Batch, State
 from headwater.sources.directory import DirectoryFollow
 from headwater.sources.planning import plan
 from made_documents import docx, html, mixed, pdf, pptx
-from serving import eventually, settings_in
+from serving import answering, eventually, settings_in
 from test_ingest import Place
 
 
@@ -337,14 +336,14 @@ def test_the_daemon_follows_a_folder_through_changes_and_deletions(tmp_path: Pat
     command = [sys.executable, "-m", "headwater.daemon", "--data-dir", str(tmp_path / "data"), "--port", "0", str(folder)]
     place.daemon = subprocess.Popen(command, env=place.environment, stderr=subprocess.DEVNULL)
     try:
-        eventually(lambda: launch.find(place.settings) is not None, timeout_s=30)
+        answering(place.settings)
         with place.connect() as hw:
-            eventually(lambda: place.stored("folder") == 2 and len(hw.search('"amber door"')) == 1, timeout_s=30)
+            eventually(lambda: place.stored("folder") == 2 and len(hw.search('"amber door"')) == 1)
             assert hw.search('"amber door"')[0].attributes["page"] == 2
             assert [letter.payload for letter in hw.dead_letters()] == ["c.pdf"]
             (folder / "a.pdf").write_bytes(pdf([["the cedar gate"]]))
             (folder / "b.md").unlink()
-            eventually(lambda: place.values("folder") == ["the cedar gate"], timeout_s=30)
+            eventually(lambda: place.values("folder") == ["the cedar gate"])
             assert len(hw.search('"amber door"')) + len(hw.search('"birch window"')) == 0
     finally:
         place.kill()
@@ -356,7 +355,7 @@ def test_no_converter_outlives_the_process_that_started_it(tmp_path: Path) -> No
         "c.convert(b'<html><p>x</p></html>', 'html')\nprint(c._child.pid, flush=True)\nos._exit(0)\n"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
-    eventually(lambda: not Path(f"/proc/{int(done.stdout)}/stat").exists() or _is_zombie(int(done.stdout)), timeout_s=10)
+    eventually(lambda: not Path(f"/proc/{int(done.stdout)}/stat").exists() or _is_zombie(int(done.stdout)))
 
 
 def _is_zombie(pid: int) -> bool:

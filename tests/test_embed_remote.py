@@ -37,7 +37,7 @@ class Waits:
 
 
 def remote(server: FakeOpenAI, waits: Waits | None = None, **options: Any) -> OpenAIEmbedder:
-    settings: dict[str, Any] = {"api_key": SecretStr(CANARY), "timeout_s": 5.0, "rng": random.Random(1), "now": lambda: 1000.0}
+    settings: dict[str, Any] = {"api_key": SecretStr(CANARY), "timeout_s": 60.0, "rng": random.Random(1), "now": lambda: 1000.0}
     embedder = OpenAIEmbedder("tiny-embed", base_url=server.url, sleep=waits or Waits(), **(settings | options))
     server.at_exit.append(embedder.aclose)
     return embedder
@@ -90,7 +90,7 @@ def test_answers_are_put_in_order_whatever_the_server_does(step: str) -> None:
 def test_a_fault_that_passes_is_tried_again(fault: str) -> None:
     waits = Waits()
     texts = ["one", "two"]
-    vectors, requests = embed_once([fault], texts, waits, timeout_s=0.3 if fault == "timeout" else 5.0, dimension=8)
+    vectors, requests = embed_once([fault], texts, waits, timeout_s=1.0 if fault == "timeout" else 60.0, dimension=8)
     assert np.allclose(vectors, unit(texts), atol=1e-6)
     assert len(requests) == 2
     assert len(waits.seconds) == 1
@@ -182,11 +182,13 @@ def test_a_third_of_all_calls_failing_loses_nothing_and_keeps_the_order() -> Non
     plan = ["timeout" if p == "timeout" and i % 3 == 0 else p.replace("timeout", "cut") for i, p in enumerate(plan)]
 
     async def work(server: FakeOpenAI) -> None:
-        embedder = remote(server, waits, retries=12, dimension=8, batch_size=4, timeout_s=0.4)
+        given: dict[str, Any] = {"retries": 12, "dimension": 8, "batch_size": 4}
+        patient, hasty = remote(server, waits, timeout_s=60.0, **given), remote(server, waits, timeout_s=1.0, **given)
         for call in range(200):
             texts = [f"call {call} text {i} {'x' * rng.randrange(9)}" for i in range(rng.randrange(1, 9))]
+            at = len(server.requests)
+            embedder = hasty if "timeout" in plan[at : at + 2 * len(texts)] else patient
             assert np.allclose(await embedder.embed(texts), unit(texts), atol=1e-6)
-        await embedder.aclose()
         sent = plan[: len(server.requests)]
         asked = sum(p in ("429", "503", "429-date") for p in sent)
         assert asked > 5
@@ -229,8 +231,8 @@ def test_the_key_is_in_no_error_log_or_repr(echo: str, caplog: pytest.LogCapture
 
     async def work(server: FakeOpenAI) -> str:
         seen: list[str] = []
-        for _ in range(8):
-            embedder = remote(server, retries=0, timeout_s=0.3)
+        for step in plan:
+            embedder = remote(server, retries=0, timeout_s=0.3 if step == "timeout" else 60.0)
             seen += [repr(embedder), str(vars(embedder)), embedder.version]
             try:
                 await embedder.embed(["x"])

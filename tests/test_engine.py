@@ -30,18 +30,18 @@ def run(path: Path, main: Callable[[Engine], Awaitable[None]], **arguments: Any)
 
     async def opened() -> None:
         async with Engine(given(path, **arguments)) as engine:
-            await asyncio.wait_for(main(engine), 30)
+            await asyncio.wait_for(main(engine), 60)
 
     asyncio.run(opened())
 
 
 async def fill(engine: Engine, name: str, records: list[Any], **config: Any) -> None:
     await engine.create_topic(name, **({"passages": "exact"} | config))
-    done = await engine.append(name, records, wait="searchable")
+    done = await engine.append(name, records, wait="searchable", timeout_s=60)
     assert (done.wait, done.timed_out) == ("searchable", False)
 
 
-async def until(condition: Callable[[], Awaitable[bool]], within_s: float = 15) -> None:
+async def until(condition: Callable[[], Awaitable[bool]], within_s: float = 60.0) -> None:
     end = time.monotonic() + within_s
     while not await condition():
         assert time.monotonic() < end
@@ -70,7 +70,7 @@ def test_topics_are_made_once_changed_within_bounds_and_deleted_everywhere(tmp_p
         with pytest.raises(ConfigError, match="unknown embedding model"):
             await engine.create_topic("u", embedding_model="nonsense")
         assert [t.name for t in await engine.topics()] == ["t"]
-        await engine.append("t", ["one two", "three"], wait="searchable")
+        await engine.append("t", ["one two", "three"], wait="searchable", timeout_s=60)
         with pytest.raises(UsageError, match="partitions of 't' is fixed"):
             await engine.set_topic("t", partitions=5)
         with pytest.raises(UsageError, match="headwater index delete t"):
@@ -88,7 +88,7 @@ def test_topics_are_made_once_changed_within_bounds_and_deleted_everywhere(tmp_p
                 assert db.execute(f"SELECT count(*) FROM {table}").get == 0, table
         assert engine.keyword.documents == 0
         assert not (tmp_path / "vectors" / f"{id}-1").exists()
-        await engine.append("t", ["born again"], wait="searchable")
+        await engine.append("t", ["born again"], wait="searchable", timeout_s=60)
         assert [h.address for h in await engine.search("again")] == ["t/0/0"]
 
     run(tmp_path, main)
@@ -182,7 +182,7 @@ def test_a_tail_resumes_filters_waits_and_ends(tmp_path: Path) -> None:
         assert set(got) == {"too late"}
         await engine.delete_topic("t")
         with pytest.raises(NotFoundError):
-            await asyncio.wait_for(task, 10)
+            await asyncio.wait_for(task, 60)
         await engine.append("u", ["x"])
         with pytest.raises(UsageError, match="is not in topic"):
             await anext(engine.tail("u", after="t/0/0"))
@@ -200,7 +200,7 @@ def test_a_tail_ends_when_the_engine_closes(tmp_path: Path) -> None:
 
             task = asyncio.create_task(follow())
             await asyncio.sleep(0)
-        assert await asyncio.wait_for(task, 10) in (["x"], [])
+        assert await asyncio.wait_for(task, 60) in (["x"], [])
 
     asyncio.run(main())
 

@@ -52,11 +52,11 @@ def alone(tmp_path: Path) -> Iterator[Headwater]:
 def fill(hw: Headwater, values: list[object], topic: str = "t", kind: str = "exact") -> None:
     if topic not in [t.name for t in hw.topics()]:
         hw.create_topic(topic, passages=kind)
-    hw.append(topic, values, wait="searchable")  # type: ignore[arg-type]
+    hw.append(topic, values, wait="searchable", timeout_s=60)  # type: ignore[arg-type]
 
 
 def done(hw: Headwater, name: str, records: int) -> headwater.blocking.Headwater | None:  # type: ignore[name-defined]
-    eventually(lambda: hw.pipeline(name).records >= records and hw.pipeline(name).behind == 0, timeout_s=20)
+    eventually(lambda: hw.pipeline(name).records >= records and hw.pipeline(name).behind == 0)
 
 
 def out(hw: Headwater, topic: str) -> list[Record]:
@@ -164,7 +164,7 @@ def test_a_pipeline_stops_starts_is_changed_and_goes(hw: Headwater) -> None:
     done(hw, "p", 2)
     changed = hw.create_pipeline("p", spec + "\ndescription: with a word", rerun=True)
     assert changed.version == 2
-    eventually(lambda: len(out(hw, "o")) == 4, timeout_s=20)
+    eventually(lambda: len(out(hw, "o")) == 4)
     assert [r.attributes["pipeline_version"] for r in out(hw, "o")] == [1, 1, 2, 2]
     assert hw.pipeline("p").steps[0].decided == 0  # the step is as it was: every decision was known
     assert hw.pipeline("p").steps[0].hits == 2
@@ -202,7 +202,7 @@ def test_records_that_go_in_a_circle_are_refused(alone: Headwater) -> None:
         alone.create_pipeline("b", "topics: [y]\noutput: x\nsteps: [redact]")
     alone.create_pipeline("c", "topics: [y]\noutput: z\nsteps: [redact]")
     fill(alone, ["hello"], topic="x")
-    eventually(lambda: "z" in [t.name for t in alone.topics()] and alone.topic("z").records == 1, timeout_s=20)
+    eventually(lambda: "z" in [t.name for t in alone.topics()] and alone.topic("z").records == 1)
     assert out(alone, "z")[0].attributes["source"] == "y/0/0"
 
 

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import random
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -14,21 +11,10 @@ import headwater
 from enrich_worker import EVERY, value
 from headwater.blocking import Headwater
 from headwater.records import Record
-from serving import eventually
+from serving import eventually, live_and_die
 
 KILLS = 5
 WORKER = Path(__file__).parent / "enrich_worker.py"
-
-
-def _live_and_die(directory: Path, seed: int, lives_s: float) -> None:
-    with subprocess.Popen(
-        [sys.executable, str(WORKER), str(directory), str(seed)], stdout=subprocess.PIPE, cwd=WORKER.parent
-    ) as victim:
-        assert victim.stdout is not None
-        assert victim.stdout.readline() == b"ready\n"
-        end = time.monotonic() + lives_s
-        eventually(lambda: time.monotonic() >= end)
-        victim.kill()
 
 
 def _all(hw: Headwater, topic: str) -> list[Record]:
@@ -40,9 +26,9 @@ def _all(hw: Headwater, topic: str) -> list[Record]:
 def test_five_kills_lose_no_result_and_write_none_twice(tmp_path: Path) -> None:
     rng = random.Random(11)
     for seed in range(KILLS):
-        _live_and_die(tmp_path, seed, rng.uniform(0.02, 0.25))
+        live_and_die(WORKER, str(tmp_path), str(seed), steps=rng.randrange(3, 15), more_s=rng.uniform(0.0, 0.05))
     with headwater.open(tmp_path, embedding={"model": "hash"}) as hw:
-        eventually(lambda: hw.pipeline("p").behind == 0, timeout_s=20)
+        eventually(lambda: hw.pipeline("p").behind == 0)
         total = hw.topic("t").records
         assert total > 30
         out = _all(hw, "t.out")

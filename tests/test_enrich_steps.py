@@ -50,7 +50,7 @@ def ran(hw: Headwater, steps: list[Any], text: str, **top: Any) -> Ran:
 def fill(hw: Headwater, values: list[str], kind: str = "exact") -> None:
     if "t" not in [t.name for t in hw.topics()]:
         hw.create_topic("t", passages=kind)
-    hw.append("t", values, wait="searchable")
+    hw.append("t", values, wait="searchable", timeout_s=60)
 
 
 # ---------------------------------------------------------------------- together
@@ -141,7 +141,7 @@ def test_models_are_asked_once_for_each_passage(tmp_path: Path) -> None:
         hw.create_pipeline(
             "p", {"topics": ["t"], "output": "o", "steps": [{"classify": {"labels": ["a", "b"], "method": "llm"}}]}
         )
-        eventually(lambda: hw.pipeline("p").records == 300, timeout_s=20)
+        eventually(lambda: hw.pipeline("p").records == 300)
         step = hw.pipeline("p").steps[0]
         assert step.decided <= hw.topic("t").passages + 5
         assert step.cost == "llm"

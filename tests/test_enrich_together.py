@@ -116,7 +116,7 @@ def test_what_a_step_made_of_steps_does_not_have_is_refused(kind: str) -> None:
 def tells(text: str, fields: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """Its second part waits until the test has seen the first."""
     yield {"first": len(text)}
-    assert GATE.wait(10)
+    assert GATE.wait(60)
     yield {"second": True}
 
 
@@ -139,7 +139,7 @@ class Crowd:
             self.now += 1
             self.most = max(self.most, self.now)
         if together:
-            self._met.wait(10)
+            self._met.wait(60)
         with self._lock:
             self.now -= 1
         return {"seen": text}
@@ -174,13 +174,13 @@ def test_what_a_function_yields_is_told_while_it_is_at_work(both: Headwater, cal
 @pytest.mark.usefixtures("plugins")
 def test_as_many_calls_are_under_way_as_a_step_says(hw: Headwater) -> None:
     hw.create_topic("t", passages="exact")
-    hw.append("t", ["a", "b", "c"], wait="searchable")
+    hw.append("t", ["a", "b", "c"], wait="searchable", timeout_s=60)
     hw.create_pipeline("one", {"topics": ["t"], "output": "o1", "steps": [{"python": {"call": "crowd"}}]})
-    eventually(lambda: hw.pipeline("one").records == 3, timeout_s=20)
+    eventually(lambda: hw.pipeline("one").records == 3)
     assert CROWD.most == 1  # a function need not be made for several threads
     step = {"python": {"call": "crowd", "with": {"together": True}}, "concurrency": 3}
     hw.create_pipeline("three", {"topics": ["t"], "output": "o3", "steps": [step]})
-    eventually(lambda: hw.pipeline("three").records == 3, timeout_s=20)  # each waits for the two others
+    eventually(lambda: hw.pipeline("three").records == 3)  # each waits for the two others
     assert CROWD.most == 3
 
 
@@ -226,10 +226,10 @@ def test_parts_of_a_purse_count_their_own_and_keep_to_the_limit_of_the_whole() -
 def test_each_step_is_told_with_what_it_took_itself(tmp_path: Path) -> None:
     with rehearsing(tmp_path, SAYS) as hw:
         hw.create_topic("t", passages="exact")
-        hw.append("t", ["one"], wait="searchable")
+        hw.append("t", ["one"], wait="searchable", timeout_s=60)
         steps = [{"classify": {"labels": ["a", "b"], "method": "llm"}}, {"summarize": {}}, {"stop": "nothing"}]
         hw.create_pipeline("p", {"topics": ["t"], "output": "out", "steps": steps})
-        eventually(lambda: hw.pipeline("p").records == 1, timeout_s=20)
+        eventually(lambda: hw.pipeline("p").records == 1)
         seen = hw.pipeline("p")
         took = [step.usage.tokens for step in seen.steps]
         assert min(took[:2]) > 0
@@ -240,12 +240,12 @@ def test_each_step_is_told_with_what_it_took_itself(tmp_path: Path) -> None:
 def test_what_was_paid_before_a_model_failed_is_not_forgotten(tmp_path: Path) -> None:
     with rehearsing(tmp_path, {"if": r"\[word\]", "fault": 503}, SAYS) as hw:
         hw.create_topic("t", passages="exact")
-        hw.append("t", ["one"], wait="searchable")
+        hw.append("t", ["one"], wait="searchable", timeout_s=60)
         hidden = {"redact": {"patterns": {"word": "one"}}}
         steps = [{"classify": {"labels": ["a", "b"], "method": "llm"}}, hidden, {"summarize": {}}]
         hw.create_pipeline("p", {"topics": ["t"], "output": "out", "steps": steps})
-        eventually(lambda: hw.pipeline("p").state == "held up", timeout_s=20)
-        eventually(lambda: hw.pipeline("p").usage.tokens > 0, timeout_s=20)
+        eventually(lambda: hw.pipeline("p").state == "held up")
+        eventually(lambda: hw.pipeline("p").usage.tokens > 0)
         assert any("pipeline p is held up" in problem for problem in hw.status().problems)
         assert hw.status().pipelines["held up"] == 1
         paid = hw.pipeline("p").usage.tokens
@@ -258,10 +258,10 @@ def test_what_was_paid_before_a_model_failed_is_not_forgotten(tmp_path: Path) ->
 def test_pipelines_and_their_steps_are_in_the_metrics(tmp_path: Path) -> None:
     with serving(settings_in(tmp_path)) as url, headwater.connect(url) as hw:
         hw.create_topic("t", passages="exact")
-        hw.append("t", ["disk full", "disk full", "login"], wait="searchable")
+        hw.append("t", ["disk full", "disk full", "login"], wait="searchable", timeout_s=60)
         steps = [{"classify": {"labels": ["disk", "login"]}}]
         hw.create_pipeline("p", {"topics": ["t"], "output": "out", "steps": steps})
-        eventually(lambda: hw.pipeline("p").records == 3, timeout_s=20)
+        eventually(lambda: hw.pipeline("p").records == 3)
         page = httpx.get(f"{url}/metrics").text
         for line in (
             'headwater_pipelines{state="running"} 1.0', 'headwater_pipeline_records_total{pipeline="p"} 3.0',
@@ -286,7 +286,7 @@ def test_a_kept_reply_of_no_use_is_asked_for_anew_and_what_useless_ones_took_is_
 
 def test_a_backtest_counts_near_numbers_together(hw: Headwater) -> None:
     hw.create_topic("t", passages="exact")
-    hw.append("t", ["disk", "disk disk", "login"], wait="searchable")
+    hw.append("t", ["disk", "disk disk", "login"], wait="searchable", timeout_s=60)
     tried = hw.backtest_pipeline("p", {"topics": ["t"], "steps": [{"score": {"like": "disk"}}]})
     assert sum(tried.fields["score"].values()) == 3
     assert all(len(value) <= 4 for value in tried.fields["score"])

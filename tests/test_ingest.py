@@ -13,10 +13,9 @@ from pathlib import Path
 import pytest
 
 import headwater
-from headwater import launch
 from headwater.blocking import Headwater
 from headwater.cli.progress import _spoken
-from serving import eventually, settings_in
+from serving import answering, eventually, settings_in
 
 PROGRAM = (sys.executable, "-m", "headwater.cli")
 LINES = 24_000
@@ -37,12 +36,12 @@ class Place:
         command = [sys.executable, "-m", "headwater.daemon", "--data-dir", self.settings.data_dir, "--port", "0"]
         quiet = subprocess.DEVNULL
         self.daemon = subprocess.Popen(command, env=self.environment, stdin=quiet, stdout=quiet, stderr=quiet)
-        eventually(lambda: launch.find(self.settings) is not None, timeout_s=30)
+        answering(self.settings)
 
     def kill(self) -> None:
         if self.daemon is not None:
             self.daemon.kill()
-            self.daemon.wait(20)
+            self.daemon.wait(60)
 
     def command(self, *arguments: str) -> list[str]:
         return [*PROGRAM, *arguments]
@@ -57,8 +56,7 @@ class Place:
         return subprocess.Popen(self.command(*arguments), env=self.environment, stdout=pipe, stderr=pipe, text=True)
 
     def connect(self) -> Headwater:
-        runtime = launch.find(self.settings)
-        assert runtime is not None
+        runtime = answering(self.settings)
         return headwater.connect(runtime.url, runtime.token)
 
     def stored(self, topic: str) -> int:
@@ -94,7 +92,7 @@ def big(tmp_path: Path) -> Path:
 @pytest.mark.parametrize("killed", ["the command", "the command, by Ctrl+C", "the daemon"])
 def test_a_load_that_is_killed_goes_on_where_it_stopped_and_stores_nothing_twice(place: Place, big: Path, killed: str) -> None:
     load = place.begin("ingest", "logs", str(big), "--json")
-    eventually(lambda: load.poll() is not None or place.stored("logs") > 0, timeout_s=30)
+    eventually(lambda: load.poll() is not None or place.stored("logs") > 0)
     if killed == "the daemon":
         place.kill()
     else:

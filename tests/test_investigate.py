@@ -37,8 +37,12 @@ LATER = "2026-03-01T14:06:00Z"
 
 def _fill(hw: Headwater) -> None:
     hw.append("logs", [{"value": f"INFO order {n} placed", "timestamp": "2026-03-01T13:00:00Z"} for n in range(20)])
-    hw.append("logs", [{"value": POOL, "timestamp": f"2026-03-01T14:0{m}:10Z"} for m in range(6, 9)], wait="searchable")
-    hw.append("deploys", [{"value": DEPLOY, "key": "payments", "timestamp": "2026-03-01T14:05:00Z"}], wait="searchable")
+    hw.append(
+        "logs", [{"value": POOL, "timestamp": f"2026-03-01T14:0{m}:10Z"} for m in range(6, 9)], wait="searchable", timeout_s=60
+    )
+    hw.append(
+        "deploys", [{"value": DEPLOY, "key": "payments", "timestamp": "2026-03-01T14:05:00Z"}], wait="searchable", timeout_s=60
+    )
 
 
 @pytest.fixture(scope="module")
@@ -107,7 +111,7 @@ def test_where_there_are_only_logs_the_change_is_looked_for_in_them(tmp_path: Pa
         for n in range(9)
     ]
     with headwater.open(tmp_path, embedding={"model": "hash"}) as hw:
-        hw.append("web", [*calm, change, *broken], wait="searchable")
+        hw.append("web", [*calm, change, *broken], wait="searchable", timeout_s=60)
         report = hw.investigate("why do pages fail since 2026-03-01T10:11:00Z?").report
         assert report.citations[0].quote == change["value"]
         assert "INFO served" not in report.text
@@ -314,7 +318,7 @@ def test_a_model_that_obeys_every_record_only_looks(tmp_path: Path, monkeypatch:
         return following[0] if following else '{"tool": "report"}'
 
     def poisoned(hw: Headwater) -> None:
-        hw.append("logs", [{"value": p, "key": p, "timestamp": LATER} for p in PAYLOADS], wait="searchable")
+        hw.append("logs", [{"value": p, "key": p, "timestamp": LATER} for p in PAYLOADS], wait="searchable", timeout_s=60)
 
     monkeypatch.setattr(socket.socket, "connect", connect)
     events, server = investigated(tmp_path, obedient, fill=poisoned, steps=40)
@@ -347,7 +351,7 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 def test_it_is_served_in_one_piece_and_as_events_of_its_steps(url: str) -> None:
     body = {"question": "why do payments fail?", "since": LATER, "topics": ["logs", "deploys"]}
-    whole = httpx.post(f"{url}/v1/investigate", json=body, timeout=30).json()
+    whole = httpx.post(f"{url}/v1/investigate", json=body, timeout=60).json()
     assert whole["report"]["citations"][0]["verified"]
     with headwater.connect(url) as hw:
         *steps, last = hw.investigate_events("why do payments fail?", since=LATER, topics=["logs", "deploys"])
@@ -356,7 +360,7 @@ def test_it_is_served_in_one_piece_and_as_events_of_its_steps(url: str) -> None:
             last.data.report.text == whole["report"]["text"] == hw.investigate("why do payments fail?", since=LATER).report.text
         )
         assert [s.data.tool for s in steps if isinstance(s.data, Step)] == [s["tool"] for s in whole["steps"]]
-    stream = httpx.post(f"{url}/v1/investigate", json={**body, "stream": True}, timeout=30).text
+    stream = httpx.post(f"{url}/v1/investigate", json={**body, "stream": True}, timeout=60).text
     assert stream.count("event: step\n") == len(whole["steps"])
     assert stream.count("event: done\n") == 1
     assert httpx.post(f"{url}/v1/investigate", json={**body, "steps": 0}).status_code == 422

@@ -15,6 +15,7 @@ import pytest
 from websockets.sync.client import connect
 
 import headwater
+from brokers import free_port
 from fake_openai import FakeOpenAI
 from headwater.blocking import Headwater
 from headwater.composed import LiveEvent
@@ -36,7 +37,7 @@ def hw(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Headwater]:
             yield connected
 
 
-async def take(found: AsyncIterator[LiveEvent], number: int, within_s: float = 20) -> list[LiveEvent]:
+async def take(found: AsyncIterator[LiveEvent], number: int, within_s: float = 60.0) -> list[LiveEvent]:
     async with asyncio.timeout(within_s):
         return [await anext(found) for _ in range(number)]
 
@@ -50,7 +51,7 @@ def shown(found: list[LiveEvent]) -> list[str]:
 
 def test_hits_come_as_records_arrive_and_a_cursor_goes_on_behind_any_of_them(hw: Headwater) -> None:
     hw.create_topic("t", passages="exact")
-    hw.append("t", ["payment old"], wait="searchable")
+    hw.append("t", ["payment old"], wait="searchable", timeout_s=60)
     found = hw.live("payment", topics=["t"], mode="keyword")
     ready = next(found)
     assert (ready.event, ready.cursor, ready.hit) == ("ready", "t:1", None)
@@ -151,7 +152,7 @@ def test_words_judge_alone_while_the_provider_is_down(tmp_path: Path) -> None:
 def test_records_that_went_before_they_could_be_judged_are_counted(tmp_path: Path) -> None:
     async def main(engine: Engine) -> None:
         await engine.create_topic("t", passages="exact", retention_records=3)
-        await engine.append("t", [f"payment {n}" for n in range(10)], wait="searchable")
+        await engine.append("t", [f"payment {n}" for n in range(10)], wait="searchable", timeout_s=60)
         await asyncio.to_thread(engine.stock.expire)
         got = await take(engine.live("payment", topics=["t"], mode="keyword", after="t:2"), 5)
         assert shown(got) == ["ready", "skipped", "payment 7", "payment 8", "payment 9"]
@@ -198,7 +199,7 @@ def test_it_ends_when_the_engine_closes(tmp_path: Path) -> None:
 
 @pytest.fixture
 def api(tmp_path: Path) -> Iterator[httpx.Client]:
-    with serving(settings_in(tmp_path)) as url, httpx.Client(base_url=url, timeout=10) as client:
+    with serving(settings_in(tmp_path)) as url, httpx.Client(base_url=url, timeout=60) as client:
         client.post("/v1/topics", json={"name": "t", "passages": "exact"})
         yield client
 
@@ -231,17 +232,17 @@ def test_hits_are_streamed_as_events_that_resume(api: httpx.Client) -> None:
 def test_a_web_socket_sends_hits_and_says_what_is_wrong(api: httpx.Client) -> None:
     url = str(api.base_url).replace("http", "ws").rstrip("/") + "/v1/search/live"
     with connect(f"{url}?q=payment&topics=t&mode=keyword") as socket:
-        assert json.loads(socket.recv(5)) == {"event": "ready", "cursor": "t:0"}
+        assert json.loads(socket.recv(60)) == {"event": "ready", "cursor": "t:0"}
         push(api, "payment one", "other")
-        first = json.loads(socket.recv(5))
+        first = json.loads(socket.recv(60))
         assert (first["event"], first["cursor"], first["hit"]["value"]) == ("hit", "t:1", "payment one")
     with connect(url) as socket:
         socket.send(json.dumps({"q": "payment", "topics": ["t"], "after": "t:0"}))
-        assert [json.loads(socket.recv(5))["event"] for _ in range(2)] == ["ready", "hit"]
+        assert [json.loads(socket.recv(60))["event"] for _ in range(2)] == ["ready", "hit"]
     for wrong in ('{"q": "since:foo"}', "[]", "no json", '{"q": "x", "odd": 1}', '{"q": "x", "topics": ["nowhere"]}'):
         with connect(url) as socket:
             socket.send(wrong)
-            told = json.loads(socket.recv(5))
+            told = json.loads(socket.recv(60))
             assert told["event"] == "error"
             assert told["problem"]["status"] in (400, 404, 422)
 
@@ -256,7 +257,7 @@ def test_a_web_socket_needs_the_key_and_a_host_of_ours(tmp_path: Path) -> None:
             with pytest.raises(InvalidStatus), connect(target, additional_headers=headers):
                 pass
         with connect(target, additional_headers={"Authorization": "Bearer key"}) as socket:
-            assert json.loads(socket.recv(5))["event"] == "ready"
+            assert json.loads(socket.recv(60))["event"] == "ready"
         with (
             pytest.raises(InvalidStatus),
             connect(target, additional_headers={"Authorization": "Bearer key"}, origin="https://evil.example"),  # type: ignore[arg-type]
@@ -267,7 +268,7 @@ def test_a_web_socket_needs_the_key_and_a_host_of_ours(tmp_path: Path) -> None:
 def test_silence_has_heartbeats(api: httpx.Client, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("headwater.api.sse.HEARTBEAT_S", 0.05)
     with connect(str(api.base_url).replace("http", "ws").rstrip("/") + "/v1/search/live?q=x") as socket:
-        assert [json.loads(socket.recv(5))["event"] for _ in range(3)] == ["ready", "heartbeat", "heartbeat"]
+        assert [json.loads(socket.recv(60))["event"] for _ in range(3)] == ["ready", "heartbeat", "heartbeat"]
 
 
 # ---------------------------------------------------------------------- batches, vectors, and what is not there yet
@@ -275,7 +276,7 @@ def test_silence_has_heartbeats(api: httpx.Client, monkeypatch: pytest.MonkeyPat
 
 def test_a_batch_answers_in_order_with_the_error_of_each_query_that_fails(hw: Headwater) -> None:
     hw.create_topic("t", passages="exact")
-    hw.append("t", ["disk full", "all well", "payment failed"], wait="searchable")
+    hw.append("t", ["disk full", "all well", "payment failed"], wait="searchable", timeout_s=60)
     alone = hw.search("disk", top_k=1)
     found = hw.search_batch(
         [{"q": "disk", "top_k": 1}, {"q": "since:foo"}, {"q": "well", "mode": "keyword"}, {"q": "x", "topics": ["nowhere"]},
@@ -295,7 +296,7 @@ def test_a_batch_answers_in_order_with_the_error_of_each_query_that_fails(hw: He
 def test_the_texts_of_a_batch_are_embedded_together(tmp_path: Path) -> None:
     async def main(engine: Engine) -> None:
         await engine.create_topic("t", passages="exact")
-        await engine.append("t", ["disk full"], wait="searchable")
+        await engine.append("t", ["disk full"], wait="searchable", timeout_s=60)
         embedder = engine.stock.find("t").embedder
         assert embedder is not None
         calls: list[list[str]] = []
@@ -325,9 +326,19 @@ def test_a_batch_over_http_holds_a_problem_for_each_query_that_fails(api: httpx.
 
 def test_a_vector_of_your_own_is_searched_where_it_fits(hw: Headwater) -> None:
     hw.create_topic("t", passages="exact")
-    hw.append("t", [{"value": v, "attributes": {"n": n}} for n, v in enumerate(["disk full", "all well"])], wait="searchable")
+    hw.append(
+        "t",
+        [{"value": v, "attributes": {"n": n}} for n, v in enumerate(["disk full", "all well"])],
+        wait="searchable",
+        timeout_s=60,
+    )
     hw.create_topic("own", embedding_model="external", dimension=2, passages="exact")
-    hw.append("own", [{"value": "north", "vector": [0.0, 1.0]}, {"value": "east", "vector": [1.0, 0.0]}], wait="searchable")
+    hw.append(
+        "own",
+        [{"value": "north", "vector": [0.0, 1.0]}, {"value": "east", "vector": [1.0, 0.0]}],
+        wait="searchable",
+        timeout_s=60,
+    )
     hw.create_topic("plain", embedding_model="none")
     vector = hw.embed(["disk full"]).vectors[0]
     reply = hw.search_vector(vector, top_k=1)
@@ -349,10 +360,9 @@ def test_a_vector_of_your_own_is_searched_where_it_fits(hw: Headwater) -> None:
 
 
 def test_a_live_search_survives_a_broken_connection(tmp_path: Path) -> None:
-    with serving(settings_in(tmp_path)) as url:
-        with headwater.connect(url) as hw:
-            hw.append("t", ["payment zero"])
-        port = int(url.rpartition(":")[2])
+    port = free_port()
+    with serving(settings_in(tmp_path, port=port)) as url, headwater.connect(url) as hw:
+        hw.append("t", ["payment zero"])
     got: list[LiveEvent] = []
     with serving(settings_in(tmp_path, port=port)) as url:
         hw = headwater.connect(url)
@@ -366,6 +376,6 @@ def test_a_live_search_survives_a_broken_connection(tmp_path: Path) -> None:
         reader.start()
     with serving(settings_in(tmp_path, port=port)) as url, headwater.connect(url) as other:
         other.append("t", ["payment one"])
-        reader.join(20)
+        reader.join(60)
         assert shown(got) == ["ready", "payment zero", "payment one"]
         hw.close()

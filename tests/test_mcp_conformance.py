@@ -9,7 +9,6 @@ import contextlib
 import os
 import re
 import shutil
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -18,6 +17,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from brokers import free_port
 from serving import eventually
 
 HERE = Path(__file__).parent
@@ -58,18 +58,17 @@ pytestmark = [
 
 @contextlib.contextmanager
 def _served(kind: str) -> Iterator[str]:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     with subprocess.Popen([sys.executable, str(HERE / "conformance_server.py"), kind, str(port)]) as process:
         url = f"http://127.0.0.1:{port}/mcp"
 
         def up() -> bool:
             with contextlib.suppress(httpx.TransportError):
-                return httpx.get(url, timeout=5).status_code > 0
+                return httpx.get(url, timeout=60).status_code > 0
             return False
 
         try:
-            eventually(up, timeout_s=30)
+            eventually(up)
             yield url
         finally:
             process.terminate()

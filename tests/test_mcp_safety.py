@@ -125,7 +125,7 @@ def test_watches_that_were_approved_for_good_are_few_end_and_tell_nobody_outside
 
     async def run() -> Obedient:
         async with Engine(settings_in(tmp_path)) as engine:
-            await engine.append("logs", payloads, wait="searchable")
+            await engine.append("logs", payloads, wait="searchable", timeout_s=60)
             monkeypatch.setattr(socket.socket, "connect", lambda self, address: connected.append(address))
             async with Client(build(engine, allow_write=allow_write), mode="legacy") as client:
                 model = Obedient(client, frozenset({"watch"}))
@@ -153,12 +153,14 @@ def test_nothing_that_agents_can_call_takes_an_address_to_connect_to() -> None:
 
 
 def test_calls_with_arguments_at_random_end_in_time_within_their_budget_and_without_a_crash(tmp_path: Path) -> None:
-    rng, judged = random.Random(SEED), Judged()
+    rng, judged = random.Random(SEED), Judged(hang_s=60)
 
     async def run() -> None:
         async with Engine(settings_in(tmp_path)) as engine:
             await engine.append("logs", [f"payment {n} failed for order {n * 7}" for n in range(300)] + list(PAYLOADS[:30]))
-            await engine.append("tickets", ["charged twice", "x" * 40_000, "漢字 \u202e🎉" * 50], wait="searchable")
+            await engine.append(
+                "tickets", ["charged twice", "x" * 40_000, "漢字 \u202e🎉" * 50], wait="searchable", timeout_s=60
+            )
             async with Client(build(engine, allow_write=True)) as client:
                 tools = (await client.list_tools()).tools
                 for _ in range(CALLS):
@@ -178,7 +180,7 @@ def test_calls_with_arguments_at_random_end_in_time_within_their_budget_and_with
 
 
 def test_calls_at_random_over_stdio_get_protocol_alone(tmp_path: Path) -> None:
-    judged = fuzz(60, SEED, tmp_path)
+    judged = fuzz(60, SEED, tmp_path, hang_s=60)
     assert sum(judged.calls.values()) == 60
     assert judged.wrong == 0
 
@@ -217,5 +219,5 @@ def test_over_stdio_nothing_but_the_protocol_is_written_whatever_is_sent(tmp_pat
             process.stdin.close()
             rest = process.stdout.read()
             process.stdout.close()
-            assert process.wait(20) == 0
+            assert process.wait(60) == 0
         assert all(json.loads(line)["jsonrpc"] == "2.0" for line in rest.splitlines())

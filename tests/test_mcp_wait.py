@@ -52,7 +52,7 @@ class Agent:
 def _kill(settings: Settings) -> None:
     if (runtime := launch.find(settings)) is not None:
         os.kill(runtime.pid, signal.SIGKILL)
-        eventually(lambda: launch.find(settings) is None, timeout_s=20)
+        eventually(lambda: launch.find(settings) is None)
 
 
 @pytest.mark.slow

@@ -71,7 +71,7 @@ class Shell:
 @pytest.fixture
 def hw() -> Iterator[headwater.Headwater]:
     with headwater.open(headwater.MEMORY, embedding={"model": "hash"}) as hw:
-        hw.append("t", ["alpha beta", "gamma delta", "epsilon zeta"], wait="searchable")
+        hw.append("t", ["alpha beta", "gamma delta", "epsilon zeta"], wait="searchable", timeout_s=60)
         yield hw
 
 
@@ -115,7 +115,7 @@ def test_a_plane_shows_the_two_directions_in_which_vectors_differ_most() -> None
 
 def test_charts_hold_the_counts_and_escape_what_patterns_hide(hw: headwater.Headwater) -> None:
     pytest.importorskip("altair")
-    hw.append("t", ["\x1b[31mred \u202eevil"], wait="searchable")
+    hw.append("t", ["\x1b[31mred \u202eevil"], wait="searchable", timeout_s=60)
     chart = hw.map("t").to_dict()
     patterns = [row["pattern"] for row in chart["data"]["values"]]
     assert len(patterns) == 4
@@ -126,7 +126,7 @@ def test_charts_hold_the_counts_and_escape_what_patterns_hide(hw: headwater.Head
 
 
 def test_an_answer_in_a_notebook_is_escaped_and_names_its_citations(hw: headwater.Headwater) -> None:
-    hw.append("u", ["The <img src=x onerror=alert(1)> engine broke at noon."], wait="searchable")
+    hw.append("u", ["The <img src=x onerror=alert(1)> engine broke at noon."], wait="searchable", timeout_s=60)
     shown = hw.ask("when did the engine break?", topics=["u"])._repr_html_()
     assert "<img" not in shown
     assert "u/0/0" in shown

@@ -26,7 +26,7 @@ def test_a_byte_that_is_no_utf8_costs_a_letter_and_is_flagged(tmp_path: Path) ->
         fine, odd = hw.records("t").records
         assert "invalid_utf8" not in fine.attributes
         assert (odd.value, odd.key, odd.attributes["invalid_utf8"]) == ("the caf\ufffd is closed", "k", True)
-        hw.append("t", ["one more"], wait="searchable")
+        hw.append("t", ["one more"], wait="searchable", timeout_s=60)
         assert [hit.address for hit in hw.search("invalid_utf8:true", topics=["t"])] == [odd.address]
 
 

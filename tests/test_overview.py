@@ -89,7 +89,7 @@ def test_patterns_say_what_their_places_and_attributes_hold_when_asked(hw: Headw
         {"value": f"INFO request {n} from 10.0.0.{n % 3} took {n % 50} ms", "attributes": {"zone": "eu" if n % 4 else "us"}}
         for n in range(400)
     ]
-    hw.append("logs", lines, wait="searchable")
+    hw.append("logs", lines, wait="searchable", timeout_s=60)
     plain = hw.patterns("logs").patterns[0]
     assert plain.fields == ()
     (found,) = hw.patterns("logs", fields=True).patterns
@@ -158,7 +158,7 @@ def _story(rng: random.Random) -> dict[str, list[dict[str, Any]]]:
 def test_a_timeline_has_levels_events_and_a_hint(hw: Headwater) -> None:
     for name, records in _story(random.Random(5)).items():
         hw.create_topic(name, passages="exact")
-        hw.append(name, records, wait="searchable")
+        hw.append(name, records, wait="searchable", timeout_s=60)
     found = hw.timeline(topics=["logs", "tickets", "deploys"], buckets=48)
     assert found.interval_s == 300
     assert sum(b.levels.get("error", 0) for b in found.buckets) == 1000
@@ -225,7 +225,7 @@ def test_a_verb_says_whether_a_topic_has_drifted_and_by_what(hw: Headwater) -> N
             odd = hour >= 55 and n % 2
             at = START + timedelta(hours=hour, minutes=n)
             records.append({"value": "The app crashes" if odd else usual, "timestamp": at})
-    hw.append("tickets", records, wait="searchable")
+    hw.append("tickets", records, wait="searchable", timeout_s=60)
     calm = hw.drift("tickets", since=START + timedelta(hours=50), until=START + timedelta(hours=55), before=START)
     assert not calm.drifted
     found = hw.drift("tickets", since=START + timedelta(hours=55), before=START)
@@ -277,7 +277,7 @@ def test_what_is_seen_by_command(tmp_path: Path) -> None:
     with serving(settings_in(tmp_path)) as url, headwater.connect(url) as hw:
         for name, records in _story(random.Random(5)).items():
             hw.create_topic(name, passages="template" if name == "logs" else "exact")
-            hw.append(name, records, wait="searchable")
+            hw.append(name, records, wait="searchable", timeout_s=60)
 
         def ran(*words: str) -> str:
             done = runner.invoke(app, [*words, "--url", url])

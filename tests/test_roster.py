@@ -16,13 +16,12 @@ import pytest
 
 import brokers
 import headwater
-from headwater import launch
 from headwater.config import SecretStr, ServerSettings, load, source_settings
 from headwater.errors import ConfigError, ConflictError, NotFoundError, UsageError
 from headwater.records import SourceInfo
 from headwater.source_settings import KafkaSettings, NatsSettings, OtlpSettings, SourceSettings, SyslogSettings
 from headwater.sourcing import of_broker
-from serving import eventually, settings_in
+from serving import answering, eventually, settings_in
 from sources_api import running, until
 
 # ---------------------------------------------------------------------- settings
@@ -235,15 +234,11 @@ def daemon(data: Path, config: Path, **environment: str) -> Iterator[tuple[str, 
         command, env={**os.environ, "HEADWATER_EMBEDDING_MODEL": "hash", **environment}, stderr=subprocess.PIPE, text=True
     )
     try:
-        settings = settings_in(data)
-        eventually(lambda: launch.find(settings) is not None or process.poll() is not None, timeout_s=30)
-        runtime = launch.find(settings)
-        assert runtime is not None, process.communicate()[1]
-        yield runtime.url, process
+        yield answering(settings_in(data), process).url, process
     finally:
         if process.poll() is None:
             process.kill()
-        process.communicate(timeout=20)
+        process.communicate(timeout=60)
 
 
 def test_sources_added_and_paused_are_so_after_a_kill_and_syslog_is_stored_when_it_ends_in_order(tmp_path: Path) -> None:
@@ -278,7 +273,7 @@ def test_sources_added_and_paused_are_so_after_a_kill_and_syslog_is_stored_when_
                 sender.sendall(b"<34>1 - h - - - - message %d\n" % n)
             eventually(lambda: named(hw.sources())["syslog"].records > 0)
             process.send_signal(signal.SIGTERM)
-            assert process.wait(20) == 0
+            assert process.wait(60) == 0
     with headwater.open(tmp_path / "data", embedding={"model": "hash"}) as hw:
         assert hw.topic("syslog").records > 0
         assert {s.entry: s.state for s in hw.sources()} == {str(log): "not running", "otlp": "not running"}

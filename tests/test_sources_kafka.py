@@ -287,7 +287,7 @@ def mock() -> Iterator[str]:
     from confluent_kafka import Producer
 
     producer = Producer({"bootstrap.servers": "mock", "test.mock.num.brokers": 1})
-    broker = next(iter(producer.list_topics(timeout=10).brokers.values()))
+    broker = next(iter(producer.list_topics(timeout=60).brokers.values()))
     yield f"{broker.host}:{broker.port}"
     producer.flush()  # the cluster lives as long as the producer
 
@@ -342,7 +342,7 @@ async def _resumed(address: str, at: int, last: str) -> tuple[list[str], set[str
     batches = found.batches({"log": "x", "topics": {"lines": {"id": "-old", "next": {"0": at, "1": 0, "2": 0, "3": 0}}}})
     values: list[str] = []
     streams: set[str] = set()
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         while last not in values:
             batch = await anext(batches)
             values += [draft.value.rstrip(".") for draft in batch.drafts]

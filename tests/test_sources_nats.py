@@ -45,7 +45,7 @@ async def publish(server: Nats, messages: list[tuple[str, bytes, dict[str, str] 
     from nats.errors import Error
 
     client, js = await js_of(server)
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         while True:
             try:
                 await js.stream_info(messages[0][0].split(".")[0])
@@ -276,7 +276,7 @@ def test_where_acknowledged_messages_leave_the_stream_they_leave_it_when_they_ar
                 await soon(lambda: count_of(engine) == 30, lambda: found.condition)
             await publish(server, lines(retention, 30, 40))  # while nobody reads: the durable consumer's interest lasts
             client, js = await js_of(server)
-            async with following(engine, found), asyncio.timeout(30):
+            async with following(engine, found), asyncio.timeout(60):
                 while (await js.stream_info(retention)).state.messages:
                     await asyncio.sleep(0.02)
             await client.close()

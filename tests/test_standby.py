@@ -29,7 +29,7 @@ def settings(tmp_path: Path, url: str, fallback: str | None) -> Settings:
 
 
 async def until(holds: Callable[[], Awaitable[bool]]) -> None:
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         while not await holds():
             await asyncio.sleep(0.01)
 
@@ -98,7 +98,7 @@ def test_the_vectors_of_a_remote_model_are_searchable_again_after_a_restart_with
         async with FakeOpenAI() as server:
             chosen = settings(tmp_path, server.url, None)
             async with Engine(chosen) as engine:
-                await engine.append("tickets", ["alpha", "beta"], wait="searchable")
+                await engine.append("tickets", ["alpha", "beta"], wait="searchable", timeout_s=60)
             calls = len(server.requests)
             async with Engine(chosen) as engine:
                 assert (await engine.index("tickets")).count_vectors == 2

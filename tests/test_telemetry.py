@@ -21,11 +21,11 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportM
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 import headwater
-from headwater import exporting, launch, telemetry
+from headwater import exporting, telemetry
 from headwater.api.metrics import Metrics
 from headwater.config import TelemetrySettings
 from headwater.errors import ConfigError
-from serving import eventually, settings_in
+from serving import answering, eventually, settings_in
 
 pytest.importorskip("opentelemetry.exporter.otlp.proto.http")
 
@@ -102,11 +102,9 @@ def test_a_collector_gets_the_daemons_traces_and_metrics_and_no_text_of_records(
     command = [sys.executable, "-m", "headwater.daemon", "--data-dir", settings.data_dir, "--port", "0", str(followed)]
     process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
     try:
-        eventually(lambda: launch.find(settings) is not None or process.poll() is not None, timeout_s=30)
-        runtime = launch.find(settings)
-        assert runtime is not None, process.communicate()[1]
+        runtime = answering(settings, process)
         with headwater.connect(runtime.url, runtime.token) as hw:
-            hw.append("notes", [f"where is the {WORD}?"], wait="searchable")
+            hw.append("notes", [f"where is the {WORD}?"], wait="searchable", timeout_s=60)
             assert len(hw.search(f"a lost {WORD}", explain=True)) > 0
             hw.ask(f"who has seen the {WORD}?")
             with pytest.raises(headwater.NotFoundError):
@@ -117,11 +115,9 @@ def test_a_collector_gets_the_daemons_traces_and_metrics_and_no_text_of_records(
         metrics = {"headwater_records_appended", "headwater_request_seconds", "headwater_source_records"}
         wanted = {"headwater.append", "headwater.index", "headwater.embed", "headwater.search", "headwater.search.keyword",
                   "headwater.search.expand", "headwater.ask", "headwater.source", "POST /v1/search", "GET"}  # fmt: skip
-        eventually(
-            lambda: wanted <= {s.name for s in collector.spans()} and metrics <= collector.metrics().keys(), timeout_s=30
-        )
+        eventually(lambda: wanted <= {s.name for s in collector.spans()} and metrics <= collector.metrics().keys())
         process.send_signal(signal.SIGTERM)
-        said = process.communicate(timeout=30)[1]
+        said = process.communicate(timeout=60)[1]
         assert process.returncode == 0, said
     finally:
         if process.poll() is None:
@@ -266,4 +262,4 @@ def test_a_collector_that_is_away_holds_up_nothing_for_long() -> None:
                 pass
 
     with ThreadPoolExecutor(1) as pool:
-        pool.submit(asyncio.run, run()).result(timeout=10)
+        pool.submit(asyncio.run, run()).result(timeout=60)

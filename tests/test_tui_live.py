@@ -17,6 +17,7 @@ import pytest
 from pydantic import SecretStr
 from textual.pilot import Pilot
 
+from brokers import free_port
 from headwater.client import Client
 from headwater_tui.app import HeadwaterApp
 from headwater_tui.screens.status import StatusView
@@ -153,7 +154,8 @@ def test_a_stream_goes_on_where_it_stopped_when_the_daemon_comes_back(tmp_path: 
     async def main() -> None:
         stop = contextlib.ExitStack()
         with stop:
-            at = stop.enter_context(serving(settings_in(tmp_path)))
+            there = settings_in(tmp_path, port=free_port())
+            at = stop.enter_context(serving(there))
             await fill(at)
             async with Client(at, pause=lambda _: asyncio.sleep(0.01)) as verbs:
                 app = HeadwaterApp(verbs)
@@ -163,10 +165,10 @@ def test_a_stream_goes_on_where_it_stopped_when_the_daemon_comes_back(tmp_path: 
                     await sees(app, pilot, "payments are slow")
                     await asyncio.to_thread(stop.close)
                     await sees(app, pilot, "no Headwater daemon answers")
-                    with serving(settings_in(tmp_path, port=int(at.rpartition(":")[2]))):
+                    with serving(there):
                         async with Client(at) as other:
                             await other.append("chat", ["it is back"])
-                        await sees(app, pilot, "it is back", timeout_s=20.0)
+                        await sees(app, pilot, "it is back", timeout_s=60)
                         await shown(lambda: not app.trouble, pilot)
 
     asyncio.run(main())
@@ -187,18 +189,18 @@ def test_a_daemon_that_wants_a_token_says_so_and_answers_with_it(tmp_path: Path)
 @pytest.mark.skipif(shutil.which("tmux") is None, reason="needs tmux")
 def test_in_a_real_terminal_it_draws_takes_keys_and_leaves_the_terminal_as_it_was(url: str, tmp_path: Path) -> None:
     def tmux(*arguments: str) -> str:
-        done = subprocess.run(["tmux", "-L", name, *arguments], capture_output=True, text=True, timeout=20, check=False)
+        done = subprocess.run(["tmux", "-L", name, *arguments], capture_output=True, text=True, timeout=60, check=False)
         return done.stdout
 
     name = f"headwater-{os.getpid()}"
     command = f"env HOME={tmp_path} TERM=screen-256color {sys.executable} -m headwater_tui --url {url}; echo ended; sleep 60"
     try:
         tmux("-f", "/dev/null", "new-session", "-d", "-x", "100", "-y", "30", command)
-        eventually(lambda: "1.2k" in tmux("capture-pane", "-p"), timeout_s=30)
+        eventually(lambda: "1.2k" in tmux("capture-pane", "-p"))
         tmux("send-keys", "j", "Enter")
-        eventually(lambda: "1,201 of 1,201" in tmux("capture-pane", "-p"), timeout_s=20)
+        eventually(lambda: "1,201 of 1,201" in tmux("capture-pane", "-p"))
         tmux("send-keys", "C-q")
-        eventually(lambda: "ended" in tmux("capture-pane", "-p"), timeout_s=20)
+        eventually(lambda: "ended" in tmux("capture-pane", "-p"))
         assert "Topics" not in tmux("capture-pane", "-p")
     finally:
         tmux("kill-server")

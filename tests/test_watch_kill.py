@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import random
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -13,21 +10,10 @@ import pytest
 import headwater
 from headwater.blocking import Headwater
 from headwater.records.watches import WatchHit
-from serving import eventually
+from serving import eventually, live_and_die
 
 KILLS = 10
 WORKER = Path(__file__).parent / "watch_worker.py"
-
-
-def _live_and_die(directory: Path, seed: int, lives_s: float) -> None:
-    with subprocess.Popen(
-        [sys.executable, str(WORKER), str(directory), str(seed)], stdout=subprocess.PIPE, cwd=WORKER.parent
-    ) as victim:
-        assert victim.stdout is not None
-        assert victim.stdout.readline() == b"ready\n"
-        end = time.monotonic() + lives_s
-        eventually(lambda: time.monotonic() >= end)
-        victim.kill()
 
 
 def _every_hit(hw: Headwater, name: str) -> list[WatchHit]:
@@ -46,11 +32,11 @@ def _every_hit(hw: Headwater, name: str) -> list[WatchHit]:
 def test_ten_kills_lose_no_hit_and_fire_none_twice(tmp_path: Path) -> None:
     rng = random.Random(7)
     for seed in range(KILLS):
-        _live_and_die(tmp_path, seed, rng.uniform(0.02, 0.25))
+        live_and_die(WORKER, str(tmp_path), str(seed), steps=rng.randrange(1, 9), more_s=rng.uniform(0.0, 0.05))
     with headwater.open(tmp_path, embedding={"model": "hash"}) as hw:
         hw.add_watch("alarm hall", name="again", topics=["t"], mode="semantic", min_score=0.45, since=0)
         for watch in hw.watches():
-            eventually(lambda id=watch.id: hw.watch(id).behind == 0, timeout_s=20)  # type: ignore[misc]  # a lambda's default
+            eventually(lambda id=watch.id: hw.watch(id).behind == 0)  # type: ignore[misc]  # a lambda's default
         total = hw.topic("t").records
         values = [r.value for at in range(0, total, 1000) for r in hw.records("t", offset=at, limit=1000).records]
         alarms = [f"t/0/{n}" for n, value in enumerate(values) if value.startswith("alarm")]

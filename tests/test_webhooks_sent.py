@@ -26,7 +26,7 @@ from headwater.log.webhooks import CallRow
 from headwater.webhooks import calling, signing
 from headwater.webhooks.running import FIRST_S, LONGEST_S, Calling
 from receiver import Got, Receiver, receiving
-from serving import eventually, serving, settings_in
+from serving import eventually, live_and_die, serving, settings_in
 
 KEY = bytes(range(32))
 SECRET = signing.secret_of(KEY)
@@ -144,7 +144,7 @@ async def running(desk: Desk) -> AsyncIterator[None]:
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while not condition():
             await asyncio.sleep(0.005)
 
@@ -403,27 +403,16 @@ def test_an_alert_and_a_hit_arrive_as_the_api_tells_them(tmp_path: Path, receive
     assert (kinds["watch.hit"]["watch"], kinds["watch.hit"]["count"]) == ("refusals", 3)
 
 
-def _live_and_die(directory: Path, url: str, lives_s: float) -> None:
-    with subprocess.Popen(
-        [sys.executable, str(WORKER), str(directory), url], stdout=subprocess.PIPE, cwd=WORKER.parent
-    ) as victim:
-        assert victim.stdout is not None
-        assert victim.stdout.readline() == b"ready\n"
-        end = time.monotonic() + lives_s
-        eventually(lambda: time.monotonic() >= end)
-        victim.kill()
-
-
 @pytest.mark.slow
 def test_four_kills_lose_no_call_and_change_no_id(tmp_path: Path) -> None:
     rng = random.Random(11)
     with receiving() as receiver:
         for _ in range(4):
             receiver.answers += [(rng.choice((200, 200, 503, 0)), {}) for _ in range(4)]
-            _live_and_die(tmp_path, receiver.url, rng.uniform(0.1, 0.5))
+            live_and_die(WORKER, str(tmp_path), receiver.url, steps=rng.randrange(5, 35), more_s=rng.uniform(0.0, 0.1))
         receiver.answers.clear()
         drain = [sys.executable, str(WORKER), str(tmp_path), receiver.url, "drain"]
-        last = subprocess.run(drain, cwd=WORKER.parent, capture_output=True, timeout=60)
+        last = subprocess.run(drain, cwd=WORKER.parent, capture_output=True, timeout=120)
         assert last.returncode == 0, last.stderr
         fired = int(last.stdout.split()[-1])
         got = [(one.id, orjson.loads(one.body)["data"]["id"]) for one in receiver.got]

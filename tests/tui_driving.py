@@ -18,7 +18,7 @@ from headwater_tui.screens.view import View
 Body = Callable[[HeadwaterApp, "Pilot[None]"], Awaitable[None]]
 
 
-async def shown(condition: Callable[[], Any], pilot: Pilot[None], timeout_s: float = 20.0) -> None:
+async def shown(condition: Callable[[], Any], pilot: Pilot[None], timeout_s: float = 60.0) -> None:
     """Wait until `condition` holds in the app."""
     end = asyncio.get_running_loop().time() + timeout_s
     while not condition():
@@ -44,8 +44,8 @@ async def fill(url: str) -> None:
         ]
         await hw.create_topic("logs", passages="template")
         await hw.append("logs", lines)
-        await hw.append("chat", ["payments are slow", "[bold]not markup[/bold] \x1b[31mred"], wait="searchable")
-        await hw.append("logs", ["2026-11-21T10:30:00Z INFO request 1200 took 1 ms"], wait="searchable")
+        await hw.append("chat", ["payments are slow", "[bold]not markup[/bold] \x1b[31mred"], wait="searchable", timeout_s=60)
+        await hw.append("logs", ["2026-11-21T10:30:00Z INFO request 1200 took 1 ms"], wait="searchable", timeout_s=60)
 
 
 def text_of(app: HeadwaterApp) -> str:
@@ -54,7 +54,7 @@ def text_of(app: HeadwaterApp) -> str:
     return "\n".join("".join(segment.text for segment in line) for line in lines)
 
 
-async def sees(app: HeadwaterApp, pilot: Pilot[None], *wanted: str, timeout_s: float = 20.0) -> None:
+async def sees(app: HeadwaterApp, pilot: Pilot[None], *wanted: str, timeout_s: float = 60.0) -> None:
     """Wait until all of this stands on the screen."""
     try:
         await shown(lambda: all(w in text_of(app) for w in wanted), pilot, timeout_s)

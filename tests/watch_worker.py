@@ -39,8 +39,11 @@ async def work(directory: Path, seed: int) -> None:
         at = (await engine.topic("t")).records
         last = at + ONE_LIFE
         while True:
-            while at >= last:
-                await asyncio.sleep(1)
+            sys.stdout.write(".")
+            sys.stdout.flush()
+            if at >= last:
+                await asyncio.sleep(0.05)
+                continue
             size = rng.choice((1, 5, 20))
             await engine.append("t", [value(n) for n in range(at, at + size)], idempotency_key=f"from-{at}-{size}")
             at += size

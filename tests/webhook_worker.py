@@ -31,6 +31,8 @@ async def work(directory: Path, url: str, *, drain: bool) -> None:
         while not drain:
             await engine.append("t", [f"alarm in hall {at}", f"calm in hall {at}"], idempotency_key=f"from-{at}")
             at += 2
+            sys.stdout.write(".")
+            sys.stdout.flush()
             await asyncio.sleep(0.01)
         while (hook := await engine.webhook("desk")).waiting or (await engine.watches())[0].behind:
             if hook.state == "failing":
