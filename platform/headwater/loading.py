@@ -13,14 +13,16 @@ import math
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from datetime import date, datetime
+from dataclasses import dataclass
+from datetime import UTC, date, datetime
 from typing import Any, Self
 
 from headwater.errors import UsageError, WaitTimeout
-from headwater.records import Appended
+from headwater.records import Appended, from_ms
+from headwater.records.moments import parse_time
+from headwater.records.naming import roles
 from headwater.records.tabular import Shown
 
-_VALUES = ("value", "text", "message", "body", "msg")  # what the column of the text is often called
 _LOOK_S = 0.2
 Append = Callable[..., Appended]
 
@@ -89,12 +91,12 @@ class Loading(Shown):
         """A bar that moves by itself until all is stored."""
         from IPython.display import display
 
-        shown = display(_Html(self._repr_html_()), display_id=True)
+        shown = display(_Html(self._repr_html_(), repr(self)), display_id=True)
 
         def move() -> None:
             while not self._ended.wait(_LOOK_S):
-                shown.update(_Html(self._repr_html_()))
-            shown.update(_Html(self._repr_html_()))
+                shown.update(_Html(self._repr_html_(), repr(self)))
+            shown.update(_Html(self._repr_html_(), repr(self)))
 
         threading.Thread(target=move, name="bar", daemon=True).start()
 
@@ -116,11 +118,14 @@ class Loading(Shown):
 class _Html:
     """What a notebook shows as it stands."""
 
-    def __init__(self, text: str) -> None:
-        self._text = text
+    def __init__(self, html: str, text: str) -> None:
+        self._html, self._text = html, text
+
+    def __repr__(self) -> str:
+        return self._text
 
     def _repr_html_(self) -> str:
-        return self._text
+        return self._html
 
 
 @contextlib.contextmanager
@@ -151,17 +156,25 @@ def load(
     name: str | None = None,
     batch: int = 1000,
 ) -> Loading:
-    """Begin to store the rows of a table. `value` names the column of the text (by default one named value, text, message, body
-    or msg; without one a row is stored as JSON), `key` and `timestamp` theirs; the others become attributes, empty cells none.
-    UsageError for what is no table, and for a column that is not there."""
+    """Begin to store the rows of a table. `value`, `key` and `timestamp` name the columns of the text, the key and the time;
+    those not given are known by their names, as in a file (headwater.records.naming). Without a text a row is stored as JSON.
+    The other columns become attributes, empty cells none. UsageError for what is no table, and for a column that is not
+    there."""
     if batch < 1:
         raise UsageError("batch must be at least 1")
     pieces, total, columns = _pieces(table, batch)
     for column in (value, key, timestamp):
         if column is not None and columns and column not in columns:
             raise UsageError(f"there is no column {column!r}; there are {', '.join(map(str, columns))}")
-    value = value or next((c for c in _VALUES if c in columns), None)
-    batches = ([_record(row, value, key, timestamp) for row in rows] for rows in pieces)
+    known = roles([name for name in columns if isinstance(name, str) and name not in (value, key, timestamp)])
+    chosen = _Columns(
+        known.values if value is None else [value],
+        known.keys if key is None else [key],
+        known.times if timestamp is None else [timestamp],
+        "" if value is not None else None,
+        timestamp is not None,
+    )
+    batches = ([_record(row, chosen) for row in rows] for rows in pieces)
     return Loading(append, topic, batches, total, name)
 
 
@@ -185,19 +198,42 @@ def _pieces(table: Any, size: int) -> tuple[Iterator[list[Mapping[str, Any]]], i
     raise UsageError(f"a {type(table).__name__} is no table: give a DataFrame of pandas or polars, an Arrow table, or mappings")
 
 
-def _record(row: Mapping[str, Any], value: str | None, key: str | None, timestamp: str | None) -> dict[str, Any]:
+@dataclass(frozen=True, slots=True)
+class _Columns:
+    """Which columns may be the text, the key, the time, in the order to try them. `blank` is the text of a row that has none;
+    None: the whole row. `timed`: somebody named the column of the time, whose cells must then be times."""
+
+    values: Sequence[str]
+    keys: Sequence[str]
+    times: Sequence[str]
+    blank: str | None
+    timed: bool
+
+
+def _record(row: Mapping[str, Any], columns: _Columns) -> dict[str, Any]:
     cells = {str(name): plain for name, cell in row.items() if (plain := _plain(cell)) is not None}
-    if value is None:
-        text = json.dumps(cells, default=str, ensure_ascii=False)
-        cells = {name: cells[name] for name in (key, timestamp) if name is not None and name in cells}
-    else:
-        text = str(cells.pop(value, ""))
-    record: dict[str, Any] = {"value": text}
-    if key is not None and key in cells:
-        record["key"] = str(cells.pop(key))
-    if timestamp is not None and timestamp in cells:
-        record["timestamp"] = cells.pop(timestamp)
-    return record | {"attributes": {n: v if isinstance(v, str | int | float | bool) else str(v) for n, v in cells.items()}}
+    rest = dict(cells)
+    text = next((str(rest.pop(name)) for name in columns.values if name in cells), columns.blank)
+    record: dict[str, Any] = {"value": json.dumps(cells, default=str, ensure_ascii=False) if text is None else text}
+    if (key := next((name for name in columns.keys if name in rest), None)) is not None:
+        record["key"] = str(rest.pop(key))
+    for name in columns.times:
+        if name in rest and (when := _moment(rest[name], columns.timed)) is not None:
+            record["timestamp"] = when
+            del rest[name]
+            break
+    rest = {} if text is None else rest
+    return record | {"attributes": {n: v if isinstance(v, str | int | float | bool) else str(v) for n, v in rest.items()}}
+
+
+def _moment(cell: Any, named: bool) -> Any:
+    """A cell as a time; as it stands where it is none and somebody said it were: then the append says what is wrong."""
+    if isinstance(cell, datetime):
+        return cell
+    if isinstance(cell, date):
+        return datetime(cell.year, cell.month, cell.day, tzinfo=UTC)
+    ms = parse_time(cell)
+    return from_ms(ms) if ms is not None else cell if named else None
 
 
 def _plain(cell: Any) -> Any:

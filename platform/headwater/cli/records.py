@@ -37,8 +37,8 @@ Wait = Annotated[bool, typer.Option("--wait", help="Return when search finds the
 _RECORD_HEADS = ("address", "timestamp", "key", "level", "value")
 _SMALL_BYTES = 1 << 20  # a file that is delivered anew sooner than it is asked how far it has come
 _KINDS = (
-    "jsonl", "table", "log", "lines", "document", "slack", "mbox", "github", "git", "journald", "sqlite", "jira", "zendesk",
-    "discord", "parquet",
+    "jsonl", "json", "table", "log", "lines", "document", "slack", "mbox", "github", "git", "journald", "sqlite", "jira",
+    "zendesk", "discord", "parquet",
 )  # fmt: skip
 
 
@@ -148,8 +148,8 @@ def ingest(
     """Load files once: jsonl, csv, log, txt, gz, documents, exports.
 
     Documents are PDF, Word, PowerPoint, Excel, HTML, notebooks, Markdown and code; exports those of Slack (zip or folder),
-    Discord, GitHub, Jira, Zendesk, mbox, journald, SQLite, Parquet, and a git repository's log. KIND is one of jsonl, table,
-    log, lines, document, slack, discord, github, jira, zendesk, mbox, journald, sqlite, parquet, git.
+    Discord, GitHub, Jira, Zendesk, mbox, journald, SQLite, Parquet, and a git repository's log. KIND is one of jsonl, json,
+    table, log, lines, document, slack, discord, github, jira, zendesk, mbox, journald, sqlite, parquet, git.
 
     Run it again to go on after an interruption: what is stored already is not stored twice.
 

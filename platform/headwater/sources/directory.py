@@ -19,7 +19,7 @@ from headwater.sources.convert import ENDINGS, SOURCE_BYTES, Converter, format_o
 from headwater.sources.documents import LANGUAGES, MARKDOWN, converted, document, is_prose
 from headwater.sources.files import ARCHIVES, DOCUMENT_BYTES, not_text, open_regular
 from headwater.sources.hints import Hints
-from headwater.sources.lines import codec, decode
+from headwater.sources.lines import codec, decode, decode_text
 from headwater.sources.tail import Wake
 
 _DOCUMENTS = (*MARKDOWN, *LANGUAGES)
@@ -217,7 +217,7 @@ class DirectoryFollow:
         if (what := not_text(data[:8192])) is not None:
             raise UsageError(f"no document: it is {what}")
         encoding, mark_bytes = codec(data) or ("utf-8", 0)
-        text, raw = decode(data[mark_bytes:], encoding)
+        text, raw = decode_text(data[mark_bytes:], encoding)
         return document(text, key, 0, raw)
 
 

@@ -1,12 +1,10 @@
 """JSON objects and table rows -> drafts: which field is the value, the key, the time.
 
-value: the first of value, text, message, body, msg, content, description that holds text, below the first of title,
-subject, summary that holds a line it does not begin with (not above `value`, which says what it is); without any the
-whole line is the value. key: key or id. time: timestamp, time, ts, @timestamp, created_at, created, datetime, date (ISO
-8601, or epoch seconds, milliseconds, microseconds or nanoseconds told apart by size). Names are found as they are, else
-in any case and with spaces or hyphens for underscores, as spreadsheets and exports write them. `attributes` and every
-other field become attributes, the title too; lists and objects as their JSON text. NaN and infinities become text, and so
-do integers beyond 64 bits; of duplicate keys the last counts.
+Fields are known by the names of headwater.records.naming, however they are spelt. value: the first that holds text, below the
+first title that holds a line it does not begin with (not above `value`, which says what it is); without any the whole line
+is the value. time: the first that is one (see headwater.records.moments); a date and a time of day in two fields are one.
+`attributes` and every other field become attributes, the title too; lists and objects as their JSON text. NaN and infinities
+become text, and so do integers beyond 64 bits; of duplicate keys the last counts.
 """
 
 from __future__ import annotations
@@ -15,22 +13,20 @@ import json
 import math
 import re
 from collections.abc import Mapping, Sequence
-from datetime import datetime
 from typing import Any
 
 import orjson
 
-from headwater.records import MAX_MS, MIN_MS, Draft, Scalar, to_ms
+from headwater.records import Draft, Scalar
+from headwater.records.moments import is_clock, parse_time
+from headwater.records.naming import roles
 
-VALUE_FIELDS = ("value", "text", "message", "body", "msg", "content", "description")
-TITLE_FIELDS = ("title", "subject", "summary")
-KEY_FIELDS = ("key", "id")
-TIME_FIELDS = ("timestamp", "time", "ts", "@timestamp", "created_at", "created", "datetime", "date")
+__all__ = ["BadLine", "cell", "json_draft", "key_field", "object_draft", "parse_time", "scalar"]
 
-_APART = re.compile(r"[\s-]+")
 _INTEGER = re.compile(r"-?(?:0|[1-9]\d{0,17})")
 _NUMBER = re.compile(r"-?\d+(?:\.\d+)?")
-_ISO = re.compile(r"(\d{4}-\d\d-\d\d)(?:[T ](\d\d:\d\d(?::\d\d)?)(?:[.,](\d{1,9}))?\s?(Z|[+-]\d\d:?\d\d)?)?")
+_BARE_DATE = re.compile(r"[^:]{6,40}")
+_WRAPPED = ("$oid", "$uuid", "$numberLong", "$numberInt", "$numberDouble", "$numberDecimal", "$symbol")  # JSON of MongoDB
 
 
 class BadLine(ValueError):
@@ -49,19 +45,16 @@ def json_draft(line: str, position: int) -> Draft:
 
 def object_draft(tree: Mapping[str, Any], whole: str, position: int) -> Draft:
     """The draft of a JSON object or table row whose text is `whole`. Raises BadLine."""
-    rest = dict(tree)
-    body = next((name for name in _named(tree, VALUE_FIELDS) if _is_text(tree[name])), None)
+    rest = {name: _plain(value) for name, value in tree.items()}
+    values, titles, keys, times = roles(tree)
+    body = next((name for name in values if _is_text(rest[name])), None)
     value = whole if body is None else rest.pop(body)
     if body is not None and body != "value":
-        titles = (tree[name].strip() for name in _named(rest, TITLE_FIELDS) if _is_text(tree[name]))
-        if (title := next(titles, None)) is not None and not value.lstrip().startswith(title):
+        lines = (rest[name].strip() for name in titles if _is_text(rest[name]))
+        if (title := next(lines, None)) is not None and not value.lstrip().startswith(title):
             value = f"{title}\n{value}"
-    key = next((str(rest.pop(name)) for name in _named(rest, KEY_FIELDS) if _is_key(tree[name])), None)
-    time_ms = None
-    for name in _named(rest, TIME_FIELDS):
-        if (time_ms := parse_time(rest[name])) is not None:
-            del rest[name]
-            break
+    key = next((str(rest.pop(name)) for name in keys if _is_key(rest[name])), None)
+    time_ms = _time_of(rest, times)
     vector = _vector(rest.pop("vector")) if rest.get("vector") is not None else None
     partition = rest.pop("partition") if type(rest.get("partition")) is int and rest["partition"] >= 0 else None
     nested = rest.pop("attributes") if isinstance(rest.get("attributes"), dict) else {}
@@ -69,40 +62,38 @@ def object_draft(tree: Mapping[str, Any], whole: str, position: int) -> Draft:
     return Draft(value, key, time_ms, attributes, partition, position, vector=vector)
 
 
-def _named(tree: Mapping[str, Any], names: Sequence[str]) -> list[str]:
-    """The fields of `tree` that bear one of some names, in the order of the names: as they are, else however they are spelt."""
-    found = [name for name in names if name in tree]
-    if found or all(name.islower() and name.isidentifier() for name in tree):
-        return found
-    spelt = {folded(name): name for name in reversed(list(tree))}
-    return [spelt[name] for name in names if name in spelt]
+def key_field(tree: Mapping[str, Any], key: str) -> tuple[str, Scalar] | None:
+    """The field of an object that gave `key`, and what it holds."""
+    found = ((name, _plain(tree[name])) for name in roles(tree).keys)
+    return next(((name, scalar(value)) for name, value in found if str(value) == key), None)
 
 
-def folded(name: str) -> str:
-    """A field's name as the names above are written: `Created At` is `created_at`."""
-    return _APART.sub("_", name.strip().lower())
-
-
-def parse_time(value: object) -> int | None:
-    """Milliseconds since the epoch, or None where `value` is no time. ISO 8601 without a zone is UTC."""
-    if isinstance(value, str):
-        text = value.strip()
-        if match := _ISO.fullmatch(text):
-            day, clock, fraction, zone = match.groups()
-            try:
-                when = datetime.fromisoformat(f"{day}T{clock or '00:00'}{(zone or '').replace('Z', '+00:00')}")
-                return to_ms(when) + int(((fraction or "") + "000")[:3])
-            except (ValueError, OverflowError):
-                return None
-        if not _NUMBER.fullmatch(text) or len(text) > 30:
-            return None
-        value = float(text) if "." in text else int(text)
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value < 0:
-        return None
-    for limit, scale in ((1e11, 1000), (1e14, 1), (1e17, 1e-3), (1e20, 1e-6)):
-        if value < limit:
-            return min(max(int(value * scale), MIN_MS), MAX_MS)
+def _time_of(rest: dict[str, Any], names: Sequence[str]) -> int | None:
+    """The time that the fields `names` state, which are taken out of `rest`."""
+    clock: str | None = None
+    for name in names:
+        value = rest[name]
+        if clock is None and is_clock(value):
+            clock = name
+            continue
+        parts = [name]
+        if clock is not None and isinstance(value, str) and _BARE_DATE.fullmatch(value.strip()):
+            parts.append(clock)
+        if (time_ms := parse_time(" ".join(rest[part].strip() for part in parts) if clock in parts else value)) is not None:
+            for part in parts:
+                del rest[part]
+            return time_ms
     return None
+
+
+def _plain(value: Any) -> Any:
+    """A value without what MongoDB's JSON says of its type."""
+    if type(value) is not dict or len(value) != 1:
+        return value
+    ((name, inner),) = value.items()
+    if name not in _WRAPPED or not isinstance(inner, str | int | float):
+        return value
+    return cell(inner) if name.startswith("$number") and isinstance(inner, str) else inner
 
 
 def scalar(value: object) -> Scalar:

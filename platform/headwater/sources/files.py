@@ -1,14 +1,15 @@
-"""Read a file once, for `ingest`: jsonl, csv/tsv, log, txt, md and gzip of these, as batches that can be resumed.
+"""Read a file once, for `ingest`: jsonl, json, csv/tsv, log, txt, md and gzip of these, as batches that can be resumed.
 
-Positions count the bytes of the (unpacked) file. The stream is the path and a hash of the file's bytes: reading the
-same file again delivers the same (stream, position) pairs, and a changed file is another stream. One that only grew goes on in
-its stream, behind what was read.
+Positions count the bytes of the (unpacked) file, of `json` its records. The stream is the path and a hash of the file's
+bytes: reading the same file again delivers the same (stream, position) pairs, and a changed file is another stream. One that
+only grew goes on in its stream, behind what was read.
 
 What a file is read as (`kind`), by its name unless it is given:
 
 - `jsonl` (.jsonl .ndjson): one record a line, see `fields`. A line that is no JSON is a fault.
 - `table` (.csv .tsv): a header, then one record a row, the fields as in `fields`. Without a value column the value
   is the row as JSON. A row with more cells than the header, or with a quote never closed, is a fault.
+- `json` (.json): an object, a list of them, or the one list of objects in an object, each a record. Read as a whole.
 - `log` (.log, no ending, others): one record an event, see `lines`.
 - `lines` and `document`: one record a line; the whole file as one record.
 - .md .markdown .rst are documents. .txt .text is a document where it reads as prose (see `is_prose`), else lines.
@@ -22,22 +23,28 @@ One that cannot be converted is a fault. Text is UTF-8, or UTF-16 with a byte or
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import stat
 import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import BinaryIO, Literal
+from typing import Any, BinaryIO, Literal
+
+import orjson
 
 from headwater.errors import LimitError, NotFoundError, StorageError, UsageError
 from headwater.records import Draft
 from headwater.sources import Batch, Fault, State
 from headwater.sources.convert import SOURCE_BYTES, Converter, format_of
 from headwater.sources.documents import LANGUAGES, MARKDOWN, converted, document, is_prose
-from headwater.sources.lines import Line, LineCutter, codec, decode
-from headwater.sources.shapes import read_all, shape_of
+from headwater.sources.exports import MOST_BYTES
+from headwater.sources.fields import BadLine, json_draft, object_draft
+from headwater.sources.lines import Line, LineCutter, codec, decode, decode_text
+from headwater.sources.shapes import PAYLOAD_CHARS, read_all, shape_of
+from headwater.sources.trees import elements
 
-Kind = Literal["jsonl", "table", "log", "lines", "document"]
+Kind = Literal["jsonl", "json", "table", "log", "lines", "document"]
 KINDS: Mapping[str, Kind | None] = {
     ".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "table", ".tsv": "table", ".log": "log", ".out": "log", ".err": "log",
     **dict.fromkeys((*MARKDOWN, *LANGUAGES), "document"), ".txt": None, ".text": None,
@@ -50,7 +57,8 @@ _BATCH_CHARS = 8 << 20
 _CONTROLS = bytes(n for n in range(32) if n not in b"\t\n\v\f\r\b\x1b")  # what text hardly has
 _ODD_SHARE = 20  # one byte in so many, and it is no text
 _MAGIC = ((b"PK\x03\x04", "a zip archive"), (b"7z\xbc\xaf", "a 7z archive"), (b"BZh", "bzip2"),
-          (b"\xfd7zXZ", "xz"), (b"(\xb5/\xfd", "zstd"), (b"\x7fELF", "a program"))  # fmt: skip
+          (b"\xfd7zXZ", "xz"), (b"(\xb5/\xfd", "zstd"), (b"\x7fELF", "a program"),
+          (b"{\\rtf", "rich text (RTF), whose text only a word processor reads"), (b"%!PS", "PostScript"))  # fmt: skip
 
 
 def open_regular(path: Path, *, root: Path | None = None) -> BinaryIO:
@@ -147,7 +155,11 @@ class Reading(Iterator[Batch]):
         """Whether the file is the one that the state tells of, with more behind it: then it goes on in the same stream.
         Documents and what is packed are read as a whole."""
         size, before = state.get("size"), state.get("digest")
-        if self.kind == "document" or self._text.packed or not (isinstance(size, int) and 0 < size < self.total_bytes):
+        if (
+            self.kind in ("document", "json")
+            or self._text.packed
+            or not (isinstance(size, int) and 0 < size < self.total_bytes)
+        ):
             return False
         self._file.seek(0)
         return _digest(self._file, size) == before
@@ -215,11 +227,32 @@ class Reading(Iterator[Batch]):
         """Each event, line, JSON line or row."""
         if self.kind == "document":
             raise AssertionError("a document is one record")
+        if self.kind == "json":
+            yield from self._elements()
+            return
         begin = self._start
         header = self._text.first[:begin] if self.kind == "table" and begin > self._mark_bytes else b""
         delimiter = "\t" if ".tsv" in self.path.suffixes else None
         shape = shape_of(self.kind, begin, self._encoding, header=header[self._mark_bytes :], delimiter=delimiter)
         yield from read_all(shape, self._lines(begin))
+
+    def _elements(self) -> Iterator[tuple[Draft | Fault | None, int]]:
+        """Each object of a file of JSON, or what is none; those before the start were read."""
+        parts, size = [], 0
+        for data in self._text.blocks(self._mark_bytes):
+            parts.append(data)
+            size += len(data)
+            if size > MOST_BYTES:
+                raise LimitError(f"{self.path} is JSON of more than {MOST_BYTES >> 20} MiB; make it one object a line (.jsonl)")
+        text = decode(b"".join(parts), self._encoding)[0]
+        begin = self._start if self._start > self._mark_bytes else 0
+        n = -1
+        try:
+            for n, tree in enumerate(elements(text)):
+                if n >= begin:
+                    yield _of_tree(tree, n), n + 1
+        except BadLine as error:  # of the file itself
+            yield Fault(n + 1, str(error)), n + 1
 
     def _document(self) -> Batch:
         parts, size = [], 0
@@ -233,7 +266,7 @@ class Reading(Iterator[Batch]):
         data = b"".join(parts)
         if self._format:
             return self._converted(data)
-        text, raw = decode(data, self._encoding)
+        text, raw = decode_text(data, self._encoding)
         faults = [Fault(size, self._text.fault)] if self._text.fault is not None else []
         drafts = [document(text, self.key, 0, raw)] if text.strip() else []
         return self._batch(drafts, faults, self._text.at)
@@ -342,7 +375,20 @@ def _kind_of(path: Path, text: _Bytes) -> Kind:
     sample = decode(text.first, (codec(text.first) or ("utf-8", 0))[0])[0].lstrip("\ufeff")
     if ending in (".txt", ".text"):
         return "document" if is_prose(sample) else "lines"
-    line = sample.lstrip().split("\n", 1)[0].strip()
-    if ending == ".json" and not (line.startswith("{") and line.endswith("}")):
-        raise UsageError(f"{path} is one JSON value; make it one object a line (.jsonl), for instance with `jq -c '.[]'`")
-    return "jsonl" if ending == ".json" else "log"
+    if ending != ".json":
+        return "log"
+    lines = [line.strip() for line in sample.split("\n", 3)[:3] if line.strip()]
+    apart = len(lines) > 1 and all(line.startswith("{") for line in lines) and lines[0].endswith("}")
+    return "jsonl" if apart else "json"
+
+
+def _of_tree(tree: Any, n: int) -> Draft | Fault:
+    """The draft of one value of a file of JSON."""
+    try:
+        whole = orjson.dumps(tree).decode()
+    except (orjson.JSONEncodeError, UnicodeDecodeError):
+        whole = json.dumps(tree)
+    try:
+        return object_draft(tree, whole, n) if isinstance(tree, dict) else json_draft(whole, n)
+    except BadLine as error:
+        return Fault(n, str(error), whole[:PAYLOAD_CHARS])

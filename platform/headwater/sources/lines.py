@@ -38,6 +38,7 @@ _SHAPE = re.compile(
 _RAISED = re.compile(r"(?:[a-z_$][\w$]*\.)+[\w$]*(?:Exception|Error|Throwable)\b")
 _CHAIN = re.compile(r"During handling of the above exception|The above exception was the direct cause")
 _STAMP = re.compile(r"\[?\d{4}-\d\d-\d\d[T ]\d\d:|\[?\d\d:\d\d:\d\d\b")
+_FOREIGN = re.compile(rb"[\x80-\xff]{4}")  # more letters beyond ASCII in a row than words of Western Europe have
 _TRACEBACK = "Traceback (most recent call last):"
 
 
@@ -58,6 +59,18 @@ def decode(data: bytes, encoding: str) -> tuple[str, bytes | None]:
         return data.decode(encoding), None
     except UnicodeDecodeError:
         return data.decode(encoding, "replace"), data
+
+
+def decode_text(data: bytes, encoding: str) -> tuple[str, bytes | None]:
+    """As `decode`, for what people wrote: what is no UTF-8 at all and may be Windows-1252, which older programs of Western
+    Europe write, is read as that."""
+    text, raw = decode(data, encoding)
+    if raw is None or encoding != "utf-8" or _FOREIGN.search(data) or not all(c == "\ufffd" or c.isascii() for c in text):
+        return text, raw
+    try:
+        return data.decode("cp1252"), raw
+    except UnicodeDecodeError:
+        return text, raw
 
 
 @dataclass(frozen=True, slots=True)

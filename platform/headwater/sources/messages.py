@@ -20,7 +20,8 @@ import orjson
 from headwater.batches import Fault
 from headwater.errors import ConfigError
 from headwater.records import Draft, Scalar
-from headwater.sources.fields import KEY_FIELDS, BadLine, folded, object_draft, parse_time, scalar
+from headwater.records.moments import parse_time
+from headwater.sources.fields import BadLine, key_field, object_draft, scalar
 from headwater.sources.lines import decode
 
 MessageForm = Literal["auto", "text", "json"]
@@ -98,8 +99,8 @@ class Reading:
         partition = tree.pop("partition", None)  # it says nothing about where the record is to lie here
         draft = object_draft(tree, text, message.position)
         if message.key and key is None and draft.key is not None:
-            name = next(name for name in tree if folded(name) in KEY_FIELDS and str(tree[name]) == draft.key)
-            draft = draft._replace(attributes={name: scalar(tree[name]), **draft.attributes})
+            beside = key_field(tree, draft.key)
+            draft = draft if beside is None else draft._replace(attributes={beside[0]: beside[1], **draft.attributes})
         if value is not None:
             draft = draft._replace(value=value if isinstance(value, str) else orjson.dumps(value).decode())
         if key is not None:

@@ -9,8 +9,10 @@ something waits for its end and may be taken for ended once nothing more comes.
 from __future__ import annotations
 
 import csv
+import re
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import accumulate
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -19,12 +21,13 @@ import orjson
 from headwater.batches import Fault
 from headwater.records import Draft
 from headwater.sources.fields import BadLine, cell, json_draft, object_draft
-from headwater.sources.lines import EventJoiner, Line, decode
+from headwater.sources.lines import LONGEST_LINE_BYTES, EventJoiner, Line, decode, decode_text
 
 Form = Literal["log", "lines", "jsonl", "table"]
 Found = tuple[Draft | Fault, int]
 ROW_LINES, ROW_CHARS = 1000, 1 << 20
 PAYLOAD_CHARS = 2000
+_SEPARATOR = re.compile(r'"?sep=([,;|\t])"?', re.IGNORECASE)
 _FORMS: Mapping[str, Form] = {".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "table", ".tsv": "table"}
 
 
@@ -113,6 +116,7 @@ class TableRows:
         self._taken: list[Line] = []
         self._texts: list[str] = []
         self._chars = 0
+        csv.field_size_limit(LONGEST_LINE_BYTES)  # one for the process; a cell is no longer than its line
         if header:
             start = 0
             for data in header.split("\n".encode(encoding)):
@@ -124,7 +128,8 @@ class TableRows:
             self._forget(at)
 
     def add(self, line: Line) -> Sequence[Found]:
-        waiting = deque([line])
+        apart = self._encoding == "utf-8" and b"\r" in line.data[:-1] and b'"' not in line.data
+        waiting = deque(_lines_of(line) if apart else [line])
         found: list[Found] = []
         while waiting:
             found += self._take(waiting.popleft(), waiting)
@@ -141,7 +146,7 @@ class TableRows:
         return found
 
     def _take(self, line: Line, waiting: deque[Line]) -> Iterable[Found]:
-        text = decode(line.data, self._encoding)[0].removesuffix("\r")
+        text = decode_text(line.data, self._encoding)[0].removesuffix("\r")
         self._taken.append(line)
         self._texts.append(text)
         self._chars += len(text)
@@ -155,6 +160,9 @@ class TableRows:
         if not cells:
             return ()
         if self._header is None:
+            if (told := _SEPARATOR.fullmatch(whole)) is not None:  # a line for Excel
+                self._delimiter = told[1]
+                return ()
             self._delimiter = self._delimiter or max(",;\t|", key=whole.split("\n")[0].count)
             self._header = [name.strip() for name in next(csv.reader([whole], delimiter=self._delimiter), [])]
             return ()
@@ -171,8 +179,8 @@ class TableRows:
         try:
             return next(csv.reader(lines, delimiter=self._delimiter or ",", strict=True), [])
         except csv.Error as error:
-            if len(self._taken) == 1 and "unexpected end" not in str(error):  # a stray quote: take the row leniently
-                return next(csv.reader(lines, delimiter=self._delimiter or ","), [])
+            if len(self._taken) == 1 and "unexpected end" not in str(error):  # a stray quote or return: take the row leniently
+                return next(csv.reader([lines[0].replace("\r", " ")], delimiter=self._delimiter or ","), [])
             return None
 
     def _given_up(self, waiting: deque[Line]) -> Found:
@@ -191,7 +199,10 @@ class TableRows:
             return Fault(start, f"{len(cells)} cells, but the header has {len(header)}", text[:PAYLOAD_CHARS])
         if not any(cells):
             return None
-        tree: dict[str, Any] = {name: value for name, value in zip(header, cells, strict=False) if value}
+        tree: dict[str, Any] = {}
+        for name, value in zip(header, cells, strict=False):
+            if value:
+                tree[name] = f"{tree[name]}, {value}" if name in tree else value  # columns of one name belong together
         whole = orjson.dumps({name: _clean(value) for name, value in tree.items()}).decode()
         try:
             draft = object_draft(tree, whole, start)
@@ -206,6 +217,17 @@ def read_all(shape: Shape, lines: Iterable[Line]) -> Iterator[Found]:
     for line in lines:
         yield from shape.add(line)
     yield from shape.flush()
+
+
+def _lines_of(line: Line) -> list[Line]:
+    """The lines of one whose lines end as those of old Macintosh computers do; itself where they do not."""
+    pieces = line.data.removesuffix(b"\r").split(b"\r")
+    ends = list(accumulate(len(piece) + 1 for piece in pieces))
+    starts = [0, *ends[:-1]]
+    return [
+        Line(line.start + start, line.end if end == ends[-1] else line.start + end, piece)
+        for piece, start, end in zip(pieces, starts, ends, strict=True)
+    ]
 
 
 def _clean(text: str) -> str:

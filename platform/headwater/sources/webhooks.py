@@ -15,8 +15,8 @@ from typing import Any, NamedTuple
 import orjson
 
 from headwater.errors import AuthError, UsageError
-from headwater.query import parse_time
 from headwater.records import Draft, Scalar
+from headwater.records.moments import parse_time
 from headwater.source_settings import WebhookSettings
 
 _MOST = 1000  # records of one delivery
@@ -76,7 +76,7 @@ def _github(hook: WebhookSettings, headers: Mapping[str, str], body: bytes) -> D
     value, key, time, more = told
     who = f" by {actor}" if actor else ""
     value = value.replace(_BY, f" {action}{who}" if action else who, 1)
-    return Delivered(id, [Draft(value, f"{repository}{key}", _time(time), _given({**about, **more}))])
+    return Delivered(id, [Draft(value, f"{repository}{key}", parse_time(time), _given({**about, **more}))])
 
 
 _Told = tuple[str, str, Any, dict[str, Any]]  # the text, the key behind the repository's name, the time, attributes
@@ -179,7 +179,7 @@ def _slack(hook: WebhookSettings, headers: Mapping[str, str], body: bytes) -> De
     time = event.get("event_ts") or ts
     value = text or orjson.dumps(event).decode()
     key = f"{channel}/{thread}" if channel and thread else channel
-    return Delivered(_text(sent.get("event_id")) or "", [Draft(value, key, _time(time), _given(about))])
+    return Delivered(_text(sent.get("event_id")) or "", [Draft(value, key, parse_time(time), _given(about))])
 
 
 # ---------------------------------------------------------------------- generic
@@ -208,7 +208,7 @@ def _mapped(hook: WebhookSettings, part: Any) -> Draft:
     rest: dict[str, Any] = {}
     if chosen is not None and isinstance(part, dict):  # the fields beside the text are read from it where it is JSON itself
         rest = {name: v for name, v in part.items() if name != hook.value_field}
-    return Draft(value, _text(_at(part, hook.key_field)) if hook.key_field else None, _time(time), rest)
+    return Draft(value, _text(_at(part, hook.key_field)) if hook.key_field else None, parse_time(time), rest)
 
 
 # ---------------------------------------------------------------------- values
@@ -247,13 +247,3 @@ def _with(title: str, text: Any) -> str:
 
 def _given(attributes: Mapping[str, Any]) -> dict[str, Scalar]:
     return {name: value for name, value in attributes.items() if value is not None}
-
-
-def _time(value: Any) -> int | None:
-    """Milliseconds of ISO 8601, epoch seconds or Slack's `1700000000.000100`; None where there is none to be had."""
-    if value is None or isinstance(value, bool | dict | list):
-        return None
-    try:
-        return parse_time(float(value) if isinstance(value, str) and value.replace(".", "", 1).isdigit() else value, now_ms=0)
-    except (UsageError, ValueError):
-        return None
