@@ -286,6 +286,17 @@ def test_times_are_read_in_every_form(value: Any, ms: int) -> None:
     assert parse_time(value, now_ms=NOW) == ms
 
 
+def test_a_clock_that_is_still_to_come_begins_yesterday_and_ends_today() -> None:
+    night = to_ms(datetime(2026, 3, 1, 0, 30, tzinfo=UTC))
+    late = to_ms(datetime(2026, 2, 28, 23, 40, tzinfo=UTC))
+    for q in ("since:23:40", "time:>=23:40"):
+        assert parse(q, now_ms=night).since_ms == late
+    assert parse("since:00:10", now_ms=night).since_ms == to_ms(datetime(2026, 3, 1, 0, 10, tzinfo=UTC))
+    assert parse("until:23:40", now_ms=night).until_ms == late + 86_400_000
+    assert parse_time("23:40", now_ms=night, begins=True) == late
+    assert parse_time("2026-03-01T23:40", now_ms=night, begins=True) == late + 86_400_000
+
+
 @pytest.mark.parametrize(
     "value", ["soon", "", "25:00", "2026-13-01", "2h3", float("nan"), float("inf"), 1e300, "1e300", True, "9" * 90 + "w"]
 )

@@ -45,6 +45,7 @@ _ESCAPED = re.compile(r'\\(["\\])')
 _QUOTED = re.compile(r'"((?:[^"\\]|\\.)*)"', re.DOTALL)
 _AGE = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d|w)")
 _AGES = re.compile(rf"(?:now\s*-\s*|-)?((?:{_AGE.pattern}\s*)+)(?:ago)?")
+_CLOCK = re.compile(r"\d\d?:\d\d(:\d\d(\.\d+)?)?", re.ASCII)
 _UNIT_MS = {"ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000, "w": 604_800_000}
 _MILLISECONDS_FROM = 1e11  # a number this large cannot be epoch seconds of a sane year (5138), so it is milliseconds
 _TIME_EXPECTED = "an age (2h, 7d), a time (2026-03-01T14:05, 14:05), epoch seconds or now"
@@ -169,11 +170,15 @@ def as_filters(mapping: Mapping[str, Any]) -> tuple[Filter, ...]:
     return tuple(found)
 
 
-def parse_time(value: When, *, now_ms: int) -> int:
+def parse_time(value: When, *, now_ms: int, begins: bool = False) -> int:
     """Milliseconds since the epoch of a datetime, ISO 8601 text (UTC where it names no zone; a date is its first
-    moment; `14:05` is today), epoch seconds (milliseconds from 1e11 on), an age (`2h`, `1h30m`) or `now`. Raises UsageError."""
+    moment; `14:05` is today), epoch seconds (milliseconds from 1e11 on), an age (`2h`, `1h30m`) or `now`. `begins`:
+    something begins then, so a clock that is still to come is yesterday's: at half past midnight `23:40` is fifty minutes
+    ago. Raises UsageError."""
     try:
         ms = to_ms(value) if isinstance(value, datetime) else _time_ms(value, now_ms)
+        if begins and ms > now_ms and isinstance(value, str) and _CLOCK.fullmatch(value.strip()):
+            ms -= _UNIT_MS["d"]
     except (ValueError, OverflowError) as error:
         raise UsageError(f"{str(value)[:100]!r} is not a time; expected {_TIME_EXPECTED}") from error
     if not MIN_MS <= ms <= MAX_MS:
@@ -193,7 +198,7 @@ def _time_ms(value: str | float | int, now_ms: int) -> int:
             return to_ms(datetime.combine(day, time(), UTC)) - (_UNIT_MS["d"] if text.lower() == "yesterday" else 0)
         if len(text) <= 100 and (ages := _AGES.fullmatch(text.lower())):
             return now_ms - round(sum(float(n) * _UNIT_MS[unit] for n, unit in _AGE.findall(ages[1])))
-        if re.fullmatch(r"\d\d?:\d\d(:\d\d(\.\d+)?)?", text, re.ASCII):
+        if _CLOCK.fullmatch(text):
             return to_ms(datetime.combine(day, time.fromisoformat(f"0{text}" if text[1] == ":" else text), UTC))
         if not _NUMBER.fullmatch(text) or re.fullmatch(r"(19|20)\d{6}", text):
             return to_ms(datetime.fromisoformat(text) if len(text) > 10 else _day_or_time(text))
@@ -341,10 +346,11 @@ class _Reader:
             self.mode = cast(Mode, first.text.lower())
             return
         try:
-            ms = parse_time(first.text, now_ms=self.now_ms) + (op in (">", "<="))
+            begins = name == "since" or op.startswith(">")
+            ms = parse_time(first.text, now_ms=self.now_ms, begins=begins) + (op in (">", "<="))
         except UsageError as error:
             raise self._error(f"{name}: {first.text[:100]!r} is not a time", first.position, _TIME_EXPECTED) from error
-        if name == "since" or op.startswith(">"):
+        if begins:
             self.since_ms = ms if self.since_ms is None else max(self.since_ms, ms)
         else:
             self.until_ms = ms if self.until_ms is None else min(self.until_ms, ms)

@@ -74,8 +74,10 @@ class Detectors:
         if severity is not None and severity not in SEVERITIES:
             raise UsageError(f"severity is one of {', '.join(SEVERITIES)}, not {severity[:40]!r}")
         now = self._clock_ms()
-        bounds = [default if given is None else parse_time(given, now_ms=now)
-                  for given, default in ((since, MIN_MS), (until, MAX_MS))]  # fmt: skip
+        bounds = (
+            MIN_MS if since is None else parse_time(since, now_ms=now, begins=True),
+            MAX_MS if until is None else parse_time(until, now_ms=now),
+        )
         wanted = {
             "since_ms": bounds[0], "until_ms": bounds[1], "before": _place(cursor), "limit": limit + 1, "quiet": quiet,
             "kinds": KINDS if kind is None else (kind,), "dismissed": dismissed,

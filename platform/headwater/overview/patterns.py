@@ -35,7 +35,7 @@ class Marks(NamedTuple):
         given = (new, gone, changed)
         if sum(one is not None for one in given) > 1:
             raise UsageError("new_since, gone_since and changed_since contradict each other; choose one")
-        return cls(*(None if one is None else parse_time(one, now_ms=now_ms) for one in given))
+        return cls(*(None if one is None else parse_time(one, now_ms=now_ms, begins=True) for one in given))
 
 
 def listed(

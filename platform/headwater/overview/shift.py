@@ -54,7 +54,7 @@ class Shifts:
         if not 1 <= limit <= MOST:
             raise UsageError(f"limit must be between 1 and {MOST}")
         wanted = requiring_words(plan(self._stock, q, topics=[topic], since=before, until=until, mode="keyword"))
-        mark_ms = parse_time(since, now_ms=now_ms())
+        mark_ms = parse_time(since, now_ms=now_ms(), begins=True)
         return await anyio.to_thread.run_sync(self._drift, wanted, mark_ms, limit)
 
     def _drift(self, wanted: Plan, mark_ms: int, limit: int) -> Drift:

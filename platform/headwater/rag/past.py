@@ -47,7 +47,7 @@ class Past:
     ) -> PatternsReply:
         """As Verbs.patterns."""
         wanted = self._bounded(plan(self._stock, q, topics=[topic], since=since, until=until, mode="keyword"))
-        mark = None if new_since is None else parse_time(new_since, now_ms=now_ms())
+        mark = None if new_since is None else parse_time(new_since, now_ms=now_ms(), begins=True)
         return await anyio.to_thread.run_sync(
             lambda: patterns(self._log, self._keyword, self._searcher, wanted, new_since_ms=mark, limit=limit)
         )

@@ -30,7 +30,7 @@ def now_ms() -> int:
 def window(since: When | None, until: When | None) -> tuple[int | None, int | None]:
     """`(since_ms, until_ms)`; UsageError for what is not a time."""
     now = now_ms()
-    return (None if since is None else parse_time(since, now_ms=now)), (
+    return (None if since is None else parse_time(since, now_ms=now, begins=True)), (
         None if until is None else parse_time(until, now_ms=now)
     )
 

@@ -75,7 +75,7 @@ class Watches:
         least = (MIN_SCORE if found is None else LIKE_SCORE) if min_score is None else wanted.min_score
         spec = watch_store.Spec(q, chosen, wanted.mode, least, found, more_than, within_ms)
         _check(spec, wanted.query.text)
-        since_ms = None if since is None else parse_time(since, now_ms=now)
+        since_ms = None if since is None else parse_time(since, now_ms=now, begins=True)
         made = await _thread(self._create, name, spec, now, expires, owner, since_ms)
         return await self.one(made.id)
 
