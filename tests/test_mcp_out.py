@@ -124,9 +124,7 @@ def test_an_agent_remembers_in_its_notes_with_who_wrote_them() -> None:
     verbs = MemoryVerbs()
 
     async def body(client: Client) -> None:
-        noted = await _call(
-            client, "append", records=["the pool was too small, see deploys/0/3"], wait="searchable", timeout_s=60
-        )
+        noted = await _call(client, "append", records=["the pool was too small, see deploys/0/3"], wait="searchable")
         assert "notes/0/0" in noted
         await _call(client, "append", records=[{"value": "v", "attributes": {"agent": "somebody else", "k": "v"}}])
         found = await _call(client, "search", q="pool too small", topics="notes", response_format="detailed")

@@ -29,7 +29,8 @@ from headwater.records import (
     Topic,
     Watermark,
 )
-from headwater_mcp import render
+from headwater.records.anomalies import AnomaliesReply
+from headwater_mcp import render, render_found
 from headwater_mcp.budget import clip, tokens
 from headwater_mcp.render import Fence, Page
 
@@ -265,6 +266,10 @@ def test_an_empty_reply_says_what_to_try() -> None:
     assert "Nothing matched" in render.search(SearchReply((), Coverage()), Page(), "search")
     assert "new_since" in render.patterns(PatternsReply((), Coverage()), Page(), "patterns")
     assert "nothing has been stored" in render.topics([], Page())
+    assert "Widen since" in render_found.anomalies(AnomaliesReply((), Coverage(topics=("logs",))), Page())
+    off = render_found.anomalies(AnomaliesReply((), Coverage()), Page())  # no topic was looked at
+    assert "No detectors are on" in off
+    assert "new_since" in off
 
 
 def test_an_abstention_is_not_dressed_as_an_answer() -> None:

@@ -283,6 +283,9 @@ def test_wrong_arguments_are_answered_with_what_to_mend_and_never_with_their_val
         secret = await _refused(client, "search", q="x", top_k="sk-very-secret")
         assert "top_k" in secret
         assert "sk-very-secret" not in secret
+        key = "sk-proj-" + "a1B2c3D4" * 6
+        for arguments in ({"since": key}, {"topics": [key]}, {"cursor": key}, {"q": f"level:>{key}"}, {"mode": key}):
+            assert key not in await _refused(client, "search", **{"q": "x", **arguments})
         assert "character 8" in await _refused(client, "search", q="level:>loud")
         assert "topic/partition/offset" in await _refused(client, "read", address="logs")
         assert "next_cursor" in await _refused(client, "search", q="x", cursor="guess")
@@ -290,6 +293,35 @@ def test_wrong_arguments_are_answered_with_what_to_mend_and_never_with_their_val
         missing = await _refused(client, "read", address="nope/0/1")
         assert "Topics: chat, deploys, logs, tickets" in missing
         assert "there are topics, search" in await _refused(client, "drop_everything")
+
+    _with(verbs, body)
+
+
+def test_a_clock_that_is_still_to_come_today_is_asked_for_with_its_date(verbs: MemoryVerbs) -> None:
+    """ "since 14:05" said after midnight is yesterday's, and an empty reply would read as if nothing had happened."""
+
+    async def body(client: Client) -> None:
+        later = datetime.now(UTC) + timedelta(minutes=2)
+        if later.date() == datetime.now(UTC).date():
+            text = await _refused(client, "patterns", topic="logs", new_since=f"{later:%H:%M}")
+            assert "still to come" in text
+            assert f"{later:%Y-%m-%d}" in text
+        assert not (await client.call_tool("search", {"q": "x", "since": "00:00"})).is_error
+        assert "not a time" in await _refused(client, "search", q="x", since="27:99")
+
+    _with(verbs, body)
+
+
+def test_an_old_cursor_says_that_there_is_no_more(verbs: MemoryVerbs) -> None:
+    async def body(client: Client) -> None:
+        for name, arguments in (
+            ("topics", {}), ("search", {"q": "pool", "top_k": 100}), ("patterns", {"topic": "logs", "limit": 500}),
+            ("read", {"address": "logs/0/3"}), ("similar", {"address": "logs/0/3"}), ("timeline", {}),
+        ):  # fmt: skip
+            text = await _call(client, name, cursor="99999~", **arguments)
+            assert "behind the" in text, (name, text)
+            assert "next_cursor" not in text, (name, text)
+            assert "99999" not in text, (name, text)
 
     _with(verbs, body)
 

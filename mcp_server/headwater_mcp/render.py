@@ -99,9 +99,9 @@ class Fence:
 def search(reply: SearchReply, page: Page, title: str) -> str:
     """Hits, collapsed by pattern, best first."""
     fence = page.fence()
-    groups = collapsed(reply.hits)[page.skip :]
+    groups = (every := collapsed(reply.hits))[page.skip :]
     items = [Item(partial(_hit_block, fence, page, page.skip + i + 1, group), page.shown) for i, group in enumerate(groups)]
-    total = page.skip + len(groups)
+    total = len(every)
     head = f"{title}: {counted(total, 'distinct result')}" + (f" of {len(reply.hits)} hits" if len(reply.hits) > total else "")
     return framed(fence, head, items, page, total, reply.coverage, "Nothing matched. Try fewer or other words, a wider since, "
                   "mode=semantic, or `topics` to see what there is." if not reply.hits else "")  # fmt: skip
@@ -136,6 +136,8 @@ def read(view: RecordView, page: Page, start: int) -> str:
     lines, shown = [head, fence(kept)], _consumed(rest, kept)
     if shown < len(rest):
         lines.append(f"… ({len(rest) - shown} more characters; next_cursor={start + shown}~)")
+    elif start and not rest:
+        lines[1:] = [f"The cursor is behind the end of this record, which has {len(value)} characters; leave it out."]
     return _neighbours(fence, lines, near, view, page)
 
 
@@ -196,6 +198,8 @@ def framed(
     fence: Fence | None, head: str, items: Sequence[Item], page: Page, total: int, coverage: Coverage | None, hint: str
 ) -> str:
     """The frame of every reply: what it is, the legend of its fences, the entries, what was left out, coverage."""
+    if page.skip and not items and not (coverage and coverage.next_cursor):
+        hint = "The cursor is behind the last entry: there is no more. Leave it out to start anew."
     top = "\n".join(part for part in (head, fence.legend if fence and items else "", hint) if part)
 
     def foot(shown: int, detail: int = 2) -> str:

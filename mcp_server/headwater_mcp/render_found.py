@@ -14,6 +14,11 @@ from headwater_mcp.render import Fence, Page, counted, framed, instant, one_line
 _ADDRESSES = 4
 _LABEL = 40
 _TEXT = 30
+_NONE = "No anomaly in this window. Widen since, or set quiet for those that did not alert."
+_OFF = (
+    "No detectors are on, so nothing was looked for: no sign that all is well. Use patterns with new_since, and timeline; "
+    "the user can run `headwater anomaly enable TOPIC`."
+)
 
 
 def anomalies(reply: AnomaliesReply, page: Page) -> str:
@@ -21,7 +26,7 @@ def anomalies(reply: AnomaliesReply, page: Page) -> str:
     fence = page.fence()
     entries = reply.anomalies[page.skip :]
     items = [Item(partial(_anomaly_block, fence, page, found), page.shown) for found in entries]
-    hint = "" if reply.anomalies else "No anomaly in this window. Widen since, or set quiet for those that did not alert."
+    hint = "" if reply.anomalies else _NONE if reply.coverage.topics else _OFF
     head = f"{counted(len(reply.anomalies), 'anomaly').replace('anomalys', 'anomalies')}"
     return framed(fence, head, items, page, len(reply.anomalies), reply.coverage, hint)
 

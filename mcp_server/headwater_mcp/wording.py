@@ -1,4 +1,4 @@
-"""Failures, worded so that a model knows what to try next. No argument's value is repeated: it may be a secret."""
+"""Failures, worded so that a model knows what to try next, without any secret that an argument held."""
 
 from __future__ import annotations
 
@@ -7,11 +7,13 @@ import re
 from pydantic import ValidationError
 
 from headwater import errors
+from headwater.redaction import Redactor
 from headwater.verbs import Verbs
 from headwater.visible import visible
 from headwater_mcp.budget import clip
 
 _ERROR_TOKENS = 180
+_OF_TOPICS = re.compile(r"\b(?:topics?|record|partition)\b")
 _COMMAND = re.compile(r"`headwater ([a-z]+)([^`]*)`")
 _TOOL_OF = {
     name: f"the tool `{name}`" for name in ("topics", "search", "similar", "patterns", "timeline", "ask", "watch", "status")
@@ -35,12 +37,15 @@ _NEXT: tuple[tuple[type[errors.HeadwaterError], str], ...] = (
 
 
 async def explained(error: errors.HeadwaterError, verbs: Verbs) -> str:
-    """What went wrong and what to try; for something that is not there also the topics of `verbs`."""
-    whole = _for_agents(str(error))
+    """What went wrong and what to try; for a topic or record that is not there also the topics of `verbs`. A secret in it is
+    taken out."""
+    whole = _for_agents(Redactor(("secrets",)).redact(str(error)).text)
     text = clip(visible(whole), _ERROR_TOKENS // 2)
     text += "…" if len(text) < len(whole) else "\n" if "\n" in text else "."
     after = getattr(error, "retry_after_s", None)
     text += f" Retry after {after:.0f} s." if after else ""
+    if isinstance(error, errors.NotFoundError) and not _OF_TOPICS.search(whole):
+        return text  # of a watch, say: it says itself what lists them
     text += " " + next((hint for kind, hint in _NEXT if isinstance(error, kind)), "Call `status`.")
     if isinstance(error, errors.NotFoundError):
         text += await _names(verbs)
@@ -70,5 +75,5 @@ def arguments(name: str, error: ValidationError) -> str:
     said = []
     for problem in error.errors(include_url=False, include_input=False, include_context=False)[:5]:
         place = ".".join(str(part) for part in problem["loc"][:2])
-        said.append(f"{visible(place[:40], newlines='mark')}: {problem['msg'][:80]}")
+        said.append(f"{visible(place[:40], newlines='mark')}: {problem['msg'].removeprefix('Value error, ')[:100]}")
     return f"{name}: {'; '.join(said)}. Mend it and call again."
