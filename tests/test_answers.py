@@ -238,6 +238,34 @@ def test_without_a_model_words_alone_decide() -> None:
         assert "Resolved by a larger quota." in answer.text.partition("Seen before:")[2]
 
 
+def test_a_document_tells_of_what_is_new_whenever_it_was_loaded_and_with_its_remedy() -> None:
+    runbook = "# Clocks\n\nThe gateway refuses a device because its certificate is not yet valid: its clock is at the epoch.\n"
+    report = (
+        "# Baskets\n\nOld replicas could not read what new ones had written.\n\n## Cause\n\n"
+        "The class had no fixed serialVersionUID, so that each build had another.\n\n"
+        "## Remedy\n\nEmpty the shared store after the rollout.\n"
+    )
+    with headwater.open(headwater.MEMORY) as verbs:
+        for n in range(40):
+            verbs.append("logs", [{"value": f"INFO web: page {n} served", "timestamp": T0 + timedelta(minutes=n - 60)}])
+        for n in range(12):
+            for text in (
+                f"ERROR gateway: device {n} refused, certificate is not yet valid, its clock says 1970-01-01",
+                f"ERROR cart {n} cannot be read: InvalidClassException: local class incompatible, serialVersionUID = {n + 77}",
+            ):
+                verbs.append("logs", [{"value": text, "timestamp": T0 + timedelta(minutes=n)}])
+        verbs.create_topic("docs", passages="chunks")
+        verbs.append("docs", [runbook, report], wait="searchable", timeout_s=60)
+        answer = verbs.ask("what is new since 2026-03-10T12:00, and has anyone seen it before?")
+        told(verbs, answer)
+        assert not answer.unsupported
+        seen, _, near = answer.text.partition("Seen before:")[2].partition("Nothing earlier is clearly the same as")
+        assert "certificate is not yet valid" in seen
+        assert "serialVersionUID" in near
+        assert "Empty the shared store" in near
+        assert "(docs)" in answer.text  # and no time: that of its delivery says nothing
+
+
 def test_long_texts_with_times_of_their_own_are_no_documents() -> None:
     with headwater.open(headwater.MEMORY) as verbs:
         verbs.create_topic("reports", passages="chunks")

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 
@@ -30,11 +30,16 @@ HINT = 0.3  # from which it counts as telling of one more of the patterns
 SAME = 0.9  # of two log lines, which are alike in form however different their matter
 _MOST_PATTERNS = 200
 _MOST_NEAR = 2
+_MOST_LOOKED_AT = 40  # of what is near
 _MOST_COUNTED = 5  # patterns shown of a count
 _MOST_QUERY = 300  # characters of a pattern that are searched for
+_IDENTIFIER = re.compile(r"\b(?=\w*[a-z][A-Z]|\w*[^\W_]_[^\W_])\w{6,}")
 _WILDCARD = re.compile(r"<[^<>\s]{0,20}>")
 _REMEDY = re.compile(
     r"\b(?:fix(?:ed)?|solved|resolved|mended|rolled? back|rolling back|root cause|worked around|workaround)\b", re.IGNORECASE
+)
+_REMEDY_HEADING = re.compile(
+    r"#{1,6}\s*(?:the\s+)?(?:remedy|fix|resolution|mitigation|solution|workaround|what to do)\s*:?", re.IGNORECASE
 )
 WARN = LEVELS.index("warn")
 
@@ -200,30 +205,43 @@ async def _tell_known(placed: Placed, page: Page, new: Sequence[Found], embed: E
     earlier = scope.within(None, scope.since_ms)
     before = await known(earlier, texts, homes, by_meaning=embed is not None)
     page.lines += ["Seen before:"] * bool(before)
-    page.lines += [await known_bullet(page, k, texts, mark, embed) for k in before]
+    page.lines += [await known_bullet(page, k, texts, mark, embed, scope.documents) for k in before]
     told = {i for k in before for i, score in k.like.items() if score >= HINT}
-    rest = "".join(mark[i] for i in range(len(texts)) if i not in told)
-    if before and rest:
-        page.lines.append(f"No earlier record resembles {rest}.")
-    elif not before and not await _tell_nearest(earlier, page, texts, homes, mark, embed):
-        page.lines.append(f"Nothing like it is known from before {rest}.")
-    since = await known(scope, texts, homes, by_meaning=embed is not None)
+    left = {i for i in mark if i not in told}
+    rest = "".join(mark[i] for i in sorted(left))
+    if left and not await _tell_nearest(earlier, page, texts, homes, mark, embed, left, rest if before else ""):
+        page.lines.append(f"No earlier record resembles {rest}." if before else f"Nothing like it is known from before {rest}.")
+    since = await known(scope, texts, homes, by_meaning=embed is not None, documents=False)
     event = None if placed.event is None else placed.event.address
-    since = [k for k in since if k.hit.address != event and k.hit.topic not in scope.documents]
+    since = [k for k in since if k.hit.address != event]
     page.lines += ["Said of it since:"] * bool(since)
-    page.lines += [await known_bullet(page, k, texts, mark, embed) for k in since]
+    page.lines += [await known_bullet(page, k, texts, mark, embed, scope.documents) for k in since]
 
 
 async def _tell_nearest(
-    scope: Scope, page: Page, texts: Sequence[str], homes: set[str], mark: Mapping[int, str], embed: Embed | None
-) -> bool:
-    """Write what comes nearest where nothing is clearly the same; whether anything does."""
+    scope: Scope, page: Page, texts: Sequence[str], homes: set[str], mark: Mapping[int, str], embed: Embed | None,
+    wanted: Collection[int], which: str = "",
+) -> bool:  # fmt: skip
+    """Write what comes nearest where nothing is clearly the same, one record for each of the wanted texts (`which` says which
+    these are, where not all); whether anything does. A document must share an identifier with it: among many passages about
+    everything some come near anything."""
     cited = {c.address for c in page.claims}
-    near = await known(scope, texts, homes, by_meaning=embed is not None, least=NEAR)
-    near = [k for k in near if k.hit.address not in cited and k.hit.topic not in scope.documents][:_MOST_NEAR]
-    page.lines += ["Nothing earlier is clearly the same; the nearest:"] * bool(near)
-    page.lines += [await known_bullet(page, k, texts, mark, embed) for k in near]
+    near: dict[int, Known] = {}
+    for k in await known(scope, texts, homes, by_meaning=embed is not None, least=NEAR, most=_MOST_LOOKED_AT):
+        best = max(k.like, key=lambda i: k.like[i])
+        if best not in wanted:
+            continue
+        shares = k.hit.topic not in scope.documents or not identifiers(texts[best]).isdisjoint(identifiers(k.hit.value))
+        if k.hit.address not in cited and shares and best not in near and len(near) < _MOST_NEAR:
+            near[best] = k
+    page.lines += [f"Nothing earlier is clearly the same{f' as {which}' * bool(which)}; the nearest:"] * bool(near)
+    page.lines += [await known_bullet(page, k, texts, mark, embed, scope.documents) for k in near.values()]
     return bool(near)
+
+
+def identifiers(text: str) -> set[str]:
+    """The names of things in programs that a text has: `serialVersionUID`, `flow_ctrl`."""
+    return set(_IDENTIFIER.findall(text))
 
 
 async def tell_of(scope: Scope, page: Page, words: str, patterns: Sequence[Evidence], embed: Embed | None) -> bool:
@@ -234,9 +252,9 @@ async def tell_of(scope: Scope, page: Page, words: str, patterns: Sequence[Evide
     homes = {item.address.rsplit("/", 2)[0] for item in patterns}
     found = [k for k in await known(scope, texts, homes, by_meaning=embed is not None) if k.hit.address not in cited]
     page.lines += ["Told of it, the most alike first:"] * bool(found)
-    page.lines += [await known_bullet(page, k, texts, mark, embed) for k in found]
+    page.lines += [await known_bullet(page, k, texts, mark, embed, scope.documents) for k in found]
     if patterns and not found:
-        await _tell_nearest(scope, page, texts, homes, mark, embed)
+        await _tell_nearest(scope, page, texts, homes, mark, embed, range(len(texts)))
     return bool(found)
 
 
@@ -244,20 +262,30 @@ def _claim_of(page: Page, address: str) -> int:
     return next(c.n for c in page.claims if c.address == address)
 
 
-async def known(scope: Scope, texts: Sequence[str], homes: set[str], *, by_meaning: bool, least: float = LIKE) -> list[Known]:
+async def known(
+    scope: Scope, texts: Sequence[str], homes: set[str], *, by_meaning: bool, least: float = LIKE, most: int = MOST_SEEN,
+    documents: bool = True,
+) -> list[Known]:  # fmt: skip
     """The records in scope that resemble some texts, those that resemble more of them first. Log lines count only where
-    they are nearly the same."""
+    they are nearly the same; documents whenever they were delivered, or not at all."""
     scale = 1.0 if by_meaning else 0.5
     mode: Mode = "semantic" if by_meaning else "keyword"
-    replies = await asyncio.gather(*(scope.search(text, 40, mode=mode) for text in texts))
+    ever = scope.within(None, None) if documents and scope.documents else None
+    hits: dict[int, list[Hit]] = {}
+    for i, reply in enumerate(await asyncio.gather(*(scope.search(text, 40, mode=mode) for text in texts))):
+        hits[i] = [hit for hit in reply if hit.topic not in scope.documents]
+    if ever is not None:
+        named = sorted(scope.documents)
+        for i, reply in enumerate(await asyncio.gather(*(ever.search(text, 10, mode=mode, topics=named) for text in texts))):
+            hits[i] += reply
     found: dict[str, Known] = {}
-    for i, reply in enumerate(replies):
-        for hit in reply:
+    for i, near in hits.items():
+        for hit in near:
             lines, like = scope.kind_of(hit.topic) == "template", hit.score / scale
             if like >= (SAME if lines else min(HINT, least)) and not (lines and hit.topic in homes):
                 found.setdefault(hit.address, Known(hit)).like[i] = like
     alike = [k for k in found.values() if max(k.like.values()) >= least * (WRITTEN if k.hit.topic in scope.documents else 1)]
-    return sorted(alike, key=lambda k: (-k.weight, -max(k.like.values()), k.hit.address))[:MOST_SEEN]
+    return sorted(alike, key=lambda k: (-k.weight, -max(k.like.values()), k.hit.address))[:most]
 
 
 def plain(text: str) -> str:
@@ -266,15 +294,19 @@ def plain(text: str) -> str:
     return " ".join(words)[:_MOST_QUERY]
 
 
-async def known_bullet(page: Page, item: Known, texts: Sequence[str], mark: Mapping[int, str], embed: Embed | None) -> str:
-    """Its most telling sentence, and how it was mended where it says so."""
+async def known_bullet(
+    page: Page, item: Known, texts: Sequence[str], mark: Mapping[int, str], embed: Embed | None, documents: frozenset[str]
+) -> str:
+    """Its most telling sentence, and how it was mended where it says so; of a document no time: that is its delivery's."""
     hit = item.hit
     best = max(item.like, key=lambda i: item.like[i])
     spans = await telling_sentences(hit, texts[best], embed)
-    said = " ... ".join(quote(hit.value, *span) for span in spans)
-    marks = "".join(page.cite(hit, *span) for span in spans)
+    quoted = [(quote(hit.value, *span), page.cite(hit, *span)) for span in spans]
+    said = "".join(f"{text} {cited} ... " for text, cited in quoted[:-1]) + quoted[-1][0]
+    marks = quoted[-1][1]
     like = "".join(mark[i] for i in sorted(item.like) if i in mark and (item.like[i] >= HINT or i == best))
-    return f"- {said} ({whose(hit)}, {hit.timestamp:%Y-%m-%d %H:%M} UTC) {marks}{f', like {like}' if like else ''}"
+    time = "" if hit.topic in documents else f", {hit.timestamp:%Y-%m-%d %H:%M} UTC"
+    return f"- {said} ({whose(hit)}{time}) {marks}{f', like {like}' if like else ''}"
 
 
 async def telling_sentences(hit: Hit, text: str, embed: Embed | None) -> list[tuple[int, int]]:
@@ -290,7 +322,8 @@ async def telling_sentences(hit: Hit, text: str, embed: Embed | None) -> list[tu
         wanted = set(content_words(text))
         scores = [len(wanted & set(content_words(value))) for value in values]
     best = max(range(len(spans)), key=lambda i: (scores[i], -i))
-    remedy = next((i for i, value in enumerate(values) if _REMEDY.search(value)), best)
+    headed = (i for i in range(1, len(values)) if _REMEDY_HEADING.fullmatch(values[i - 1]))
+    remedy = next(headed, None) or next((i for i, value in enumerate(values) if _REMEDY.search(value)), best)
     return [spans[i] for i in sorted({best, remedy})]
 
 
