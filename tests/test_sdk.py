@@ -168,6 +168,25 @@ def test_whatever_a_value_holds_it_is_shown_escaped(name: str) -> None:
     assert not {"\x1b", "\u202e"} & set(shown)
 
 
+@pytest.mark.parametrize("name", [n for n, k in VALUES.items() if hasattr(k, "_repr_html_")])
+def test_whatever_a_value_holds_a_terminal_shows_it_as_text_and_obeys_none_of_it(name: str) -> None:
+    shown = str(_made(VALUES[name]))
+    assert shown
+    assert not shown.startswith(f"{name}(")
+    assert not {"\x1b", "\u202e"} & set(shown)
+
+
+def test_printed_hits_are_a_table_of_which_much_is_cut_and_that_said() -> None:
+    with headwater.open(":memory:", **{"embedding.model": "hash"}) as hw:
+        hw.append("t", [f"order {n} was late" + " and so on" * 50 * (n == 0) for n in range(60)], wait="searchable")
+        lines = str(hw.records("t", limit=60)).splitlines()
+    assert lines[0].split() == ["address", "timestamp", "key", "value"]
+    assert len(lines) == 52
+    assert lines[1].endswith("…")
+    assert max(len(line) for line in lines) < 130
+    assert lines[-1] == "and 10 more"
+
+
 def test_every_reply_of_a_verb_is_shown_in_a_notebook() -> None:
     given = {kind for verb in VERBS for kind in _given(get_type_hints(getattr(Verbs, verb))["return"])}
     shown = {n for n, k in VALUES.items() if k in given and hasattr(k, "_repr_html_")}

@@ -65,7 +65,7 @@ def test_a_search_shows_hits_and_when_they_were_and_a_chosen_time_filters(url: s
         await sees(app, pilot, "×1,201", "hits in 1,203 records", "1,201 records")
         assert isinstance(app.focused, RecordList)
         await pilot.press("i", "enter")
-        await sees(app, pilot, "hits in 600 records", "Esc: all times")
+        await sees(app, pilot, "1 hit in 600 records", "Esc: all times")
         await pilot.press("escape", "escape")
         await sees(app, pilot, "hits in 1,203 records")
         await pilot.press("c")
@@ -231,14 +231,15 @@ def test_a_conversation_is_gone_on_with(url: str) -> None:
 def test_cells_that_a_spreadsheet_would_run_are_quoted_and_a_fence_is_not_closed(tmp_path: Path) -> None:
     moment = datetime(2026, 11, 21, tzinfo=UTC)
     rows = [Stored("t", 0, 0, 0, moment, moment, None, "=1+1\n```\nout", {"a": 1})]
-    assert export.write(rows, tmp_path / "a.csv") == 1
+    entries = export.of_rows(rows)
+    assert export.write(entries, tmp_path / "a.csv") == 1
     assert "\"'=1+1" in (tmp_path / "a.csv").read_text()
-    export.write(rows, tmp_path / "a.md")
+    export.write(entries, tmp_path / "a.md")
     assert "````\n=1+1" in (tmp_path / "a.md").read_text()
     with pytest.raises(UsageError, match="exists"):
-        export.write(rows, tmp_path / "a.md")
+        export.write(entries, tmp_path / "a.md")
     with pytest.raises(UsageError, match="must end"):
-        export.write(rows, tmp_path / "a.xls")
+        export.write(entries, tmp_path / "a.xls")
 
 
 def test_what_is_kept_is_there_the_next_time_and_a_damaged_file_is_set_aside(tmp_path: Path) -> None:

@@ -64,7 +64,7 @@ async def main() -> None:
         # as any client starts it: `headwater mcp` finds the daemon of the data directory, or starts one
         command = StdioTransport(sys.executable, ["-m", "headwater_mcp", "--data-dir", data], keep_alive=False)
         try:
-            await ask(MCPToolset(command), "over stdio")
+            await ask(MCPToolset(command, init_timeout=60), "over stdio")
         finally:
             stop(data)
 

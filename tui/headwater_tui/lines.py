@@ -135,6 +135,11 @@ def number(value: float) -> str:
     return f"{value:g}" if value == int(value) else f"{value:.1f}"
 
 
+def plural(count: int, noun: str) -> str:
+    """`1 hit`, `1,200 hits`."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
 def sized(count: int) -> str:
     """Bytes for people."""
     return f"{number(count)}B"

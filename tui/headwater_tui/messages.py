@@ -10,8 +10,10 @@ from textual.message import Message
 from headwater.records import Answer, Citation, PatternsReply, Record, RecordView, SearchReply, Status, Timeline
 from headwater.records.anomalies import AnomaliesReply, Detecting
 from headwater.records.answers import Message as Turn
+from headwater.records.drifts import Drift
 from headwater.records.labels import Pipeline
 from headwater.records.watches import Watch, Woken
+from headwater.records.webhooks import Webhook
 from headwater_tui.rows import Row
 
 
@@ -84,11 +86,27 @@ class Listed(Message):
 
 
 @dataclass
+class Drifted(Message):
+    """Whether a topic says other things than before."""
+
+    drift: Drift
+
+
+@dataclass
+class Hooked(Message):
+    """The webhooks; `why` where they could not be asked for."""
+
+    webhooks: list[Webhook]
+    why: str = ""
+
+
+@dataclass
 class Read(Message):
-    """A record with its neighbours, and what is near to it in meaning."""
+    """A record with its neighbours and its text as it is read, or what is near to it in meaning."""
 
     view: RecordView
     similar: SearchReply | None
+    text: str = ""
 
 
 @dataclass

@@ -317,11 +317,22 @@ class Answer:
     usage: Mapping[str, int]
     timings: Mapping[str, float]
 
+    def __str__(self) -> str:
+        from headwater.records import frames
+
+        return frames.answer_text(self.text, self.citations, self._made())
+
+    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
+        printer.text(str(self))
+
     def _repr_html_(self) -> str:
         from headwater.records import frames
 
+        return frames.answer_html(self.text, self.citations, self._made())
+
+    def _made(self) -> str:
         unsupported = f"; {len(self.unsupported)} sentences without support" if self.unsupported else ""
-        return frames.answer_html(self.text, self.citations, f"{self.model}, confidence {self.confidence:.2f}{unsupported}")
+        return f"{self.model}, confidence {self.confidence:.2f}{unsupported}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,7 @@ from headwater.records.tabular import Tabular
 from headwater.visible import visible
 
 _SHOWN_CHARS = 300
+_LINE_CHARS = 80  # of a cell in a terminal
 _SHOWN_ROWS = 50
 _SHOWN_ITEMS = 5
 
@@ -54,11 +55,40 @@ def to_html(reply: Tabular) -> str:
     found = rows(reply)
     if not found:
         return "<p>nothing found</p>"
-    columns = [c for c in found[0] if c in _COLUMNS] or list(found[0])
+    columns = _columns(found)
     head = "".join(f"<th>{html.escape(c)}</th>" for c in columns)
     body = "".join("<tr>" + "".join(_cell(r.get(c)) for c in columns) + "</tr>" for r in found[:_SHOWN_ROWS])
     more = f"<p>and {len(found) - _SHOWN_ROWS} more</p>" if len(found) > _SHOWN_ROWS else ""
     return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>{more}"
+
+
+def to_text(reply: Tabular) -> str:
+    """The same table for a terminal: a line for each row, what hides made visible, what is long cut and that shown."""
+    found = rows(reply)
+    if not found:
+        return "nothing found"
+    columns = _columns(found)
+    table = [columns, *([_line(r.get(c)) for c in columns] for r in found[:_SHOWN_ROWS])]
+    wide = [max(len(line[n]) for line in table) for n in range(len(columns))]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(line, wide, strict=True)).rstrip() for line in table]
+    return "\n".join([*lines, f"and {len(found) - _SHOWN_ROWS:,} more"] if len(found) > _SHOWN_ROWS else lines)
+
+
+def _columns(found: Sequence[Mapping[str, Any]]) -> list[str]:
+    return [c for c in found[0] if c in _COLUMNS] or list(found[0])
+
+
+def fields_text(value: Any) -> str:
+    """A value's fields for a terminal, a line for each that says something."""
+    said = [(name, _line(_brief(v), _SHOWN_CHARS)) for name, v in _said(value)]
+    wide = max((len(name) for name, _ in said), default=0)
+    return "\n".join([type(value).__name__, *(f"  {name:<{wide}}  {text}" for name, text in said)])
+
+
+def answer_text(text: str, citations: Sequence[Citation] = (), note: str = "") -> str:
+    """An answer for a terminal: its text, each citation with its address and quote, and how it was made."""
+    cited = [f"[{c.n}] {c.address}: {c.quote}" for c in citations]
+    return visible("\n\n".join(filter(None, (text, "\n".join(cited), note and f"-- {note}"))))
 
 
 def fields_html(value: Any) -> str:
@@ -161,8 +191,17 @@ def _scalars(row: Mapping[str, Any]) -> dict[str, Any]:
     return {k: orjson.dumps(v).decode() if isinstance(v, Mapping) else v for k, v in row.items()}
 
 
+def _line(value: Any, most: int = _LINE_CHARS) -> str:
+    text = f"{value:%Y-%m-%d %H:%M:%S}" if isinstance(value, datetime) else _plain(value)
+    return visible(text if len(text) <= most else text[: most - 1] + "…", newlines="mark")
+
+
+def _plain(value: Any) -> str:
+    return "" if value is None else f"{value:.3f}" if isinstance(value, float) else str(value)
+
+
 def _cell(value: Any) -> str:
-    text = "" if value is None else f"{value:.3f}" if isinstance(value, float) else str(value)
+    text = _plain(value)
     shown = visible(text if len(text) <= _SHOWN_CHARS else text[:_SHOWN_CHARS] + "…")
     return f"<td>{html.escape(shown)}</td>"
 

@@ -42,6 +42,12 @@ class Investigation:
     ended: Ended
     usage: Usage
 
+    def __str__(self) -> str:
+        return str(self.report)
+
+    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
+        printer.text(str(self))
+
     def _repr_html_(self) -> str:
         return self.report._repr_html_()
 

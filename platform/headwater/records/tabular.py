@@ -6,9 +6,17 @@ from typing import Any
 
 
 class Shown:
-    """A value that notebooks show as a table of its fields, all of it escaped."""
+    """A value that notebooks show as a table of its fields, all of it escaped, and terminals as text."""
 
     __slots__ = ()
+
+    def __str__(self) -> str:
+        from headwater.records import frames
+
+        return frames.fields_text(self)
+
+    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
+        printer.text(str(self))
 
     def _repr_html_(self) -> str:
         from headwater.records import frames
@@ -20,6 +28,11 @@ class Tabular(Shown):
     """A reply with rows: hits, records, patterns, anomalies ... `headwater.records.frames` says what the columns are."""
 
     __slots__ = ()
+
+    def __str__(self) -> str:
+        from headwater.records import frames
+
+        return frames.to_text(self)
 
     def to_pandas(self) -> Any:
         """A pandas.DataFrame: one line for each row; UsageError where pandas is not installed."""

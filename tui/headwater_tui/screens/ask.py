@@ -21,12 +21,14 @@ from headwater.composed import AskEvent
 from headwater.errors import HeadwaterError
 from headwater.records import Answer, Citation, Coverage
 from headwater.visible import visible
+from headwater_tui import export
 from headwater_tui.lines import clock, flat
 from headwater_tui.messages import Asked, Failed, Opened, Resumed, Said
 from headwater_tui.screens.asking_for import Choose
 from headwater_tui.screens.view import View
 from headwater_tui.widgets.query_bar import QueryBar
 
+_MOST_ANSWERS = 500  # of a conversation that are exported
 _ACTIVE = re.compile(r"(!?)\[([^\]\n]*)\]\(([^)\s]*)[^)]*\)")
 
 
@@ -39,15 +41,16 @@ class Ask(View):
     NAME = "Ask"
     AUTO_FOCUS = "QueryBar"
     BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("escape", "citations", "Citations", id="ask.citations"),
         Binding("slash", "question", "Question", id="ask.question"),
         Binding("ctrl+x", "stop", "Stop", id="ask.stop"),
         Binding("r", "again", "Again", id="ask.again"),
         Binding("o", "topics", "Topics", id="ask.topics"),
         Binding("y", "copy", "Copy answer", id="ask.copy"),
+        Binding("x", "export", "Export", show=False, id="ask.export"),
         Binding("n", "new", "New conversation", show=False, id="ask.new"),
         Binding("c", "conversations", "Conversations", id="ask.conversations"),
         Binding("M", "model", "Model", show=False, id="ask.model"),
-        Binding("escape", "citations", "Citations", show=False, id="ask.citations"),
         Binding("j", "scroll(3)", "Down", show=False, id="ask.down"),
         Binding("k", "scroll(-3)", "Up", show=False, id="ask.up"),
     ]
@@ -190,8 +193,19 @@ class Ask(View):
 
     def action_copy(self) -> None:
         if self.answer is not None:
-            cited = "\n".join(f"[{c.n}] {c.address}: {c.quote}" for c in self.answer.citations)
-            self.hw.copy(f"{self.answer.question}\n\n{self.answer.text}\n\n{cited}".rstrip())
+            entry = export.of_answer(self.answer)
+            self.hw.copy(f"{entry.head}\n\n{entry.text}")
+
+    @work(group="dialog")
+    async def action_export(self) -> None:
+        """Write the answers of the conversation, with what they cite, to a file."""
+        if not self.conversation:
+            self.notify("nothing was answered yet", timeout=2)
+            return
+        if (stored := await self.calling(self.verbs.answers(conversation=self.conversation, limit=_MOST_ANSWERS))) is None:
+            return
+        entries = [export.of_answer(one.answer) for one in sorted(stored, key=lambda s: s.created)]
+        await self.exporting(entries, "answers", "answers.md")
 
     def action_citations(self) -> None:
         self.query_one("#citations", OptionList).focus()

@@ -11,8 +11,9 @@ from textual.binding import Binding, BindingType
 from textual.widgets import DataTable, Static
 
 from headwater.records import Pattern
-from headwater_tui.lines import LEVEL_STYLES, bar, clock, flat, number
-from headwater_tui.messages import Listed, Opened
+from headwater_tui import export
+from headwater_tui.lines import LEVEL_STYLES, bar, clock, flat, number, plural
+from headwater_tui.messages import Drifted, Listed, Opened
 from headwater_tui.screens.asking_for import Choose, Prompt
 from headwater_tui.screens.view import View
 from headwater_tui.widgets.table import Table
@@ -20,11 +21,13 @@ from headwater_tui.widgets.table import Table
 _LIMIT = 500
 _CHARS = 300
 _COLUMNS = ("share", "count", "change", "level", "first", "last", "pattern")
-Mark = Literal["new", "gone", "changed"]
+_MOVED = 50  # patterns that rose, and that fell, of a drift
+Mark = Literal["new", "gone", "changed", "drift"]
 _MARKS: dict[Mark, str] = {
     "new": "Patterns first seen since (empty: all patterns)",
     "gone": "Patterns that came regularly and do not since (empty: all patterns)",
     "changed": "Patterns that come more or less often since (empty: all patterns)",
+    "drift": "Whether it says other things since than before (empty: all patterns)",
 }
 
 
@@ -35,11 +38,13 @@ class Patterns(View):
         Binding("n", "mark('new')", "New since", id="patterns.new-since"),
         Binding("d", "mark('gone')", "Gone since", id="patterns.gone-since"),
         Binding("c", "mark('changed')", "Changed since", id="patterns.changed-since"),
+        Binding("D", "mark('drift')", "Drift since", show=False, id="patterns.drift-since"),
         Binding("t", "window", "Since", id="patterns.window"),
         Binding("slash", "words", "With words", id="patterns.words"),
         Binding("o", "topic", "Topic", id="patterns.topic"),
         Binding("f", "records", "Its records", id="patterns.records"),
         Binding("y", "copy", "Copy", show=False, id="patterns.copy"),
+        Binding("x", "export", "Export", show=False, id="patterns.export"),
         Binding("r", "refresh", "Refresh", show=False, id="patterns.refresh"),
     ]
 
@@ -78,18 +83,34 @@ class Patterns(View):
     async def look(self) -> None:
         if not self.topic:
             return
-        new, gone, changed = ((self.mark_since or None) if self.mark == mark else None for mark in _MARKS)
+        if self.mark == "drift" and self.mark_since:
+            drift = self.verbs.drift(self.topic, since=self.mark_since, q=self.q, limit=_MOVED)
+            if (found := await self.calling(drift)) is not None:
+                self.post_message(Drifted(found))
+            return
+        new, gone, changed = ((self.mark_since or None) if self.mark == mark else None for mark in ("new", "gone", "changed"))
         call = self.verbs.patterns(
             self.topic, q=self.q, since=self.since or None, new_since=new, gone_since=gone, changed_since=changed, limit=_LIMIT
         )
         if (reply := await self.calling(call)) is not None:
             self.post_message(Listed(reply))
 
+    def on_drifted(self, message: Drifted) -> None:
+        found = message.drift
+        self._fill((*found.rose, *found.fell))
+        counts = f"{found.records_before:,} records before and {found.records_after:,} since {flat(self.mark_since)}"
+        said = [found.topic, found.what, counts] + ([f"with {flat(self.q)}"] if self.q else [])
+        self.query_one("#state", Static).update("  ·  ".join(flat(part) for part in (*said, *found.coverage.notes)))
+
+    def _fill(self, patterns: tuple[Pattern, ...]) -> None:
+        self._patterns = patterns
+        most = max((p.count for p in patterns), default=0) or 1
+        self.query_one(Table).fill([(str(p.passage.id), _cells(p, most)) for p in patterns])
+
     def on_listed(self, message: Listed) -> None:
-        self._patterns, coverage = message.reply.patterns, message.reply.coverage
-        most = max((p.count for p in self._patterns), default=0) or 1
-        self.query_one(Table).fill([(str(p.passage.id), _cells(p, most)) for p in self._patterns])
-        said = [self.topic, f"{len(self._patterns):,} patterns in {coverage.searched:,} records"]
+        coverage = message.reply.coverage
+        self._fill(message.reply.patterns)
+        said = [self.topic, f"{plural(len(self._patterns), 'pattern')} in {plural(coverage.searched, 'record')}"]
         said += [f"{self.mark} since {flat(self.mark_since)}"] if self.mark_since else []
         said += [f"since {self.since}"] if self.since else []
         said += [f"with {flat(self.q)}"] if self.q else []
@@ -115,6 +136,11 @@ class Patterns(View):
     def action_copy(self) -> None:
         if self.here is not None:
             self.hw.copy(self.here.passage.text)
+
+    @work(group="dialog")
+    async def action_export(self) -> None:
+        """Write the patterns in sight to a file."""
+        await self.exporting([export.of_pattern(p) for p in self._patterns], "patterns", f"{self.topic}-patterns.csv")
 
     def action_refresh(self) -> None:
         self.look()

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+import re
 from typing import ClassVar, Literal, get_args
 
 import orjson
+from rich.table import Table as Grid
 from rich.text import Text
 from textual import work
 from textual.app import ComposeResult
@@ -21,21 +24,41 @@ from headwater_tui.messages import Failed, Pointed, Read
 from headwater_tui.rows import FixedRows, Found
 from headwater_tui.screens.view import RecordsView
 from headwater_tui.widgets.record_list import RecordList
+from headwater_tui.widgets.text_pane import TextPane
 
 _AROUND = 50  # records before and after
 _ALIKE = 100  # others with a passage of it
 _SIMILAR = 20
+_NAME = 16  # columns of the name of an attribute
+_TOKENS = re.compile(r'"(?:[^"\\]|\\.)*"|[][{}:,]|[^][{}:,"\s]+')
 Beside = Literal["neighbours", "occurrences", "similar"]
 
 
 def pretty(value: str) -> str:
-    """A record's text as it is read: JSON indented, what hides made visible."""
-    if value[:1] in "{[":
+    """A record's text as it is read: JSON indented, every number and name in it as it is stored; what hides made visible."""
+    if value.lstrip()[:1] in ("{", "["):
         try:
-            value = orjson.dumps(orjson.loads(value), option=orjson.OPT_INDENT_2).decode()
+            orjson.loads(value)
         except orjson.JSONDecodeError:
             pass
+        else:
+            value = _indented(value)
     return visible(value)
+
+
+def _indented(json: str) -> str:
+    """JSON on a line for each member; only the blanks between its tokens are others."""
+    out: list[str] = []
+    depth, before = 0, ""
+    for token in _TOKENS.findall(json):
+        opened, closes = before in ("{", "["), token in ("}", "]")
+        depth -= closes
+        if before == "," or opened != closes:
+            out.append(f"\n{'  ' * depth}")
+        out.append(": " if token == ":" else token)
+        depth += token in ("{", "[")
+        before = token
+    return "".join(out)
 
 
 class Record(RecordsView):
@@ -45,6 +68,8 @@ class Record(RecordsView):
         Binding("escape,q", "close", "Back", id="record.back"),
         Binding("tab", "other", "Next list", id="record.other"),
         Binding("v", "live", "In the stream", id="record.live"),
+        Binding("J", "text(1)", "Text down", show=False, id="record.text-down"),
+        Binding("K", "text(-1)", "Text up", show=False, id="record.text-up"),
     ]
 
     def __init__(self, address: str, *, beside: Beside = "neighbours") -> None:
@@ -54,8 +79,7 @@ class Record(RecordsView):
 
     def body(self) -> ComposeResult:
         with Horizontal(id="whole"):
-            with VerticalScroll(id="value"):
-                yield Static(id="text")
+            yield TextPane(id="value")
             with VerticalScroll(id="facts"):
                 yield Static(id="about")
         with TabbedContent(id="beside", initial=f"tab-{self._beside}"):
@@ -81,8 +105,8 @@ class Record(RecordsView):
         """Read the record; what is like it may be missing where its topic has no index."""
         if (view := await self.calling(self.verbs.read(address, context=_AROUND, alike=_ALIKE))) is None:
             return
-        self.post_message(Read(view, None))
         record = view.record
+        self.post_message(Read(view, None, await asyncio.to_thread(pretty, record.value)))
         try:
             similar = await self.verbs.similar(record.topic, partition=record.partition, offset=record.offset, top_k=_SIMILAR)
         except HeadwaterError as error:
@@ -94,7 +118,7 @@ class Record(RecordsView):
         view, record = message.view, message.view.record
         if message.similar is None:
             self.view, self.address = view, record.address
-            self.query_one("#text", Static).update(Text(pretty(record.value)))
+            self.query_one(TextPane).show(message.text)
             self._facts(record)
             around = [*view.before, record, *view.after]
             neighbours = self.query_one("#neighbours", RecordList)
@@ -119,15 +143,15 @@ class Record(RecordsView):
             said = f"{count} other records say the same{most}" if count else "no other record says the same"
         else:
             said = f"{count} passages near in meaning" if count else "nothing near in meaning, or not read yet"
-        self.query_one("#state", Static).update(f"{said}  ·  Tab: the next list  ·  v: in the stream")
+        self.query_one("#state", Static).update(f"{said}  ·  Tab: the next list  ·  J K: the text  ·  v: in the stream")
 
     def _facts(self, record: Stored) -> None:
-        facts = about(record)
-        wide = max((len(name) for name, _ in facts), default=0)
-        text = Text()
-        for name, value in facts:
-            text.append(f"{name:<{wide}}  ", "dim").append(f"{value}\n")
-        self.query_one("#about", Static).update(text)
+        grid = Grid.grid(padding=(0, 2, 0, 0))
+        grid.add_column(style="dim", max_width=_NAME, overflow="fold")
+        grid.add_column(overflow="fold")
+        for name, value in about(record):
+            grid.add_row(Text(name), Text(value))
+        self.query_one("#about", Static).update(grid)
 
     def on_pointed(self, message: Pointed) -> None:
         message.stop()
@@ -140,6 +164,11 @@ class Record(RecordsView):
         order = [f"tab-{name}" for name in get_args(Beside)]
         tabs.active = order[(order.index(tabs.active) + 1) % len(order)]
         self.listed.focus()
+
+    def action_text(self, by: int) -> None:
+        """Half a page of the text on or back, whichever list has the keys."""
+        pane = self.query_one(TextPane)
+        pane.scroll_relative(y=by * max(pane.size.height // 2, 1), animate=False)
 
     def action_live(self) -> None:
         """Show the record where it stands in its topic."""

@@ -12,7 +12,7 @@ from textual.widgets import Static
 
 from headwater.errors import HeadwaterError
 from headwater.records import Coverage, Mode
-from headwater_tui.lines import words_of
+from headwater_tui.lines import plural, words_of
 from headwater_tui.messages import Asked, Failed, Picked, Pointed, Searched
 from headwater_tui.rows import FixedRows, Found
 from headwater_tui.screens.asking_for import Choose
@@ -39,6 +39,7 @@ class Search(RecordsView):
     NAME = "Search"
     AUTO_FOCUS = "QueryBar"
     BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("escape", "back", "Back", id="search.back"),
         Binding("slash", "query", "Query", id="search.query"),
         Binding("o", "topics", "Topics", id="search.topics"),
         Binding("c", "mode", "Mode", id="search.mode"),
@@ -46,7 +47,6 @@ class Search(RecordsView):
         Binding("plus", "more", "More hits", show=False, id="search.more"),
         Binding("b", "save", "Save search", show=False, id="search.save"),
         Binding("B", "saved", "Saved searches", show=False, id="search.saved"),
-        Binding("escape", "back", "Back", show=False, id="search.back"),
     ]
 
     def __init__(self) -> None:
@@ -127,7 +127,7 @@ class Search(RecordsView):
     def _state(self) -> None:
         """What was searched, in words: scope, coverage, what was left out."""
         scope, coverage = self.scope, self._coverage
-        said = [f"{self._hits.count:,} hits in {coverage.searched:,} records"] if coverage is not None else []
+        said = [f"{plural(self._hits.count, 'hit')} in {plural(coverage.searched, 'record')}"] if coverage is not None else []
         if scope.since:
             said.append(f"{scope.since[:19]} to {(scope.until or '')[:19]} (Esc: all times)")
         said += [f"mode {scope.mode or 'hybrid, or as the query says'}", ", ".join(scope.topics) or "all topics"]

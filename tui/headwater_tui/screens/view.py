@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, TypeVar, cast
 
@@ -17,6 +17,7 @@ from textual.widgets import Footer, Static
 from headwater.errors import HeadwaterError
 from headwater.verbs import Verbs
 from headwater_tui import export
+from headwater_tui.export import Entry
 from headwater_tui.lines import number
 from headwater_tui.messages import Failed, Looked, Opened
 from headwater_tui.rows import Row, address_of, text_of
@@ -106,6 +107,18 @@ class View(Screen[None]):
             self.post_message(Failed(str(error)))
             return None
 
+    async def exporting(self, entries: Sequence[Entry], what: str, name: str, note: str = "") -> None:
+        """Ask for a file and write to it."""
+        said = await self.app.push_screen_wait(Prompt(f"Write these {what} to (.jsonl, .csv, .md):", name))
+        if not said:
+            return
+        try:
+            count = await asyncio.to_thread(lambda: export.write(entries, Path(said).expanduser()))
+        except HeadwaterError as error:
+            self.post_message(Failed(str(error)))
+            return
+        self.notify(f"{count:,} {what} in {said}{note}", markup=False)
+
     def on_failed(self, message: Failed) -> None:
         message.stop()
         self.hw.failed(message.text)
@@ -171,14 +184,6 @@ class RecordsView(View):
     async def action_export(self) -> None:
         """Write the rows that were read to a file."""
         rows = [self.listed.rows.row(n) for n in range(min(self.listed.rows.count, self.hw.MOST_EXPORTED))]
-        name = await self.app.push_screen_wait(Prompt("Write these records to (.jsonl, .csv, .md):", "records.jsonl"))
-        if not name:
-            return
-        try:
-            count = await asyncio.to_thread(lambda: export.write(rows, Path(name).expanduser()))
-        except HeadwaterError as error:
-            self.post_message(Failed(str(error)))
-            return
         left = sum(address_of(row) is None for row in rows) + max(self.listed.rows.count - len(rows), 0)
         note = f"; {left:,} that were not read are not in it" if left else ""
-        self.notify(f"{count:,} records in {name}{note}", markup=False)
+        await self.exporting(export.of_rows(rows), "records", "records.jsonl", note)

@@ -9,16 +9,19 @@ from typing import ClassVar
 from rich.text import Text
 from textual import events
 from textual.binding import Binding, BindingType
+from textual.geometry import Size
 from textual.reactive import reactive
 from textual.widget import Widget
 
 from headwater.records import Timeline
 from headwater.records.markers import Marker
-from headwater_tui.lines import clock, flat, number
+from headwater_tui.lines import clock, flat, number, plural
 from headwater_tui.messages import Picked
 
 _BARS = " ▁▂▃▄▅▆▇█"
 _HIGH = 3  # lines of bars
+_SIGNS = {"anomaly": "▲", "event": "●", "new": "◆"}  # the first of them is shown where several fall together
+_MANY = {"anomaly": "odd", "event": "events", "new": "new"}
 
 
 class Histogram(Widget, can_focus=True):
@@ -56,29 +59,53 @@ class Histogram(Widget, can_focus=True):
             text.append("\n")
         if timeline.markers:
             text.append_text(self._marks()).append("\n")
+        text.append_text(self._caption(timeline))
+        if timeline.markers or timeline.leads:
+            text.append("\n").append_text(self._standing_out(timeline))
+        return Text("\n", no_wrap=True).join(self._cut(line) for line in text.split("\n", allow_blank=True))
+
+    def get_content_height(self, container: Size, viewport: Size, width: int) -> int:
+        """As many lines however wide it is: what is too long is cut, so that the list below stays where it is."""
+        timeline = self.timeline
+        if timeline is None or not timeline.buckets:
+            return 1
+        return _HIGH + 1 + bool(timeline.markers) + bool(timeline.markers or timeline.leads)
+
+    def _cut(self, line: Text) -> Text:
+        if width := self.content_size.width:
+            line.truncate(width, overflow="ellipsis")
+        return line
+
+    def _caption(self, timeline: Timeline) -> Text:
+        """The time that is shown or chosen, and how many records came in it."""
+        buckets = timeline.buckets
         first, last = buckets[self.at], buckets[min(self.at + self.wide, len(buckets)) - 1]
         chosen = sum(b.count for b in buckets[self.at : self.at + self.wide])
         until = last.start + timedelta(seconds=timeline.interval_s)
         total = sum(b.count for b in buckets)
         if self.has_focus:
-            text.append(f"{_short(first.start)} to {_short(until)}: {chosen:,} of {total:,} records", "bold")
-            said = [f"{m.kind}: {flat(m.text)}" for m in timeline.markers if self._chosen(self._place(m))]
-            text.append("".join(f"  ·  {one}" for one in said), "yellow")
+            return Text(f"{_short(first.start)} to {_short(until)}: {chosen:,} of {total:,} records", "bold")
+        most = max(b.count for b in buckets)
+        ends = f"{_short(buckets[0].start)} to {_short(buckets[-1].start)}"
+        return Text(f"{ends}: {plural(total, 'record')}, at most {number(most)} in {timeline.interval_s:g} s", "dim")
+
+    def _standing_out(self, timeline: Timeline) -> Text:
+        """What stands out: of the time that is chosen each in words, else how much, and what came first."""
+        if self.has_focus:
+            said = [f"{m.topic} {m.kind}: {flat(m.text)}" for m in timeline.markers if self._chosen(self._place(m))]
         else:
-            ends = f"{_short(buckets[0].start)} to {_short(buckets[-1].start)}"
-            text.append(f"{ends}: {total:,} records, at most {number(most)} in {timeline.interval_s:g} s", "dim")
-            odd = sum(m.kind == "anomaly" for m in timeline.markers)
-            said = [f"▲ {odd} odd"] if odd else []
-            said += [f"◆ {len(timeline.markers) - odd} new"] if len(timeline.markers) > odd else []
-            text.append("".join(f"  ·  {one}" for one in said), "yellow")
-        return text
+            counts = {kind: sum(m.kind == kind for m in timeline.markers) for kind in _SIGNS}
+            said = [f"{_SIGNS[kind]} {count} {_MANY[kind]}" for kind, count in counts.items() if count]
+            said += [flat(lead.what) for lead in timeline.leads]
+        return Text("  ·  ".join(said), "yellow")
 
     def _marks(self) -> Text:
         """A line with a sign under every bucket in which something stands out."""
         signs = [" "] * len(self.timeline.buckets if self.timeline else ())
-        for marker in sorted(self.timeline.markers if self.timeline else (), key=lambda m: m.kind, reverse=True):
+        order = list(_SIGNS)
+        for marker in sorted(self.timeline.markers if self.timeline else (), key=lambda m: -order.index(m.kind)):
             if 0 <= (place := self._place(marker)) < len(signs):
-                signs[place] = "▲" if marker.kind == "anomaly" else "◆"
+                signs[place] = _SIGNS[marker.kind]
         text = Text(no_wrap=True)
         for index, sign in enumerate(signs):
             style = "bold red" if sign == "▲" else "bold yellow"

@@ -17,6 +17,8 @@ class Table(DataTable[Text]):
         Binding("enter", "select_cursor", "Open", id="table.open"),
         Binding("j,down", "cursor_down", "Down", show=False, id="table.down"),
         Binding("k,up", "cursor_up", "Up", show=False, id="table.up"),
+        Binding("h,left", "cursor_left", "Left", show=False, id="table.left"),
+        Binding("l,right", "cursor_right", "Right", show=False, id="table.right"),
         Binding("g,home", "scroll_top", "First", show=False, id="table.first"),
         Binding("G,end", "scroll_bottom", "Last", show=False, id="table.last"),
     ]
