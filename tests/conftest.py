@@ -7,6 +7,7 @@ import os
 import signal
 
 import httpx
+import pytest
 from hypothesis import HealthCheck, settings
 
 _SLOW = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # machines are slow at times
@@ -21,3 +22,9 @@ _patience.connect = _patience.read = _patience.write = _patience.pool = 60.0
 # A shell that starts the tests in the background has them ignore interrupts, and so would every process they start.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files with slow tests come first: at its end no worker of a run is left alone with one."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
