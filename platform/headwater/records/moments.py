@@ -23,7 +23,7 @@ _MON = r"(?P<mon>jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)[a-z]{0,6}\.?"
 _DAY = r"(?P<d>\d{1,2})(?:st|nd|rd|th)?"
 _WEEKDAY = r"(?:(?:mon|tue|wed|thu|fri|sat|sun)[a-z]{0,6}\.?,?\s+)?"
 _CLOCK = (
-    r"(?P<h>\d{1,2}):(?P<mi>\d\d)(?::(?P<s>\d\d)(?:[.,:](?P<f>\d{1,9}))?)?(?:\s?(?P<ap>[ap])\.?m\.?)?"
+    r"(?P<h>\d{1,2}):(?P<mi>\d\d)(?::(?P<s>\d\d)(?:[.,:](?P<f>\d{1,9}))?)?(?:\s?(?P<ap>[ap])\.?\s?m\.?)?"
     r"(?:\s?(?P<z>z|[+-]\d\d?(?::?\d\d)?|(?:utc|gmt)(?:[+-]\d\d?(?::?\d\d)?)?|[a-z]{3,4}))?"
     r"(?:\s?(?:\([^)]{1,60}\)|\[[^\]]{1,60}\]|utc))?"
 )
@@ -41,6 +41,13 @@ _SHAPES = tuple(
     )
 )  # fmt: skip
 _MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
+_OTHERS = {  # how the months begin in Spanish, Portuguese, French, German, Italian and Dutch, where not as in English
+    "janv": "jan", "ene": "jan", "gen": "jan", "fév": "feb", "fev": "feb", "mär": "mar", "mrt": "mar", "maa": "mar",
+    "abr": "apr", "avr": "apr", "mai": "may", "mag": "may", "mei": "may", "juin": "jun", "giu": "jun", "juil": "jul",
+    "lug": "jul", "ago": "aug", "aoû": "aug", "set": "sep", "okt": "oct", "out": "oct", "ott": "oct", "dez": "dec",
+    "dic": "dec", "déc": "dec",
+}  # fmt: skip
+_WORD = re.compile(r"[^\W\d_]{3,12}\.?")
 _ZONES = {  # in hours: those of RFC 822, and some that only one place uses
     "": 0, "z": 0, "utc": 0, "gmt": 0, "wet": 0, "est": -5, "edt": -4, "cst": -6, "cdt": -5, "mst": -7, "mdt": -6, "pst": -8,
     "pdt": -7, "cet": 1, "cest": 2, "mez": 1, "mesz": 2, "eet": 2, "eest": 3, "msk": 3, "jst": 9, "aest": 10, "aedt": 11,
@@ -83,10 +90,18 @@ def _text(text: str) -> int | None:
         return min(max(int(ticks[1]), MIN_MS), MAX_MS)
     if _COMPACT.fullmatch(text) and len(text) == 8:
         text = f"{text[:4]}-{text[4:6]}-{text[6:]}"
+    if re.search(r"[^\W\d_]{3}", text):
+        text = _WORD.sub(_in_english, re.sub(r"(?<=\d)\s+de\s+|\s+de\s+(?=\d)|(?<=\d)º\s*", " ", text))
     for shape in _SHAPES:
         if found := shape.fullmatch(text):
             return _moment({name: given.lower() for name, given in found.groupdict().items() if given})
     return None
+
+
+def _in_english(word: re.Match[str]) -> str:
+    """A month's name as English has it; any other word as it stands."""
+    plain = word[0].lower()
+    return next((month for begin, month in _OTHERS.items() if plain.startswith(begin)), word[0])
 
 
 def _moment(part: Mapping[str, str]) -> int | None:

@@ -14,16 +14,39 @@ from typing import NamedTuple
 VALUE_FIELDS = (
     "value", "text", "message", "body", "msg", "content", "contents", "description", "full_text", "body_text", "text_body",
     "plain_text", "short_message", "comment", "review", "transcript", "utterance", "answer", "post", "tweet", "abstract",
-    "desc", "raw", "_raw", "@m", "log", "line",
+    "desc", "raw", "_raw", "@m", "log", "line", "mensaje", "mensagem", "nachricht", "meldung", "messaggio", "descripción",
+    "descripcion", "descrição", "descricao", "descrizione", "beschreibung", "kommentar", "commentaire", "comentario",
 )  # fmt: skip
-TITLE_FIELDS = ("title", "subject", "summary", "headline", "short_description", "question")
+TITLE_FIELDS = (
+    "title",
+    "subject",
+    "summary",
+    "headline",
+    "short_description",
+    "question",
+    "resumen",
+    "asunto",
+    "resumo",
+    "assunto",
+    "titre",
+    "résumé",
+    "betreff",
+    "titel",
+    "zusammenfassung",
+    "título",
+    "titulo",
+    "titolo",
+    "oggetto",
+)
 KEY_FIELDS = ("key", "id", "_id", "uuid", "guid")
 TIME_FIELDS = (
     "timestamp", "time", "ts", "@timestamp", "time_stamp", "event_time", "created_at", "created", "datetime", "date_time",
     "timestamp_ms", "_time", "@t", "created_on", "created_date", "created_time", "creation_date", "creation_time",
     "create_time", "date_created", "time_created", "occurred_at", "logged_at", "sent_at", "sent", "received_at", "received",
     "posted_at", "posted", "published_at", "published", "submitted_at", "reported_at", "opened_at", "opened", "started_at",
-    "start_time", "epoch", "unix_time", "unixtime", "date", "day", "updated_at", "updated", "last_modified",
+    "start_time", "epoch", "unix_time", "unixtime", "hora", "heure", "zeit", "uhrzeit", "zeitstempel", "horodatage",
+    "fecha_hora", "data_hora", "creado", "creada", "criado", "creato", "erstellt", "erstellt_am", "créé", "créé_le", "date",
+    "fecha", "datum", "date_creation", "day", "updated_at", "updated", "last_modified",
 )  # fmt: skip
 _THINGS = (
     "ticket", "issue", "case", "incident", "message", "comment", "review", "post", "email", "mail", "chat", "note", "article",

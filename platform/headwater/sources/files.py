@@ -29,7 +29,7 @@ import stat
 import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, BinaryIO, Literal
+from typing import IO, Any, BinaryIO, Literal
 
 import orjson
 
@@ -281,6 +281,27 @@ class Reading(Iterator[Batch]):
         finally:
             if self._converter is None:
                 converter.close()
+
+
+def unpacked(path: Path, into: IO[bytes]) -> bool:
+    """Write what a gzip file holds `into` another; False, and nothing done, where it is none. Raises what `open_regular`
+    raises, UsageError for one that is damaged, LimitError for a bomb."""
+    with open_regular(path) as file:
+        data = _Bytes(file, os.fstat(file.fileno()).st_size, 200, 16 << 30)
+        if not data.packed:
+            return False
+        for block in data.blocks(0):
+            into.write(block)
+        if data.fault is not None:
+            raise UsageError(f"{path}: {data.fault}; fetch it anew")
+    into.flush()
+    return True
+
+
+def first_bytes(path: Path) -> bytes:
+    """What a file begins with, unpacked. Raises what `open_regular` raises."""
+    with open_regular(path) as file:
+        return _Bytes(file, os.fstat(file.fileno()).st_size, 200, 64 << 30).first
 
 
 # ------------------------------------------------------------------------------------------------------------- bytes

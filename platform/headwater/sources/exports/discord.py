@@ -30,23 +30,38 @@ def read(text: str) -> Iterator[Item]:
     guild, channel = text_of(tree, "guild", "name"), text_of(tree, "channel", "name")
     stream = text_of(tree, "channel", "id")
     messages = tree.get("messages")
-    for message in messages if isinstance(messages, list) else ():
-        yield Item(stream, _message(message, guild, channel))
+    listed = messages if isinstance(messages, list) else []
+    answered = {text_of(m, "id"): text_of(m, "reference", "messageId") for m in listed if isinstance(m, Mapping)}
+    for message in listed:
+        yield Item(stream, _message(message, guild, channel, answered))
 
 
-def _message(message: Any, guild: str, channel: str) -> Draft | Fault:
+def _root(id: str, answered: Mapping[str, str]) -> str:
+    """The message at the beginning of the replies that `id` is in, as far back as the export reaches."""
+    seen = {id}
+    while (above := answered.get(id)) and above not in seen:
+        seen.add(above)
+        id = above
+    return id
+
+
+def _message(message: Any, guild: str, channel: str, answered: Mapping[str, str]) -> Draft | Fault:
     id = text_of(message, "id") if isinstance(message, Mapping) else ""
     if not id.isdigit() or len(id) > 18 + 1 or int(id) >= 1 << 63:
         return Fault(0, "a message without an id", json.dumps(message)[:2000])
     texts = [_MARK.sub(r":\1:", text_of(message, "content"))]
     for part in message.get("embeds") or ():
-        texts += [text_of(part, "title"), text_of(part, "description")] if isinstance(part, Mapping) else []
+        if isinstance(part, Mapping):
+            texts += [text_of(part, "title"), text_of(part, "description")]
+            fields = (field for field in part.get("fields") or () if isinstance(field, Mapping))
+            texts += [": ".join(filter(None, (text_of(f, "name"), text_of(f, "value")))) for f in fields]
     files = [text_of(part, "fileName") for part in message.get("attachments") or () if isinstance(part, Mapping)]
     texts += [f"[file] {name}" for name in files if name]
     kind, reply = text_of(message, "type"), text_of(message, "reference", "messageId")
+    thread = f"{channel}/{_root(id, answered)}" if reply else None
     found = attributes(
         guild=guild, channel=channel, user=text_of(message, "author", "nickname") or text_of(message, "author", "name"),
-        user_id=text_of(message, "author", "id"), thread=f"{channel}/{reply}" if reply else None, reply=bool(reply) or None,
+        user_id=text_of(message, "author", "id"), thread=thread, reply=bool(reply) or None,
         subtype=kind if kind not in ("Default", "Reply") else None, pinned=message.get("isPinned") or None,
         reactions=sum(r.get("count", 0) for r in message.get("reactions") or () if isinstance(r, Mapping)) or None,
     )  # fmt: skip

@@ -8,17 +8,19 @@ from __future__ import annotations
 import csv
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from datetime import UTC, datetime
 from functools import partial
+from itertools import chain
 from typing import IO, Any
 from urllib.parse import urlsplit
 
 import orjson
 
-from headwater.records import Draft, Scalar, to_ms
+from headwater.records import Draft, Scalar
+from headwater.records.moments import parse_time
 from headwater.sources import Fault
 from headwater.sources.exports import Item, attributes, json_items, place, text_of
-from headwater.sources.fields import BadLine, parse_time
+from headwater.sources.fields import BadLine
+from headwater.sources.lines import LONGEST_LINE_BYTES
 
 _REPOSITORY = re.compile(r"/([^/]+/[^/]+)/(?:issues|pull|pulls)/(\d+)")
 _JIRA_NAMES = {  # of columns, as Jira names them in other languages
@@ -40,20 +42,6 @@ _JIRA_NAMES = {  # of columns, as Jira names them in other languages
     "Project key": "clave del proyecto, projektschlüssel, clé du projet, clé de projet, chave do projeto",
 }
 _JIRA_COLUMNS = {name: known for known, names in _JIRA_NAMES.items() for name in names.split(", ")}
-_MONTHS = {  # as dates of other languages abbreviate them -> as those of English do
-    "jan": "jan janv ene gen", "feb": "feb febr févr fév fev", "mar": "mar mär märz mars mrt", "apr": "apr abr avr avril",
-    "may": "may mai mag mei", "jun": "jun juin giu", "jul": "jul juil lug", "aug": "aug ago août", "sep": "sep sept set",
-    "oct": "oct okt out ott", "nov": "nov", "dec": "dec dez dic déc",
-}  # fmt: skip
-_MONTH_OF = {word: month for month, words in _MONTHS.items() for word in words.split()}
-_JIRA_DATES = (
-    "%d/%b/%y %I:%M %p",
-    "%d/%b/%Y %I:%M %p",
-    "%d/%b/%y %H:%M",
-    "%Y/%m/%d %I:%M %p",
-    "%d.%m.%Y %H:%M",
-    "%d.%m.%y %H:%M",
-)
 
 
 def _item(
@@ -67,75 +55,92 @@ def _item(
     at: int = 0,
 ) -> Item:
     """The record of one version of something that may change."""
-    time_ms = _time(created)
+    time_ms = parse_time(created)
     version = orjson.dumps([value, dict(found)], option=orjson.OPT_SORT_KEYS).decode()
-    position = place(_time(updated) or time_ms, f"{key}\n{version}")
+    position = place(parse_time(updated) or time_ms, f"{key}\n{version}")
     return Item(stream, Draft(value, key, time_ms, found, position=position), replaces=True)
-
-
-def _time(value: object) -> int | None:
-    if (found := parse_time(value)) is not None or not isinstance(value, str):
-        return found
-    text = re.sub(r"[^\W\d_]{3,}\.?", lambda m: _MONTH_OF.get(m[0].rstrip(".").lower(), m[0]), value.strip())
-    text = re.sub(r"\b([ap])\. ?m\.", r"\1m", text, flags=re.IGNORECASE)
-    for form in _JIRA_DATES:
-        try:
-            return to_ms(datetime.strptime(text, form).replace(tzinfo=UTC))
-        except ValueError:
-            continue
-    return None
 
 
 def _each(text: str, *under: str) -> Iterator[tuple[dict[str, Any] | Fault, int]]:
     """Each object of the pages; a fault for what is none, and where the text breaks off."""
     try:
         for value, at in json_items(text, under=under):
-            if isinstance(value, dict):
-                yield value, at
-            else:
-                yield Fault(at, "no JSON object", str(value)[:2000]), at
+            for part in value if isinstance(value, list) else [value]:  # `gh api --slurp` makes a list of its pages
+                if isinstance(part, dict):
+                    yield part, at
+                else:
+                    yield Fault(at, "no JSON object", str(part)[:2000]), at
     except BadLine as error:
         yield Fault(len(text), str(error)), len(text)
 
 
 def _titled(title: str, body: str) -> str:
-    return f"{title}\n\n{body}".strip()
+    return f"{title}\n\n{body}".replace("\r\n", "\n").strip()
 
 
 # ---------------------------------------------------------------------- GitHub
 
 
 def is_github(first: str) -> bool:
-    return re.search(r'"html_url"\s*:\s*"[^"\s]*/(?:issues|pull)/\d', first) is not None and '"user"' in first
+    link = re.search(r'"(?:html_)?url"\s*:\s*"[^"\s]*/(?:issues|pull)/\d', first)
+    return link is not None and re.search(r'"(?:user|author)"\s*:\s*(?:\{|null)', first) is not None
 
 
 def github(text: str) -> Iterator[Item]:
-    """Issues, pull requests and their comments, told apart by their fields."""
+    """Issues, pull requests and their comments, told apart by their fields; those that `gh issue list --json` writes too."""
     for found, at in _each(text, "items"):
         if isinstance(found, Fault):
             yield Item("", found)
             continue
-        link = _REPOSITORY.search(text_of(found, "html_url"))
+        link = _REPOSITORY.search(_github_url(found))
         if link is None:
             yield Item("", Fault(at, "neither an issue nor a comment: no html_url of one", orjson.dumps(found).decode()[:2000]))
             continue
         repository, number = link.groups()
-        body, author = text_of(found, "body").replace("\r\n", "\n"), text_of(found, "user", "login")
-        thread = f"{repository}#{number}"
-        common = {"repository": repository, "number": int(number), "author": author, "url": text_of(found, "html_url")}
         if "title" not in found:
-            more = attributes(**common, kind="comment", thread=thread, path=text_of(found, "path"))
-            key = f"{thread}/{found.get('id', at)}"
-            yield _item(repository, body, key, found.get("created_at"), found.get("updated_at"), more)
+            yield _github_comment(found, repository, int(number), at)
             continue
+        thread, url = f"{repository}#{number}", _github_url(found)
+        is_pull = "pull_request" in found or "merged_at" in found or "/pull/" in url
+        held = found.get("comments")
         more = attributes(
-            **common, kind="pull" if "pull_request" in found or "merged_at" in found else "issue", thread=thread,
-            state=text_of(found, "state"), labels=_names(found.get("labels"), "name"),
+            repository=repository, number=int(number), author=_login(found), url=url, kind="pull" if is_pull else "issue",
+            thread=thread, state=text_of(found, "state").lower(), labels=_names(found.get("labels"), "name"),
             assignees=_names(found.get("assignees"), "login"), milestone=text_of(found, "milestone", "title"),
-            closed=text_of(found, "closed_at"), comments=found.get("comments"),
+            closed=text_of(found, "closed_at") or text_of(found, "closedAt"),
+            comments=len(held) if isinstance(held, list) else held,
         )  # fmt: skip
-        value = _titled(text_of(found, "title"), body)
-        yield _item(repository, value, thread, found.get("created_at"), found.get("updated_at"), more)
+        value = _titled(text_of(found, "title"), text_of(found, "body").replace("\r\n", "\n"))
+        yield _item(repository, value, thread, *_github_times(found), more)
+        for comment in held if isinstance(held, list) else ():
+            if isinstance(comment, dict):
+                yield _github_comment(comment, repository, int(number), at)
+
+
+def _github_comment(found: Mapping[str, Any], repository: str, number: int, at: int) -> Item:
+    thread = f"{repository}#{number}"
+    more = attributes(
+        repository=repository, number=number, author=_login(found), url=_github_url(found), kind="comment", thread=thread,
+        path=text_of(found, "path"),
+    )  # fmt: skip
+    body = text_of(found, "body").replace("\r\n", "\n")
+    return _item(repository, body, f"{thread}/{found.get('id', at)}", *_github_times(found), more)
+
+
+def _github_url(found: Mapping[str, Any]) -> str:
+    return text_of(found, "html_url") or text_of(found, "url")
+
+
+def _login(found: Mapping[str, Any]) -> str:
+    return text_of(found, "user", "login") or text_of(found, "author", "login")
+
+
+def _github_times(found: Mapping[str, Any]) -> tuple[Any, Any]:
+    """When it was made (of a review: submitted) and last changed."""
+    created = next(
+        (found[name] for name in ("created_at", "createdAt", "submitted_at", "submittedAt") if found.get(name)), None
+    )
+    return created, found.get("updated_at") or found.get("updatedAt")
 
 
 def _names(listed: object, field: str) -> list[str]:
@@ -149,9 +154,14 @@ def _names(listed: object, field: str) -> list[str]:
 
 def is_jira(first: str) -> bool:
     head = first.lstrip("\ufeff").split("\n", 1)[0]
-    columns = {_column(name.strip('" \r')) for name in head.split(",")}
+    columns = {_column(name.strip('" \r')) for name in head.split(_delimiter(head))}
     as_table = {"Issue key", "Summary"} <= columns
     return as_table or ('"fields"' in first and '"summary"' in first and '"key"' in first and first.lstrip()[:1] in "[{")
+
+
+def _delimiter(head: str) -> str:
+    """What stands between the columns of a table that begins with that line."""
+    return max(",;\t", key=head.count)
 
 
 def _column(name: str) -> str:
@@ -168,7 +178,9 @@ def _table(
     file: IO[str], read: Callable[[Mapping[str, Sequence[str]], int], Iterator[Item]], named: Callable[[str], str] = str
 ) -> Iterator[Item]:
     """What `read(cells, line)` makes of each row, whose cells are listed by the names of their columns, blank ones left out."""
-    rows = csv.reader(file)
+    csv.field_size_limit(LONGEST_LINE_BYTES)  # one for the process
+    head = file.readline()
+    rows = csv.reader(chain([head], file), delimiter=_delimiter(head))
     try:
         header = [named(name.strip().lstrip("\ufeff")) for name in next(rows, [])]
         for row in rows:
@@ -214,7 +226,7 @@ def _jira_row(cells: Mapping[str, Sequence[str]], line: int) -> Iterator[Item]:
 def _comment(cell: str) -> tuple[str, str, str]:
     """`(date, author, text)` of a comment's cell, which is written `date;author;text`."""
     parts = cell.split(";", 2)
-    if len(parts) == 3 and _time(parts[0]) is not None:
+    if len(parts) == 3 and parse_time(parts[0]) is not None:
         return parts[0], parts[1], parts[2]
     return "", "", cell
 
@@ -276,7 +288,8 @@ def _rich(value: object) -> str:
 
 def is_zendesk(first: str) -> bool:
     if first[:1] not in ("[", "{"):
-        head = {name.strip('" \r').casefold() for name in first.split("\n", 1)[0].split(",")}
+        line = first.split("\n", 1)[0]
+        head = {name.strip('" \r').casefold() for name in line.split(_delimiter(line))}
         return {"id", "subject", "requester", "status"} <= head and not head.isdisjoint({"created at", "requested"})
     return '"requester_id"' in first and '"subject"' in first and ('"submitter_id"' in first or '"raw_subject"' in first)
 
@@ -284,6 +297,8 @@ def is_zendesk(first: str) -> bool:
 def zendesk(text: str) -> Iterator[Item]:
     """Tickets, with the comments they carry."""
     for found, at in _each(text, "tickets", "results"):
+        if isinstance(found, dict) and isinstance(found.get("ticket"), dict):  # asked for by its id
+            found = found["ticket"]
         if isinstance(found, Fault) or not text_of(found, "id"):
             yield Item("", found if isinstance(found, Fault) else Fault(at, "no ticket: it has no id", str(found)[:2000]))
             continue

@@ -15,6 +15,7 @@ from headwater.sources.exports import Item, attributes, place
 _LEVELS = ("fatal", "fatal", "fatal", "error", "warn", "info", "info", "debug")
 _MOST_FIELD_BYTES = 16 << 20
 _MOST_LINE_BYTES = 16 << 20
+_BETWEEN = b"\x1e data:"  # what stands before an entry of json-seq and json-sse
 _CURSOR = re.compile(r"s=([0-9a-f]+);i=([0-9a-f]+)")
 _FIELDS = {
     "unit": ("_SYSTEMD_UNIT", "UNIT", "_SYSTEMD_USER_UNIT"), "identifier": ("SYSLOG_IDENTIFIER", "_COMM"),
@@ -28,8 +29,9 @@ def is_export(first: bytes) -> bool:
 
 
 def is_json(first: bytes) -> bool:
-    line = first.split(b"\n", 1)[0]
-    return line.startswith(b"{") and b'"__REALTIME_TIMESTAMP"' in line and b'"MESSAGE"' in first
+    begin = first.lstrip(_BETWEEN)
+    entry = begin.split(b"\n}" if begin.startswith(b"{\n") else b"\n", 1)[0]
+    return begin.startswith(b"{") and b'"__REALTIME_TIMESTAMP"' in entry and b'"MESSAGE"' in first
 
 
 def read(file: BinaryIO) -> Iterator[Item]:
@@ -63,12 +65,19 @@ def read(file: BinaryIO) -> Iterator[Item]:
 
 
 def read_json(file: BinaryIO) -> Iterator[Item]:
-    """Entries as JSON, one a line."""
-    at = 0
+    """Entries as JSON, one a line; those of `json-pretty`, `json-sse` and `json-seq` too."""
+    at = start = 0
+    held = b""
     while line := file.readline(_MOST_LINE_BYTES):
-        start, at = at, at + len(line)
+        start, at = start if held else at, at + len(line)
+        line = held + (line if held else line.lstrip(_BETWEEN))
         if not line.strip():
             continue
+        pretty = line.startswith((b"{\n", b"{\r\n"))
+        if pretty and not line.rstrip().endswith(b"\n}") and len(line) < _MOST_LINE_BYTES:
+            held = line
+            continue
+        held = b""
         try:
             entry = orjson.loads(line)
         except orjson.JSONDecodeError as error:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
+import tempfile
 from collections.abc import Callable, Generator, Iterator, Mapping
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Literal, get_args
 
 from headwater.errors import LimitError, UsageError
@@ -13,7 +15,7 @@ from headwater.records import Draft
 from headwater.sources import Batch, Fault, State
 from headwater.sources.convert import Converter
 from headwater.sources.exports import MOST_BYTES, Item, discord, git, issues, journald, mail, slack, tables
-from headwater.sources.files import FIRST_BYTES, open_regular
+from headwater.sources.files import FIRST_BYTES, first_bytes, open_regular, unpacked
 from headwater.sources.lines import codec
 
 Export = Literal["slack", "mbox", "github", "git", "journald", "sqlite", "jira", "zendesk", "discord", "parquet"]
@@ -29,19 +31,19 @@ def export_of(path: Path) -> Export | None:
         if git.is_repository(path):
             return "git"
         return "slack" if _is_slack(path) else None
-    with open_regular(path) as file:
-        first = file.read(FIRST_BYTES)
+    first = first_bytes(path)
+    ending = PurePath(path.name.lower().removesuffix(".gz")).suffix
     if first.startswith(b"SQLite format 3\0"):
         return "sqlite"
     if first.startswith(b"PAR1"):
         return "parquet"
     if first.startswith(b"PK\x03\x04"):
-        return "slack" if path.suffix.lower() == ".zip" and _is_slack(path) else None
-    if path.suffix.lower() == ".eml" or mail.is_mbox(first):
+        return "slack" if ending == ".zip" and _is_slack(path) else None
+    if ending == ".eml" or mail.is_mbox(first):
         return "mbox"
     if journald.is_export(first) or journald.is_json(first):
         return "journald"
-    if path.suffix.lower() not in (".json", ".jsonl", ".ndjson", ".csv", ""):
+    if ending not in (".json", ".jsonl", ".ndjson", ".csv", ""):
         return None
     return _of_text(first.decode((codec(first) or ("utf-8", 0))[0], "replace"))
 
@@ -54,7 +56,7 @@ def _is_slack(path: Path) -> bool:
 
 def _of_text(text: str) -> Export | None:
     start = text.lstrip("\ufeff").lstrip()
-    if re.match(r'"?[^"\n]*"?,', start) and start[:1] not in "[{":
+    if re.match(r'"?[^"\n]*"?[,;\t]', start) and start[:1] not in "[{":
         return "jira" if issues.is_jira(start) else "zendesk" if issues.is_zendesk(start) else None
     if start[:1] not in ("[", "{"):
         return None
@@ -81,9 +83,12 @@ class ExportReading(Iterator[Batch]):
         self._batch_records = batch_records
         self.total_bytes = 0
         self.done_bytes = 0
+        self._plain = contextlib.ExitStack()
+        self._file = self.path  # as it is read: unpacked
         if not self.path.is_dir():
             with open_regular(self.path) as file:
                 self.total_bytes = os.fstat(file.fileno()).st_size
+            self._unpack()
         elif kind not in _FOLDERS:
             raise UsageError(f"{path} is a directory; name the files in it")
         if kind == "git" and not (self.path.is_dir() and git.is_repository(self.path)):
@@ -91,7 +96,8 @@ class ExportReading(Iterator[Batch]):
         if kind == "slack":
             self._archive = slack.Archive(self.path)
         name = slack.source_of(self._archive) if self._archive else ""
-        self.source = f"ingest:{kind}:{name or (self.path if kind in (*_BY_PATH, 'slack') else '')}".rstrip(":")
+        place = self.path.with_name(self.path.name.removesuffix(".gz"))
+        self.source = f"ingest:{kind}:{name or (place if kind in (*_BY_PATH, 'slack') else '')}".rstrip(":")
         self.stream = self.source
         self._batches = self._read(kind)
 
@@ -108,8 +114,17 @@ class ExportReading(Iterator[Batch]):
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    def _unpack(self) -> None:
+        """Have the export of a gzip file lie unpacked in a temporary one, for as long as it is read."""
+        with contextlib.ExitStack() as open_:
+            plain = open_.enter_context(tempfile.NamedTemporaryFile(prefix="headwater-"))
+            if unpacked(self.path, plain):
+                self._file = Path(plain.name)
+                self._plain = open_.pop_all()
+
     def close(self) -> None:
         self._batches.close()
+        self._plain.close()
         if self._archive is not None:
             self._archive.close()
         if self._own is not None:
@@ -151,41 +166,42 @@ class ExportReading(Iterator[Batch]):
         if kind == "git":
             return git.read(self.path)
         if kind == "sqlite":
-            return tables.read_sqlite(self.path)
+            return tables.read_sqlite(self._file)
         if kind == "parquet":
-            return tables.read_parquet(self.path)
+            return tables.read_parquet(self._file)
         if kind in ("mbox", "journald"):
             return self._of_bytes(kind)
         return self._of_text(kind)
 
     def _of_bytes(self, kind: Export) -> Iterator[Item]:
-        with open_regular(self.path) as file:
+        with open_regular(self._file) as file:
             first = file.read(FIRST_BYTES)
             file.seek(0)
+            share = self.total_bytes / max(os.fstat(file.fileno()).st_size, 1)  # of a byte as it is packed
             found: Iterator[Item]
             if kind == "journald":
-                found = journald.read_json(file) if first.lstrip().startswith(b"{") else journald.read(file)
+                found = journald.read_json(file) if journald.is_json(first) else journald.read(file)
             elif mail.is_mbox(first):
                 found = mail.read(file, self._page)
             else:
                 found = iter([Item("", mail.message(file.read(mail.MOST_BYTES), 0, self._page))])
             for item in found:
-                self.done_bytes = file.tell()
+                self.done_bytes = int(file.tell() * share)
                 yield item
 
     def _of_text(self, kind: Export) -> Iterator[Item]:
-        with open_regular(self.path) as file:
+        with open_regular(self._file) as file:
             encoding, _ = codec(file.read(4)) or ("utf-8", 0)
         if kind in ("jira", "zendesk"):
-            with self.path.open(encoding=encoding, errors="replace", newline="") as table:
+            with self._file.open(encoding=encoding, errors="replace", newline="") as table:
                 first = table.read(4096).lstrip("\ufeff").lstrip()
                 if first[:1] not in ("[", "{"):
                     table.seek(0)
                     yield from (issues.jira_table if kind == "jira" else issues.zendesk_table)(table)
                     return
-        if self.total_bytes > MOST_BYTES:
+        if self._file.stat().st_size > MOST_BYTES:
             raise LimitError(f"{self.path} is JSON of more than {MOST_BYTES >> 20} MiB; export it in parts")
-        text = self.path.read_text(encoding, "replace").lstrip("\ufeff")
+        text = self._file.read_text(encoding, "replace").lstrip("\ufeff")
         readers: Mapping[str, Callable[[str], Iterator[Item]]] = {
             "github": issues.github, "jira": issues.jira, "zendesk": issues.zendesk, "discord": discord.read,
         }  # fmt: skip

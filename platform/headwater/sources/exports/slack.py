@@ -111,10 +111,7 @@ def _message(message: Any, channel: str, people: Mapping[str, str], channels: Ma
         return "a message without a time"
     seconds, _, rest = stamp.partition(".")
     position = int(seconds) * 1_000_000 + int(rest.ljust(6, "0"))
-    texts = [_plain(text_of(message, "text"), people, channels)]
-    for part in message.get("attachments") or ():
-        if isinstance(part, dict):
-            texts.append(_plain(text_of(part, "text") or text_of(part, "fallback"), people, channels))
+    texts = [_plain(text, people, channels) for text in _texts(message)]
     files = [text_of(f, "title") or text_of(f, "name") for f in message.get("files") or () if isinstance(f, dict)]
     texts += [f"[file] {name}" for name in files if name]
     user = text_of(message, "user") or text_of(message, "bot_id")
@@ -131,6 +128,52 @@ def _message(message: Any, channel: str, people: Mapping[str, str], channels: Ma
     return Draft(value, f"{channel}/{stamp}", position // 1000, found, position=position)
 
 
+def _texts(message: Mapping[str, Any]) -> list[str]:
+    """The texts of a message in Slack's marks: its own, or that of its blocks, then those of what is attached."""
+    texts = [text_of(message, "text") or _blocks(message.get("blocks"))]
+    for part in message.get("attachments") or ():
+        if not isinstance(part, dict):
+            continue
+        said = [text_of(part, name) for name in ("pretext", "title", "text")]
+        for field in part.get("fields") or ():
+            said.append(
+                ": ".join(filter(None, (text_of(field, "title"), text_of(field, "value")))) if isinstance(field, dict) else ""
+            )
+        said.append(_blocks(part.get("blocks")))
+        texts += said if any(said) else [text_of(part, "fallback")]
+    return list(filter(None, texts))
+
+
+def _blocks(blocks: object) -> str:
+    """The text of blocks: of rich text its leaves, a line for each of its parts; of others the texts they show."""
+    lines: list[str] = []
+    stack: list[tuple[object, bool]] = [(blocks, False)]
+    while stack:
+        node, goes_on = stack.pop()
+        if isinstance(node, list):
+            stack += [(part, goes_on) for part in reversed(node)]
+            continue
+        if not isinstance(node, dict):
+            continue
+        text = node.get("text")
+        kind = text_of(node, "type")
+        leaf = {"user": f"<@{text_of(node, 'user_id')}>", "channel": f"<#{text_of(node, 'channel_id')}>",
+                "broadcast": f"@{text_of(node, 'range')}", "emoji": f":{text_of(node, 'name')}:",
+                "link": f"<{text_of(node, 'url')}|{text_of(node, 'text')}>"}.get(kind)  # fmt: skip
+        leaf = leaf if leaf is not None else text if isinstance(text, str) else None
+        if leaf is not None and goes_on and lines:
+            lines[-1] += leaf
+        elif leaf is not None:
+            lines.append(leaf)
+        if kind in ("rich_text_section", "rich_text_quote", "rich_text_preformatted"):
+            lines.append("")
+            goes_on = True
+        stack += [(node.get(name), goes_on) for name in ("elements", "fields") if isinstance(node.get(name), list)]
+        if isinstance(text, dict):
+            stack.append((text, goes_on))
+    return "\n".join(filter(None, lines))
+
+
 def _plain(text: str, people: Mapping[str, str], channels: Mapping[str, str]) -> str:
     """Slack's marks as people read them: names of users and channels, labels with their links."""
 
@@ -141,7 +184,7 @@ def _plain(text: str, people: Mapping[str, str], channels: Mapping[str, str]) ->
         if kind == "#":
             return "#" + (label or channels.get(target, target))
         if kind == "!":
-            return "@" + (label or target.partition("^")[0])
+            return "@" + (label or target.partition("^")[0]).removeprefix("@")
         return f"{label} ({target})" if label and label not in target else target
 
     return html.unescape(_MARK.sub(mark, text))

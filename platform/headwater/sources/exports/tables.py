@@ -14,6 +14,7 @@ from headwater.errors import UsageError
 from headwater.sources import Fault
 from headwater.sources.exports import Item
 from headwater.sources.fields import BadLine, object_draft
+from headwater.sources.lines import decode_text
 
 _BATCH_BYTES = 8 << 20
 _EXACT = 1 << 53  # beyond it numbers of JSON are not the same everywhere
@@ -33,6 +34,7 @@ def read_sqlite(path: Path) -> Iterator[Item]:
         db.set_busy_timeout(5000)
         db.pragma("trusted_schema", False)
         db.pragma("cell_size_check", True)
+        encoding = str(db.pragma("encoding")).lower()  # utf-8, utf-16le or utf-16be
         named = (
             "SELECT name, sql FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\' ORDER BY name"
         )
@@ -41,25 +43,30 @@ def read_sqlite(path: Path) -> Iterator[Item]:
         shadows = {name + ending for name in virtual for ending in _SHADOWS}
         for name, sql in tables:
             if name not in virtual | shadows:
-                yield from _rows(db, name, has_rowid="WITHOUT ROWID" not in sql.upper())
+                yield from _rows(db, name, encoding, has_rowid="WITHOUT ROWID" not in sql.upper())
     except apsw.Error as error:
         raise UsageError(f"{path} is a damaged database, or none: {error}") from error
     finally:
         db.close()
 
 
-def _rows(db: Any, table: str, *, has_rowid: bool) -> Iterator[Item]:
+def _rows(db: Any, table: str, encoding: str, *, has_rowid: bool) -> Iterator[Item]:
     quoted = '"' + table.replace('"', '""') + '"'
-    columns = [row[1] for row in db.execute(f"PRAGMA table_xinfo({quoted})")]
+    columns = [row[1] for row in db.execute(f"PRAGMA table_xinfo({quoted})") if row[6] != 1]
     name = next((n for n in ("rowid", "_rowid_", "oid") if has_rowid and n not in map(str.lower, columns)), None)
-    listed = f"SELECT {name}, * FROM {quoted} ORDER BY {name}" if name else f"SELECT 0, * FROM {quoted}"
-    cursor = db.execute(listed)
-    names: list[str] = []
-    for n, (rowid, *cells) in enumerate(cursor):
-        names = names or [description[0] for description in cursor.description[1:]]
-        tree = {k: v for k, v in zip(names, cells, strict=True) if v is not None and not isinstance(v, bytes)}
+    named = ['"' + column.replace('"', '""') + '"' for column in columns]
+    # text comes as its bytes: that of a database need not be what it says it is
+    cells_of = [f"CASE typeof({c}) WHEN 'text' THEN CAST({c} AS BLOB) WHEN 'blob' THEN NULL ELSE {c} END" for c in named]
+    listed = f"SELECT {', '.join([name or '0', *cells_of])} FROM {quoted}" + (f" ORDER BY {name}" if name else "")
+    for n, (rowid, *cells) in enumerate(db.execute(listed)):
+        texts = (_decoded(v, encoding) if isinstance(v, bytes) else v for v in cells)
+        tree = {k: v for k, v in zip(columns, texts, strict=True) if v is not None}
         if tree:
             yield Item(table, _row(tree, int(rowid) if name else n, table))
+
+
+def _decoded(data: bytes, encoding: str) -> str:
+    return data.decode(encoding, "replace") if encoding != "utf-8" else decode_text(data, encoding)[0]
 
 
 def read_parquet(path: Path) -> Iterator[Item]:
@@ -108,6 +115,15 @@ def _in_microseconds(pyarrow: Any, schema: Any) -> Any:
     }
 
     def cast(kind: Any) -> Any:
+        types = pyarrow.types
+        if types.is_struct(kind):
+            return pyarrow.struct([field.with_type(cast(field.type)) for field in kind])
+        if types.is_list(kind) or types.is_large_list(kind):
+            return (pyarrow.list_ if types.is_list(kind) else pyarrow.large_list)(
+                kind.value_field.with_type(cast(kind.value_type))
+            )
+        if types.is_map(kind):
+            return pyarrow.map_(cast(kind.key_type), cast(kind.item_type))
         zone = getattr(kind, "tz", None)
         return pyarrow.timestamp("us", zone) if zone else plain.get(str(kind), kind)
 
