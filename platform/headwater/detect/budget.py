@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from headwater.detect.habit import ALIKE, Habits
 from headwater.detect.seen import MINUTE_MS, Seen
 from headwater.detect.tail import Tail
 from headwater.records.anomalies import Sensitivity
@@ -24,13 +25,16 @@ QUIET = 30  # minutes without a signal, after which an incident is over
 LONGEST = 180  # minutes of one incident; what lasts longer becomes normal
 LEARNING = 45  # minutes of history before anything alerts
 DAY_MS = 86_400_000
-SPARE: Mapping[Sensitivity, float] = {"low": 72.0, "medium": 18.0, "high": 4.5}  # days between false alerts, times the budget
+SPARE: Mapping[Sensitivity, float] = {"low": 144.0, "medium": 36.0, "high": 9.0}  # days between false alerts, times the budget
 DEARER = 2.0  # times, for each alert of the last day
 _FADE_DAYS = 14
 _NOISE = 1.0  # decades of one family that add nothing
 _JOINS = 1.5  # decades from which a signal is shown with an incident
 _CLEAR = 2.0  # decades of a signal that is more than noise
 _LASTING = ("rate.topic", "rate.ok", "silence", "drift.topic")  # families of what goes on and spreads to other subjects
+_SPREADS = ("rate.ok", "drift.topic")  # those that say the same of other subjects, where what they tell was told long ago
+_ONCE = ("new.bad", "new.ok", "rare.bad", "rare.ok", "drift.bad", "drift.ok")  # families of what is no habit: another each time
+_DISMISSED = "what was called no anomaly goes on"
 _LEAST_BLOCKS = 3.9
 _WAIT = 3  # blocks until one teaches
 _WARM = 30  # minutes in which detectors know too little for their scores to teach
@@ -70,7 +74,8 @@ class Budget:
         self._waiting: list[tuple[dict[str, float], float]] = []
         self._recent: list[tuple[Seen, float]] = []
         self.muted: dict[str, float] = {}
-        self._dismissed: tuple[int, list[str]] | None = None  # when it was last seen, and its families
+        self._known: tuple[int, list[str], list[str], bool] | None = None  # last seen, families, subjects; if it was dismissed
+        self._habits = Habits()
         self.incident: Incident | None = None
         self.minutes = self.n = 0
         self._spent: list[int] = []
@@ -102,13 +107,14 @@ class Budget:
         alert now."""
         at_ms = (minute + 1) * MINUTE_MS
         self.minutes += 1
-        calibrated = [(one, self._decades(one)) for one in seen]
-        self._recent = [pair for pair in self._recent if pair[0].at_ms > at_ms - TOGETHER * MINUTE_MS] + calibrated
+        incident = self._end(at_ms)
+        calibrated = [(one, self._decades(one, minute)) for one in seen]
         self._follow(at_ms, calibrated)
+        calibrated = [(one, 0.0 if self._was_told(one) else decades) for one, decades in calibrated]
+        self._recent = [pair for pair in self._recent if pair[0].at_ms > at_ms - TOGETHER * MINUTE_MS] + calibrated
         fused = self._fuse()
         self._note(calibrated, fused)
         days = self._fused.blocks_between(fused) * BLOCK / 1440
-        incident = self._end(at_ms)
         if incident is None and not self.learning and days >= self.line_days(at_ms):
             incident = self._begin(at_ms, days, quiet)
         elif incident is not None:
@@ -117,7 +123,7 @@ class Budget:
             self._learn()
         return incident if incident is not None and incident.changed else None
 
-    def _decades(self, one: Seen) -> float:
+    def _decades(self, one: Seen, minute: int) -> float:
         tail = self._tails.get(one.family)
         if tail is None:
             tail = self._tails[one.family] = _tail(round(self._fused.blocks))
@@ -125,7 +131,12 @@ class Budget:
         muted = self.muted.get(one.subject)
         if muted is not None and found < muted * MUTED:
             return 0.0
-        return found * _WEIGHTS.get(one.family, 1.0)
+        found *= _WEIGHTS.get(one.family, 1.0)
+        if one.family in _ONCE:
+            return found
+        usual = self._habits.usual(one.subject, minute)
+        self._habits.note(one.subject, minute, found)
+        return 0.0 if found <= usual * ALIKE else found
 
     def _fuse(self) -> float:
         best: dict[str, float] = {}
@@ -135,20 +146,27 @@ class Budget:
 
     def _note(self, calibrated: Sequence[tuple[Seen, float]], fused: float) -> None:
         for one, decades in calibrated:
-            if not decades and one.subject in self.muted:
-                continue  # it is usual of this subject alone
+            if not decades:
+                continue  # it is usual of this subject alone, or at this time, or known
             self._highest[one.family] = max(self._highest.get(one.family, 0.0), one.score)
         self._highest_fused = max(self._highest_fused, fused)
 
     def _follow(self, at_ms: int, calibrated: Sequence[tuple[Seen, float]]) -> None:
-        """Whether what people called no anomaly while it lasted goes on."""
-        if self._dismissed is None:
+        """Whether what is known goes on: what people called no anomaly as it lasted, or what lasts longer than an incident."""
+        if self._known is None:
             return
-        last_ms, families = self._dismissed
-        if any(one.family in families and decades >= _JOINS for one, decades in calibrated):
-            self._dismissed = at_ms, families
+        last_ms, families, subjects, dismissed = self._known
+        if any(self._is_known(one) and decades >= _JOINS for one, decades in calibrated):
+            self._known = at_ms, families, subjects, dismissed
         elif at_ms - last_ms > QUIET * MINUTE_MS:
-            self._dismissed = None
+            self._known = None
+
+    def _is_known(self, one: Seen) -> bool:
+        return self._known is not None and (one.family in self._known[1] or one.subject in self._known[2])
+
+    def _was_told(self, one: Seen) -> bool:
+        """Whether this has lasted longer than an incident does, and so is nothing odd any more."""
+        return self._known is not None and not self._known[3] and self._is_known(one)
 
     def _learn(self) -> None:
         """A block is over. It teaches what is normal a quarter of an hour later, unless it has become part of an incident by
@@ -174,10 +192,9 @@ class Budget:
         self._join(made, self._recent)
         if quiet is None and len(self.spent(at_ms)) + 1 > self.per_day:
             quiet = "the budget was spent"
-        if quiet is None and self._dismissed is not None:
-            families = self._dismissed[1]
-            if all(one.family in families for one, decades in made.signals if decades >= _CLEAR):
-                quiet = "what was called no anomaly goes on"
+        if quiet is None and self._known is not None and self._known[3]:
+            known = all(self._is_known(one) for one, decades in made.signals if decades >= _CLEAR)
+            quiet = _DISMISSED if known else None
         made.alerted, made.why_quiet = quiet is None, quiet
         if made.alerted:
             self._spent = [*self.spent(at_ms), at_ms]
@@ -211,8 +228,13 @@ class Budget:
         if held is None:
             return None
         held.changed = False
-        over = at_ms - held.last_ms > QUIET * MINUTE_MS or at_ms - held.opened_ms > LONGEST * MINUTE_MS
-        if over:
+        if at_ms - held.opened_ms > LONGEST * MINUTE_MS:
+            subjects, families = [one.subject for one, _ in held.signals], {one.family for one, _ in held.signals}
+            self._known = at_ms, sorted(families.intersection(_SPREADS)), subjects, held.why_quiet == _DISMISSED
+            self._recent = [pair for pair in self._recent if not self._was_told(pair[0])]
+            self._highest.clear()
+            self._highest_fused, self.incident = 0.0, None
+        elif at_ms - held.last_ms > QUIET * MINUTE_MS:
             self.incident = None
         return self.incident
 
@@ -225,12 +247,12 @@ class Budget:
         self._highest_fused = 0.0
         if self.incident is not None and self.incident.n == incident:
             families = {one.family for one, _ in self.incident.signals}.intersection(_LASTING)
-            self._dismissed = (self.incident.last_ms, sorted(families)) if families else None
+            self._known = (self.incident.last_ms, sorted(families), [], True) if families else None
             self.incident = None
 
     def undo(self, subjects: Sequence[str]) -> None:
         """Muted subjects may alert again."""
-        self._dismissed = None
+        self._known = None
         for subject in subjects:
             self.muted.pop(subject, None)
 
@@ -244,7 +266,7 @@ class Budget:
             "fused": self._fused.state(),
             "highest": self._highest, "highest_fused": self._highest_fused, "muted": self.muted,
             "minutes": self.minutes,
-            "n": self.n, "spent": self._spent, "waiting": self._waiting, "dismissed": self._dismissed,
+            "n": self.n, "spent": self._spent, "waiting": self._waiting, "known": self._known, "habits": self._habits.state(),
             "recent": [[list(one), decades] for one, decades in self._recent],
             "incident": None if held is None else [
                 held.n, held.opened_ms, held.last_ms, held.by_chance_days, held.line_days,
@@ -261,7 +283,9 @@ class Budget:
         self._highest, self._highest_fused = dict(state["highest"]), state["highest_fused"]
         self.muted, self.minutes, self.n = dict(state["muted"]), state["minutes"], state["n"]
         self._spent = list(state["spent"])
-        self._dismissed = None if state["dismissed"] is None else (state["dismissed"][0], list(state["dismissed"][1]))
+        known = state["known"]
+        self._known = None if known is None else (known[0], list(known[1]), list(known[2]), bool(known[3]))
+        self._habits.load(state["habits"])
         self._waiting = [(dict(highest), fused) for highest, fused in state["waiting"]]
         self._recent = _pairs(state["recent"])
         if (kept := state["incident"]) is not None:

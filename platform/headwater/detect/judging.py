@@ -23,7 +23,7 @@ from headwater.detect.sequence import Sequences
 from headwater.detect.silence import Silence
 from headwater.records.anomalies import DetectorKind, Sensitivity
 
-VERSION = 3  # of the state
+VERSION = 4  # of the state
 _LATE = 15  # minutes
 _LONGEST_GAP = 7 * 1440  # minutes closed one by one
 

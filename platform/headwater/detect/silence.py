@@ -18,6 +18,9 @@ from headwater.detect.seen import MINUTE_MS, MOST_SCORE, Seen
 
 _MOST_KEYS = 5000
 _KNOWN = 30.0  # minutes with records, before a key can be missed
+_AGE = 180  # minutes from its first record to its last, before: what spoke for less may be a job that has ended
+_HOURLY = 10.0  # records that the topic's season is worth at an hour of a key
+_DAY = 1440.0
 _LEAST_RATE = 0.05  # records a minute
 _FADE = 0.5 ** (1 / (3 * 1440))
 _FORGET = 2880  # minutes of silence after which a key is not expected any more
@@ -49,12 +52,33 @@ class _Chance:
 
 
 class _Key:
-    __slots__ = ("count", "first", "known", "last", "minutes", "missed", "score", "seq", "stays")
+    __slots__ = ("began", "count", "first", "hours", "known", "last", "minutes", "missed", "score", "seq", "stays")
 
     def __init__(self, minute: int) -> None:
-        self.last, self.seq, self.known = minute, 0, 0.0
+        self.began = self.last = minute
+        self.seq, self.known = 0, 0.0
         self.count = self.minutes = self.missed = self.score = 0.0
+        self.hours: dict[int, float] = {}
         self.first, self.stays = _Chance(), _Chance()
+
+    def rate(self, minute: int, factor: float) -> float:
+        """Records expected in a minute, by the season of the topic or, once a day of it is known, by its own hours: the fewer.
+        Either may have a batch in it that is not its own, or was over within the hour."""
+        mean = self.count / (self.minutes + 5) * factor
+        if self.minutes < _DAY:
+            return mean
+        even = mean * self.minutes / 24
+        return mean * min((self.hours.get(minute // 60 % 24, 0.0) + _HOURLY) / (even + _HOURLY), 1.0)
+
+    def learn(self, minute: int, count: int) -> None:
+        """One more minute, with so many records."""
+        hour = minute // 60 % 24
+        if minute % 60 == 0:
+            self.hours = {at: held * _FADE**60 for at, held in self.hours.items()}
+        if count:
+            self.hours[hour] = self.hours.get(hour, 0.0) + count
+        self.count = (self.count + count) * _FADE
+        self.minutes = self.minutes * _FADE + 1
 
 
 class Silence:
@@ -72,23 +96,23 @@ class Silence:
         seen, gone = [], []
         for key, held in self._keys.items():
             count, seq = counts.get(key, (0, 0))
-            rate = held.count / (held.minutes + 5)
+            rate = held.rate(minute, factor)
             sort = held.first if held.last == minute - 1 else held.stays
-            if not count:
-                held.missed += rate * factor
-                held.score += rate * factor * sort.factor(rate) / math.log(10)
-                if held.known >= _KNOWN and rate >= _LEAST_RATE and held.score > 1:
+            known = held.known >= _KNOWN and held.last - held.began >= _AGE
+            if not count and known:
+                held.missed += rate
+                held.score += rate * sort.factor(rate) / math.log(10)
+                if held.count / (held.minutes + 5) >= _LEAST_RATE and held.score > 1:
                     seen.append(_seen(key, held, minute, min(held.score, MOST_SCORE)))
-                if minute - held.last > (_FORGET if held.known >= _KNOWN else _PASSING):
-                    gone.append(key)
+            if not count and minute - held.last > (_FORGET if held.known >= _KNOWN else _PASSING):
+                gone.append(key)
             if (learn or count) and held.known and minute > held.last:
-                sort.learn(rate * factor, silent=not count)
+                sort.learn(rate, silent=not count)
             if count:
                 held.last, held.seq, held.missed, held.score = minute, seq, 0.0, 0.0
                 held.known += 1
             if learn or count:
-                held.count = (held.count + count) * _FADE
-                held.minutes = held.minutes * _FADE + 1
+                held.learn(minute, count)
         for key in gone:
             del self._keys[key]
         return seen
@@ -97,7 +121,7 @@ class Silence:
         """What `load` takes: plain JSON."""
         return {
             "keys": [
-                [k, h.last, h.seq, h.known, h.count, h.minutes, h.missed, h.score,
+                [k, h.began, h.last, h.seq, h.known, h.count, h.minutes, h.missed, h.score, list(h.hours.items()),
                  *([c.minutes, c.silent, c.expected] for c in (h.first, h.stays))]
                 for k, h in self._keys.items()
             ]
@@ -105,9 +129,10 @@ class Silence:
 
     def load(self, state: Mapping[str, Any]) -> None:
         """Go on where `state` was taken."""
-        for key, last, seq, known, count, minutes, missed, score, first, stays in state["keys"]:
-            held = self._keys[key] = _Key(last)
-            held.seq, held.known, held.count, held.minutes = seq, known, count, minutes
+        for key, began, last, seq, known, count, minutes, missed, score, hours, first, stays in state["keys"]:
+            held = self._keys[key] = _Key(began)
+            held.last, held.seq, held.known, held.count, held.minutes = last, seq, known, count, minutes
+            held.hours = dict(hours)
             held.missed, held.score = missed, score
             held.first.minutes, held.first.silent, held.first.expected = first
             held.stays.minutes, held.stays.silent, held.stays.expected = stays

@@ -8,7 +8,9 @@ model with shape 0 (Pickands 1975; for streams: Siffer et al., "Anomaly Detectio
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from collections.abc import Mapping
+from itertools import accumulate
 from typing import Any
 
 _LEAST_LEFT = 1e-6  # weight below which a bin is forgotten
@@ -24,6 +26,7 @@ class Histogram:
         self._weight = 1.0  # of the next addition: growing weights are the same as fading ones
         self._bins: dict[int, float] = {}
         self._sum = 0.0
+        self._from: tuple[list[int], list[float], list[float]] | None = None  # see _sums; None once more was added
 
     def __len__(self) -> int:
         return len(self._bins)
@@ -37,6 +40,7 @@ class Histogram:
         """Count one value."""
         at = math.floor((min(max(value, self.low), self.high) - self.low) / self.width)
         self._bins[at] = self._bins.get(at, 0.0) + self._weight
+        self._from = None
         self._sum += self._weight
         self._weight *= self._gain
         if self._weight > 1e12:
@@ -60,12 +64,20 @@ class Histogram:
 
     def above(self, value: float) -> tuple[float, float]:
         """Weight of the bins that begin at `value` or above, and the sum of their middles' excess over it."""
-        weight = excess = 0.0
-        for at, held in self._bins.items():
-            if (start := self.low + at * self.width) >= value:
-                weight += held
-                excess += held * (start + self.width / 2 - value)
-        return weight / self._weight, excess / self._weight
+        bins, weights, moments = self._sums()
+        first = bisect_left(bins, value, key=lambda at: self.low + at * self.width)
+        weight, moment = weights[first], moments[first]
+        return weight / self._weight, (moment - value * weight) / self._weight
+
+    def _sums(self) -> tuple[list[int], list[float], list[float]]:
+        """Bins in order, with the weight from each on, and the sum of their middles so weighted; 0 behind the last."""
+        if self._from is None:
+            bins = sorted(self._bins)
+            weights = [self._bins[at] for at in bins]
+            moments = [(self.low + (at + 0.5) * self.width) * w for at, w in zip(bins, weights, strict=True)]
+            sums = [list(accumulate(reversed(part), initial=0.0))[::-1] for part in (weights, moments)]
+            self._from = bins, sums[0], sums[1]
+        return self._from
 
     def state(self) -> dict[str, Any]:
         """What `load` takes: plain JSON."""
@@ -74,6 +86,7 @@ class Histogram:
     def load(self, state: Mapping[str, Any]) -> None:
         """Go on where `state` was taken."""
         self._bins = {int(at): float(weight) for at, weight in state["bins"]}
+        self._from = None
         self._weight, self._sum = float(state["weight"]), float(state["sum"])
 
 
@@ -87,6 +100,7 @@ class Tail:
 
     def __init__(self, half_life_blocks: float) -> None:
         self._scores = Histogram(0.1, 0.0, 300.0, half_life_blocks)
+        self._line: tuple[float, float, float] | None = None  # threshold, weight beyond it, scale; None once more was learned
 
     @property
     def blocks(self) -> float:
@@ -96,20 +110,27 @@ class Tail:
     def learn(self, highest: float) -> None:
         """One more normal block."""
         self._scores.add(highest)
+        self._line = None
 
     def blocks_between(self, score: float) -> float:
         """Blocks between two that bring such a score; at least 1."""
         known = self._scores.total
         if not known:
             return 1.0
-        share = min(max(self.SHARE, self.LEAST / known), 0.5)
-        (threshold,) = self._scores.quantile(1.0 - share)
-        beyond, excess = self._scores.above(threshold)
-        scale = (excess + self.PRIOR * self.SCALE) / (beyond + self.PRIOR) * (1 + self.LEAST / known)
+        threshold, beyond, scale = self._line or self._drawn()
         if score <= threshold:
             return max(known / max(self._scores.above(score)[0], 1.0), 1.0)
         rate = (beyond + 1.0) / (known + 1.0)
         return max(math.exp(min((score - threshold) / scale, 600.0)) / rate, 1.0)
+
+    def _drawn(self) -> tuple[float, float, float]:
+        known = self._scores.total
+        share = min(max(self.SHARE, self.LEAST / known), 0.5)
+        (threshold,) = self._scores.quantile(1.0 - share)
+        beyond, excess = self._scores.above(threshold)
+        scale = (excess + self.PRIOR * self.SCALE) / (beyond + self.PRIOR) * (1 + self.LEAST / known)
+        self._line = threshold, beyond, scale
+        return self._line
 
     def state(self) -> dict[str, Any]:
         """What `load` takes: plain JSON."""
@@ -118,3 +139,4 @@ class Tail:
     def load(self, state: Mapping[str, Any]) -> None:
         """Go on where `state` was taken."""
         self._scores.load(state)
+        self._line = None
