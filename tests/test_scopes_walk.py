@@ -10,6 +10,7 @@ import re
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -290,3 +291,41 @@ def test_alerts_of_a_topic_go_to_no_topic_outside_the_scope(served: Served) -> N
     assert kept.json()["alert_topic"] is None  # there is one, which the token does not see
     with headwater.connect(served.url, served.admin) as hw:
         assert hw.detecting("mine")[0].alert_topic == f"{SECRET}-alerts"
+
+
+@pytest.mark.parametrize("place", ["topics/mine/tail", "search/live", "watches/w/events"])
+def test_a_stream_ends_with_the_token_that_it_was_begun_with(tmp_path: Path, place: str) -> None:
+    tokens = tokens_of(tmp_path)
+    admin = "the-api-key"
+    _, shown = tokens.create("short", ["mine"])
+    with (
+        serving(settings_in(tmp_path, api_key=SecretStr(admin))) as url,
+        headwater.connect(url, admin) as hw,
+        headwater.connect(url, shown) as own,
+    ):
+        hw.append("mine", ["payment before"], wait="searchable", timeout_s=60)
+        own.add_watch("payment", name="w")
+        bearer = {"authorization": f"Bearer {shown}"}
+        query = {"q": "payment"} if place != "watches/w/events" else {}
+        with httpx.stream("GET", f"{url}/v1/{place}", params=query, headers=bearer, timeout=60) as reply:
+            stop, said = threading.Event(), ""
+            heard = threading.Event()
+
+            def speak() -> None:
+                while not stop.is_set():
+                    hw.append("mine", [f"payment {'after' if heard.is_set() else 'meanwhile'}"])
+                    stop.wait(0.1)
+
+            speaking = threading.Thread(target=speak)
+            speaking.start()
+            for text in reply.iter_text():
+                said += text
+                if "meanwhile" in said and not heard.is_set():
+                    tokens.revoke("short")
+                    heard.set()
+                if "payment after" in said:
+                    break
+            stop.set()
+            speaking.join()
+        assert "revoked" in said  # and the stream ended by itself
+        assert "payment after" not in said

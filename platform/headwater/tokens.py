@@ -69,6 +69,12 @@ class Tokens:
             return None
         return found
 
+    def hold(self, token: Token) -> bool:
+        """Whether a token that was shown is still one: neither revoked nor expired since."""
+        self._refresh()
+        ended = token.expires_ms is not None and token.expires_ms <= self._clock() * 1000
+        return not ended and self._by_digest.get(token.digest) == token
+
     def create(
         self, name: str, topics: Sequence[str], *, write: bool = False, ttl_s: float | None = None,
         requests_per_s: float | None = None, max_body_bytes: int | None = None,

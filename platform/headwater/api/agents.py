@@ -20,11 +20,11 @@ from starlette.applications import Starlette
 from starlette.types import Receive, Scope, Send
 
 from headwater.api import problems
-from headwater.api.guard import CALLER
+from headwater.api.guard import CALLER, TOKENS
 from headwater.config import ServerSettings
 from headwater.errors import NotFoundError
 from headwater.scoped import scoped
-from headwater.tokens import Token
+from headwater.tokens import Token, Tokens
 from headwater.verbs import Verbs
 
 PATH = "/mcp"
@@ -64,14 +64,14 @@ class Agents:
         self._lock = asyncio.Lock()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        served = await self._of(scope.get(CALLER))
+        served = await self._of(scope.get(CALLER), scope.get(TOKENS))
         if served is None:
             await problems.of(NotFoundError("no MCP server is installed here"))(scope, receive, send)
         else:
             trimmed = [(name, value.strip(b" \t")) for name, value in scope["headers"]]  # as RFC 9110 has it; servers differ
             await served.app({**scope, "headers": trimmed}, receive, send)
 
-    async def _of(self, caller: Token | None) -> _Served | None:
+    async def _of(self, caller: Token | None, tokens: Tokens | None = None) -> _Served | None:
         async with self._lock:
             known = self._served.get(caller)
             if known is not None and not known.task.done():
@@ -80,15 +80,15 @@ class Agents:
             build = await anyio.to_thread.run_sync(self._find)  # imports for about a second, the first time
             if build is None:
                 return None
-            self._served[caller] = served = await self._start(build, caller)
+            self._served[caller] = served = await self._start(build, caller, tokens)
             while len(self._served) > _MOST_CALLERS:
                 self._served.popitem(last=False)[1].end.set()
             return served
 
-    async def _start(self, build: Build, caller: Token | None) -> _Served:
+    async def _start(self, build: Build, caller: Token | None, tokens: Tokens | None) -> _Served:
         settings = self._settings
         server = build(
-            scoped(self._verbs, caller), allow_write=settings.mcp_write if caller is None else caller.write,
+            scoped(self._verbs, caller, tokens), allow_write=settings.mcp_write if caller is None else caller.write,
             who="" if caller is None else f"token:{caller.name}",
             roots=[Path(root) for root in settings.live_paths] if caller is None else [],
         )  # fmt: skip

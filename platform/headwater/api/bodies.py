@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.types import Scope
 
 from headwater import wire
-from headwater.api.guard import CALLER
+from headwater.api.guard import CALLER, TOKENS
 from headwater.api.metrics import Metrics
 from headwater.config import INDEX_SETTINGS, IndexKind, Metric
 from headwater.errors import UsageError
@@ -59,7 +59,7 @@ class State:
         caller: Token | None = scope.get(CALLER)
         if caller is None:
             return self
-        return State(scoped(self.verbs, caller), self.metrics, self.closing, self.version)
+        return State(scoped(self.verbs, caller, scope.get(TOKENS)), self.metrics, self.closing, self.version)
 
 
 async def _state(request: Request) -> State:

@@ -26,6 +26,7 @@ from headwater.errors import AuthError, LimitError, StorageError, UsageError
 from headwater.tokens import Token, Tokens
 
 CALLER = "headwater.caller"  # in a scope: the Token that was shown, None for the API key or where no key is needed
+TOKENS = "headwater.tokens"  # in a scope with a token: the Tokens that say whether it still holds
 _NO_BODY = frozenset({"GET", "HEAD", "OPTIONS"})
 _APPEND = re.compile(r"/v1/topics/[^/]+/(?:records|deliveries)|/v1/logs")
 _HOOK = re.compile(r"/v1/hooks/[^/]+")
@@ -92,7 +93,7 @@ class Guard:
         caller = self._caller(headers)
         if isinstance(caller, Response):
             return caller
-        scope[CALLER] = caller
+        scope[CALLER], scope[TOKENS] = caller, self._tokens
         return self._too_fast(scope, caller) or self._too_large(headers, caller) or _packed(scope, headers)
 
     def _caller(self, headers: dict[bytes, bytes]) -> Token | Response | None:

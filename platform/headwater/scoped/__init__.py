@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 from headwater.batches import Delivered
 from headwater.composed import AskEvent
@@ -30,9 +30,10 @@ from headwater.records.labels import ClassifyReply
 from headwater.records.watches import Watch, WatchHit, Woken
 from headwater.scoped.conversations import OwnConversations
 from headwater.scoped.pipelines import LOCAL, OwnPipelines
-from headwater.tokens import Token
+from headwater.tokens import Token, Tokens
 from headwater.verbs import Verbs
 
+T = TypeVar("T")
 _OF_A_TOPIC = frozenset(
     {"topic", "records", "patterns", "drift", "index"}
 )  # read the one topic that their first argument names
@@ -44,16 +45,17 @@ _ASKING = frozenset({"conversation", "since", "until", "top_k", "as_of", "rerank
 _INVESTIGATING = frozenset({"since", "until", "steps", "timeout_s"})
 
 
-def scoped(verbs: Verbs, token: Token | None) -> Verbs:
-    """`verbs` as the bearer of a token may call them; as they are for None, which stands for the API key or no key at all."""
-    return verbs if token is None else cast(Verbs, _Scoped(verbs, token))
+def scoped(verbs: Verbs, token: Token | None, tokens: Tokens | None = None) -> Verbs:
+    """`verbs` as the bearer of a token may call them; as they are for None, which stands for the API key or no key at all.
+    Streams end when `tokens` no longer have it."""
+    return verbs if token is None else cast(Verbs, _Scoped(verbs, token, tokens))
 
 
 class _Scoped:
     """A few verbs by hand, most by the tables above, everything else refused."""
 
-    def __init__(self, verbs: Verbs, token: Token) -> None:
-        self._verbs, self._token = verbs, token
+    def __init__(self, verbs: Verbs, token: Token, tokens: Tokens | None = None) -> None:
+        self._verbs, self._token, self._tokens = verbs, token, tokens
         self._owner = f"token:{token.name}"
         self._talk = talk = OwnConversations(verbs, token)
         self.create_conversation, self.conversations, self.conversation = talk.create, talk.all, talk.one
@@ -70,7 +72,7 @@ class _Scoped:
             raise AttributeError(name)
         verb = getattr(self._verbs, name)
         if name in _STREAM_OF_A_TOPIC:
-            return self._checked(verb)
+            return self._stream(verb)
         if name in _OF_A_TOPIC or name in _WRITING:
             return self._one_topic(verb, writing=name in _WRITING)
         if name in _OF_TOPICS:
@@ -83,12 +85,26 @@ class _Scoped:
 
         return refuse
 
-    def _checked(self, verb: Callable[..., Any]) -> Callable[..., Any]:
-        def call(topic: str, *args: Any, **kwargs: Any) -> Any:
+    def _stream(self, verb: Callable[..., AsyncIterator[T]]) -> Callable[..., AsyncIterator[T]]:
+        def call(topic: str, *args: Any, **kwargs: Any) -> AsyncIterator[T]:
             self._check(topic)
-            return verb(topic, *args, **kwargs)
+            return self._while_held(verb(topic, *args, **kwargs))
 
         return call
+
+    async def _while_held(self, events: AsyncIterator[T]) -> AsyncIterator[T]:
+        """The events until the token is revoked or expires: what was begun with it does not outlive it. Raises AuthError."""
+        try:
+            async for event in events:
+                self._must_hold()
+                yield event
+        finally:
+            if (close := getattr(events, "aclose", None)) is not None:
+                await close()
+
+    def _must_hold(self) -> None:
+        if self._tokens is not None and not self._tokens.hold(self._token):
+            raise AuthError(f"the token {self._token.name!r} was revoked or has expired")
 
     def _by_default_model(self, verb: Callable[..., Any]) -> Callable[..., Any]:
         def call(given: Any, *, model: str | None = None, **how: Any) -> Any:
@@ -135,6 +151,8 @@ class _Scoped:
     # ------------------------------------------------------------------ topics and records
 
     async def topics(self) -> list[Topic]:
+        """Those in scope. Whoever follows what changes asks for them again and again."""
+        self._must_hold()
         return [topic for topic in await self._verbs.topics() if self._token.sees(topic.name)]
 
     async def indexes(self) -> list[IndexInfo]:
@@ -177,7 +195,7 @@ class _Scoped:
         return [next(found) if reply is None else reply for reply in replies]
 
     async def live(self, q: str, *, topics: Sequence[str] | None = None, **scope: Any) -> AsyncIterator[Any]:
-        async for event in self._verbs.live(q, topics=await self._chosen(topics), **scope):
+        async for event in self._while_held(self._verbs.live(q, topics=await self._chosen(topics), **scope)):
             yield event
 
     async def similar(
@@ -264,11 +282,13 @@ class _Scoped:
         await self._verbs.remove_watch((await self.watch(id)).id)
 
     async def wait(self, id: int | str, **how: Any) -> Woken:
-        return await self._verbs.wait((await self.watch(id)).id, **how)
+        woken = await self._verbs.wait((await self.watch(id)).id, **how)
+        self._must_hold()
+        return woken
 
     async def watch_events(self, id: int | str, *, cursor: str | None = None) -> AsyncIterator[WatchHit]:
         found = await self.watch(id)
-        async for hit in self._verbs.watch_events(found.id, cursor=cursor):
+        async for hit in self._while_held(self._verbs.watch_events(found.id, cursor=cursor)):
             yield hit
 
     # ------------------------------------------------------------------ the daemon
@@ -304,7 +324,7 @@ class _Scoped:
         return found if named is None or self._token.sees(named) else replace(found, alert_topic=None)
 
     async def anomaly_events(self, topics: Sequence[str] | None = None, *, cursor: str | None = None) -> AsyncIterator[Anomaly]:
-        async for anomaly in self._verbs.anomaly_events(await self._chosen(topics), cursor=cursor):
+        async for anomaly in self._while_held(self._verbs.anomaly_events(await self._chosen(topics), cursor=cursor)):
             yield anomaly
 
     async def note_call(self, who: str, tool: str, **call: Any) -> None:
