@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     Vectors = NDArray[np.float32]
 
 Kind = Literal["query", "passage"]
+Sort = Literal["events", "documents"]
 Embed = Callable[[Sequence[str], Kind], Awaitable["Vectors"]]
 
 MOST_EMBEDDED = 24  # 16 to 96 find the same sentences; embedding is nearly all of the time
@@ -119,6 +120,7 @@ class _Unit:
     before: int | None
     named: bool = False  # it has every identifier the question asks about, or is the trouble that is all it asks about
     asks: bool = False  # it is a question itself
+    heads: bool = False  # it is a heading, which says nothing but what the next sentences are about
     bonus: float = 0.0
     share: float = 0.0
     meaning: float = 0.0
@@ -135,12 +137,14 @@ async def extract(
     floor: float = FLOOR,
     threshold: float = ABSTAIN_BELOW,
     timed: bool = False,
+    prefer: Sort | None = None,
 ) -> Extract:
     """The best supporting sentences of `evidence` (best record first) for `question`; abstains below `threshold`.
 
     `embed(texts, kind)` gives `(n, d)` unit float32 rows and `floor` is its model's cosine of unrelated texts; without
     it words alone decide. `timed`: the question's time chose the evidence, so that a sentence with all its other words
-    answers it ("what was fixed in March?"). Order is by support, or by time where the question asks for a course of
+    answers it ("what was fixed in March?"). `prefer`: what only events or only documents can tell is said by them alone,
+    where they support it nearly as well as the others. Order is by support, or by time where the question asks for a course of
     events. Same input, same result.
     """
     units = _units(evidence)
@@ -153,7 +157,8 @@ async def extract(
     chosen = _preselect(units, evidence)
     vectors = await _meanings(question, chosen, embed, floor) if embed else None
     _support(chosen, evidence, weights, vectors is not None)
-    ranked = sorted(chosen, key=lambda u: (-u.support, u.index, u.start))
+    ranked = sorted([u for u in chosen if not u.heads] or chosen, key=lambda u: (-u.support, u.index, u.start))
+    ranked = _preferred(ranked, evidence, prefer)
     best = ranked[0]
     nearest = Sentence(best.index, best.start, best.end, best.support)
     worth = WORTH_TELLING if _COURSE.search(question) else WORTH_SAYING
@@ -208,6 +213,7 @@ def _spans(item: Evidence) -> list[tuple[int, int]]:
 _WILDCARD = re.compile(r"<[^<>\s]{0,20}>")
 
 
+_HEADING = re.compile(r"#{1,6}\s[^\n]*")
 _FRAME = re.compile(r"at [\w.$/<>]+\([^)]*\)|\.\.\. \d+ (?:common frames|more)|File \"[^\"]+\", line \d+")  # of a stack trace
 
 
@@ -242,6 +248,7 @@ def _note_names_and_trouble(
         trouble = troubled and item.level is not None and canonical_level(item.level) in ("error", "fatal")
         unit.bonus = TROUBLE * trouble
         unit.asks = unit.text.rstrip().endswith(("?", "？"))
+        unit.heads = item.kind == "chunks" and _HEADING.fullmatch(unit.text) is not None
         unit.named = (nothing_else and trouble) or (bool(all_words) and all_words <= unit.words)
         if names and not unit.named:
             unit.named = all(name.search(item.value, unit.start, unit.end) for name in names)
@@ -289,6 +296,13 @@ def _pick(ranked: list[_Unit], vectors: Vectors | None, limit: int, worth: float
     return picked
 
 
+def _preferred(ranked: list[_Unit], evidence: Sequence[Evidence], prefer: Sort | None) -> list[_Unit]:
+    """Those of the preferred sort, where the best of them is worth telling beside the best of all."""
+    bar = WORTH_TELLING * ranked[0].support
+    fitting = [u for u in ranked if (evidence[u.index].kind == "chunks") == (prefer == "documents")] if prefer else []
+    return fitting if fitting and fitting[0].support >= bar else ranked
+
+
 def _same(one: _Unit, other: _Unit, vectors: Vectors | None) -> bool:
     shared = len(one.words & other.words)
     if shared >= SAME_WORDS * max(1, len(one.words | other.words)):
@@ -313,7 +327,9 @@ may me might my no not of on or our s should so such t than that the their then 
 what when where which who whom whose why will with would you your
 """
 _EMPTY = frozenset(_EMPTY_TEXT.split())
-_ENDINGS = (("sses", "ss"), ("ies", "y"), ("ing", ""), ("ed", ""), ("ly", ""), ("es", ""), ("s", ""))
+_ENDINGS = (("sses", "ss"), ("ies", "y"), ("ied", "y"), ("ing", ""), ("ed", ""), ("ly", ""), ("es", ""), ("s", ""), ("e", ""))
+_VOWEL = re.compile("[aeiouy]")  # what is left without one is no word: of "string", "str"
+_DOUBLED = re.compile(r"(?<=[aeiouy])([b-df-hjkmnp-rtvwx])\1$")  # "dropped" is of "drop"; but "fill", "pass"
 
 
 def content_words(text: str) -> list[str]:
@@ -336,11 +352,14 @@ def tells_trouble(text: str) -> bool:
 
 
 def identifiers(question: str) -> list[re.Pattern[str]]:
-    """What a question names by an identifier (`blk_-7571492`, `node-69`, `10.250.14.38`), to be found as a whole word;
-    numbers, dates and times of day are not identifiers."""
+    """What a question names by an identifier, to be found as a whole word."""
+    return [re.compile(rf"(?<!\w){re.escape(name)}(?!\w)", re.IGNORECASE) for name in named_things(question)]
+
+
+def named_things(question: str) -> list[str]:
+    """The identifiers of a question (`blk_-7571492`, `node-69`, `10.250.14.38`); numbers, dates and times of day are none."""
     found = dict.fromkeys(m.group() for m in _NAMED_THING.finditer(question))
-    names = [n for n in found if not _ORDINARY.fullmatch(n) or (n.isdigit() and len(n) > 5)]
-    return [re.compile(rf"(?<!\w){re.escape(name)}(?!\w)", re.IGNORECASE) for name in names[:8]]
+    return [n for n in found if not _ORDINARY.fullmatch(n) or (n.isdigit() and len(n) > 5)][:8]
 
 
 def _names_found(question: str, evidence: Sequence[Evidence]) -> bool:
@@ -356,11 +375,13 @@ _LONG_NAME = 26  # of a pattern, whose look-arounds have 16 characters
 
 @functools.lru_cache(maxsize=16_384)  # the same words come over and over
 def _stem(word: str) -> str:
-    if not word.endswith("ss"):
-        for ending, instead in _ENDINGS:
-            if word.endswith(ending) and len(word) - len(ending) >= 3:
-                return word[: -len(ending)] + instead
-    return word
+    """A word without its ending, so that "expire", "expires", "expired" and "expiring" are one."""
+    for ending, instead in () if word.endswith("ss") else _ENDINGS:
+        rest = word[: -len(ending)]
+        least = 5 if ending == "ly" else 3  # "reply" and "family" are whole
+        if word.endswith(ending) and len(rest) >= least and _VOWEL.search(rest):
+            return _stem(rest) if ending == "ly" else _DOUBLED.sub(r"\1", rest + instead)
+    return _DOUBLED.sub(r"\1", word)
 
 
 def _idf(asked: Iterable[str], units: Sequence[_Unit]) -> dict[str, float]:

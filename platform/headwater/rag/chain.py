@@ -13,10 +13,11 @@ from datetime import datetime
 
 from headwater.chunks import sentences
 from headwater.errors import UsageError
-from headwater.llm.extractive import ABSTAIN_BELOW, FLOOR, Embed, Evidence, Extract, Sentence, content_words, extract
+from headwater.llm.extractive import ABSTAIN_BELOW, FLOOR, Embed, Evidence, Extract, Sentence, Sort, content_words, extract
 from headwater.rag.citations import Quotable
+from headwater.rag.keyed import numbered
 from headwater.rag.news import busiest, count_words, last_day, tell_of, whats_new
-from headwater.rag.place import Look, Placed, Scope, find_events, named_topics, place
+from headwater.rag.place import Look, Placed, Scope, besides, find_events, named_topics, place
 from headwater.rag.retrieval import Retrieval
 from headwater.rag.say import Page, bounds, how_often, quote, stretch, whose
 from headwater.records import Answer, Coverage, PassageForm, SearchReply, to_ms
@@ -25,6 +26,8 @@ MODEL = "extractive"
 PLAIN = Retrieval()
 NOTHING = "No answer: "  # how an abstention begins, behind how the question was read
 _MOST_LISTED = 10  # newest records of a topic in a time
+# How the records of a topic come to be: "how many tickets were opened?" counts all of them.
+_COMING = frozenset(content_words("opened filed created raised reported posted sent written received submitted made added"))
 
 
 @dataclass(slots=True)
@@ -114,6 +117,8 @@ async def by_rules(placed: Placed, embed: Embed | None, now_ms: int) -> Reading 
     """What rules answer exactly: what is new, an event, a count, a list. None for what has to be searched for."""
     if placed.missing:
         return await _no_such_event(placed)
+    if placed.scope.key:
+        return await _keyed(placed)
     if placed.question.intent == "new-since" and await _has_events(placed):
         return await _news(placed, embed)
     return await _event(placed, now_ms) or await _count(placed) or await _list(placed)
@@ -132,10 +137,10 @@ class _Judge:
     retrieval: Retrieval
     now_ms: int
 
-    async def extract(self, question: str, evidence: Sequence[Evidence], *, timed: bool) -> Extract:
+    async def extract(self, question: str, evidence: Sequence[Evidence], *, timed: bool, prefer: Sort | None) -> Extract:
         return await extract(
             question, evidence, embed=self.embed, limit_sentences=self.limit, floor=self.floor, threshold=self.threshold,
-            timed=timed,
+            timed=timed, prefer=prefer,
         )  # fmt: skip
 
 
@@ -227,7 +232,7 @@ async def _count(placed: Placed) -> Reading | None:
     coverage = await scope.covered()
     events = scope.events(coverage.topics)
     topics = named_topics(asked.counted, events)
-    rest = [w for w in asked.counted if not named_topics([w], topics)]
+    rest = [w for w in besides(asked.counted, topics) if not topics or not set(content_words(w)) <= _COMING]
     if not events or not (topics or rest or asked.counted_level):
         return None
     page = _opened(placed)
@@ -261,11 +266,10 @@ async def _search(placed: Placed, words: str, judge: _Judge, saying: str = "") -
         needed = set(content_words(saying))
         evidence = [e for e in evidence if e.kind == "chunks" and needed <= set(content_words(e.passage.text))]
     searched = judge.clock()
-    found = await judge.extract(words, evidence, timed=scope.since_ms is not None or scope.until_ms is not None)
+    timed = scope.since_ms is not None or scope.until_ms is not None or bool(scope.key)
+    found = await judge.extract(words, evidence, timed=timed, prefer=None if placed.as_words else asked.told_by)
     page = _opened(placed)
     said = found.sentences
-    if said and asked.intent in ("when", "count") and evidence[said[0].index].kind != "chunks":
-        said = tuple(s for s in said if evidence[s.index].kind != "chunks")  # documents neither happen nor count
     if said and asked.intent == "seen-before":
         page.lines.append("Seen, the oldest first:")
         said = tuple(sorted(said, key=lambda s: _began(evidence[s.index])))
@@ -293,12 +297,28 @@ async def _list(placed: Placed) -> Reading | None:
         return None
     every = (await scope.covered()).topics
     topics = [t for t in named_topics(asked.subject, scope.events(every)) if scope.kind_of(t) != "template"]
-    if not topics or any(not named_topics([w], topics) for w in asked.subject):
+    if not topics or besides(asked.subject, topics):
         return None
+    return await _listed(placed, topics)
+
+
+async def _keyed(placed: Placed) -> Reading | None:
+    """The records with the key a question names, where it asks for nothing else of a person: "what did Ines say?"; and always
+    those of one thing, such as a ticket."""
+    if placed.question.subject and not numbered(placed.scope.key):
+        return None
+    return await _listed(placed, None)
+
+
+async def _listed(placed: Placed, topics: Sequence[str] | None) -> Reading | None:
+    """The newest records in scope, the oldest of them first; None where there are none."""
+    scope = placed.scope
     reply = await scope.search("", _MOST_LISTED, topics=topics)
     if not len(reply):
         return None
     page = _opened(placed)
+    if placed.question.intent == "count":
+        page.lines.append(f"{reply.coverage.searched:,} record{'s' * (reply.coverage.searched > 1)}, the newest:")
     for hit in sorted(reply, key=lambda h: (h.timestamp, h.address)):
         line = re.search(r"\S[^\n]{0,299}", hit.value)
         start, end = line.span() if line else (0, len(hit.value))

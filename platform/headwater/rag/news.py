@@ -15,7 +15,7 @@ from datetime import timedelta
 
 from headwater.chunks import sentences
 from headwater.llm.extractive import LONGEST_SENTENCE, Embed, Evidence, content_words, tells_trouble
-from headwater.rag.place import Placed, Scope, named_topics, when
+from headwater.rag.place import Placed, Scope, besides, named_topics, when
 from headwater.rag.say import Page, bounds, how_often, quote, whose
 from headwater.records import Hit, Mode, Pattern, Record, to_ms
 from headwater.records.levels import LEVELS, canonical_level
@@ -81,7 +81,7 @@ async def whats_new(placed: Placed, page: Page, *, embed: Embed | None) -> News:
     every = (await scope.within(None, None).covered()).topics
     named = named_topics(asked.subject, every)
     topics = [t for t in (named or every) if scope.kind_of(t) == "template"] or list(named or every)
-    words = [w for w in asked.subject if not named_topics([w], named)]
+    words = besides(asked.subject, named)
     patterns, notes = await _patterns(scope, topics, " ".join(f'"{w}"' for w in words), fresh=asked.fresh)
     if words and not patterns:
         notes.append(f"nothing that is new has the words {' '.join(words)!r}, so they are left out")

@@ -9,6 +9,7 @@ from datetime import datetime
 from typing import Protocol
 
 from headwater.llm.extractive import content_words
+from headwater.rag.keyed import keyed
 from headwater.rag.question import EVENTS, Event, Question, understand
 from headwater.rag.say import bounds
 from headwater.rag.times import AROUND_MS
@@ -41,7 +42,8 @@ class Look(Protocol):
 @dataclass(frozen=True, slots=True)
 class Scope:
     """The records that may be looked at. `kind_of` gives the form of a topic's passages. `documents` are topics of long
-    texts without times of their own: what they tell of is as old as it says, not as their delivery."""
+    texts without times of their own: what they tell of is as old as it says, not as their delivery. `key`: only the records
+    with that key."""
 
     look: Look
     kind_of: Callable[[str], PassageForm]
@@ -49,6 +51,7 @@ class Scope:
     since_ms: int | None = None
     until_ms: int | None = None
     documents: frozenset[str] = frozenset()
+    key: str = ""
 
     async def knowing_documents(self) -> Scope:
         """The same scope, with its topics of documents found: their newest record has the time of its delivery."""
@@ -65,6 +68,7 @@ class Scope:
         return [t for t in topics if t not in self.documents]
 
     async def search(self, q: str, top_k: int, *, mode: Mode | None = None, topics: Sequence[str] | None = None) -> SearchReply:
+        q = f'key:"{self.key}" {q}'.strip() if self.key else q
         return await self.look.search(
             q, topics=topics or self.topics, top_k=top_k, mode=mode, since=when(self.since_ms), until=when(self.until_ms)
         )
@@ -127,7 +131,16 @@ class Placed:
 
 
 async def place(text: str, scope: Scope, now_ms: int) -> Placed:
-    """The question with its times and its event found. Times said in arguments win over those in the text."""
+    """The question with its times, its event and its key found. Times said in arguments win over those in the text."""
+    rest, inside = await keyed(text, scope)
+    placed = await _timed(rest, inside, now_ms)
+    if not inside.key:
+        return placed
+    reading = f"{placed.reading}, of" if placed.reading else "I read it as of"
+    return replace(placed, reading=f'{reading} the records with key "{inside.key}"', as_words=False)
+
+
+async def _timed(text: str, scope: Scope, now_ms: int) -> Placed:
     question = understand(text, now_ms)
     if scope.since_ms is not None or scope.until_ms is not None:
         return Placed(question, scope)
@@ -277,9 +290,18 @@ def _distance(event: Event, hit: Hit) -> int:
 
 
 def named_topics(words: Collection[str], topics: Sequence[str]) -> list[str]:
-    """The topics whose names are among some words, whatever their endings (`deployed` names `deploys`)."""
+    """The topics whose names are among some words, whatever their endings (`deployed` names `deploys`); where there are none,
+    those that a word names by what their records are (`tickets` names `support-tickets`)."""
     said = {stem for w in words for stem in content_words(w)}
-    return [t for t in topics if (stems := set(content_words(t))) and stems <= said]
+    named = [t for t in topics if (stems := set(content_words(t))) and stems <= said]
+    many = {w.casefold() for w in words if w.casefold().endswith("s")}
+    return named or [t for t in topics if re.split(r"[._-]", t.casefold())[-1] in many]
+
+
+def besides(words: Collection[str], topics: Sequence[str]) -> list[str]:
+    """The words that do not name these topics."""
+    known = {stem for t in topics for stem in content_words(t)}
+    return [w for w in words if not set(content_words(w)) <= known]
 
 
 def when(ms: int | None) -> datetime | None:

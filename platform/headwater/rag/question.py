@@ -13,7 +13,7 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
-from headwater.llm.extractive import content_words
+from headwater.llm.extractive import Sort, content_words
 from headwater.rag.times import Period, clock_of, narrowed, read_times
 
 Intent = Literal["new-since", "seen-before", "count", "when", "find"]
@@ -61,6 +61,19 @@ class Question:
     counted: tuple[str, ...] = ()
     counted_level: str = ""
     counted_word: str = ""
+
+    @property
+    def matter(self) -> tuple[str, ...]:
+        """The subject with what went wrong with it: "invoices fail" of "why did invoices fail?"."""
+        words = dict.fromkeys(re.findall(r"[\w][\w.:/@-]*\w|\w", self.words)) if self.subject else ()
+        return tuple(w for w in words if w in self.subject or _TROUBLED.fullmatch(w))
+
+    @property
+    def told_by(self) -> Sort | None:
+        """What tells of it, where there is a choice: documents neither happen nor count, and events instruct nobody."""
+        if self.intent in ("when", "count", "seen-before"):
+            return "events"
+        return "documents" if _HOW_TO.search(self.text) else None
 
 
 def understand(text: str, now_ms: int) -> Question:
@@ -126,8 +139,9 @@ _NEW = re.compile(
     re.IGNORECASE | re.DOTALL,
 )
 _ASKS = re.compile(r"\b(?:what|what's|which|anything|any|something|show|list|tell|summar\w+)\b", re.IGNORECASE)
-_COUNT = re.compile(r"\bhow (?:many|often)\b|\b(?:number|count) of\b|^\s*count\b", re.IGNORECASE)
+_COUNT = re.compile(r"\bhow (?:many|often)\b|\b(?:number|count) of\b|^\s*count\b|\bmost (?:frequent|common)\b", re.IGNORECASE)
 _WHEN = re.compile(r"\bwhen (?:did|was|were|has|have|is|does)\b|\b(?:at )?(?:what|which) time\b|\bsince when\b", re.IGNORECASE)
+_HOW_TO = re.compile(r"^\W*how (?:do|can|could|should|would|to)\b|\bwhat (?:should|must|do) (?:i|we|one) do\b", re.IGNORECASE)
 _TROUBLED = re.compile(
     r"\b(?:fail\w*|br[eo]ak\w*|broken?|errors?|wrong|problems?|crash\w*|outages?|incidents?|trouble|went down|exceptions?)\b",
     re.IGNORECASE,
@@ -157,6 +171,7 @@ def _counted(asked: str) -> tuple[tuple[str, ...], str, str]:
     words = [w.lower() for w in re.findall(r"\w[\w./-]*\w|\w", asked[match.end() :])] if match else []
     named = [(w, level) for w in words for name, level in _LEVELS if re.fullmatch(name, w)]
     word, level = named[0] if named else ("", "")
+    words = [re.sub(r"(?<=\d)s$", "", w) for w in words]  # "429s" are many of 429
     rest = (w for w in words if w != word and (stems := content_words(w)) and not set(stems) <= _UNCOUNTED)
     return tuple(rest), level, word
 

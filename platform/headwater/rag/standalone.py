@@ -25,6 +25,7 @@ LEANING = 1.0  # from which a turn is read together with what it leans on
 _ANSWER_CHARS = 300  # of the answer before that are searched with
 _QUESTION_CHARS = 600
 _SUBJECT_WORDS = 8
+_TURNS = 6  # of the newest questions that one may lean on, each on the one before it
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +61,8 @@ def alone(question: str) -> Standalone:
 
 def contextualise(question: str, before: Sequence[Turn], now_ms: int) -> Standalone:
     """The question in the light of the turns before it, oldest first."""
-    asked = next((t.text for t in reversed(before) if t.role == "user" and t.text.strip()), "")[:_QUESTION_CHARS]
+    turns = [t.text[:_QUESTION_CHARS] for t in before if t.role == "user" and t.text.strip()]
+    asked = turns[-1] if turns else ""
     answered = before[-1].text[:_ANSWER_CHARS] if before and before[-1].role == "assistant" else ""
     if not asked and not answered:
         return alone(question)
@@ -70,7 +72,7 @@ def contextualise(question: str, before: Sequence[Turn], now_ms: int) -> Standal
     wordings = [Wording(question, own)] if own else []
     around = [text for text in (asked, _plain(answered)) if text]
     wordings += [Wording(f"{text} {question}", context / len(around)) for text in around]
-    text = question if lean < LEANING or not asked else _completed(question, asked, now_ms)
+    text = question if lean < LEANING or not asked else _completed(question, _told(turns[-_TURNS:], now_ms), now_ms)
     return Standalone(text, tuple(wordings), min(1.0, lean / 2))
 
 
@@ -97,6 +99,15 @@ def leaning(turn: str) -> float:
     return bool(_POINTING.search(turn)) + short + 0.5 * bool(_THEREFORE.search(turn))
 
 
+def _told(turns: Sequence[str], now_ms: int) -> str:
+    """The last of some questions; where it names no subject, or points to one, completed by those before it."""
+    whole = ""
+    for turn in turns:
+        leans = bool(_POINTING.search(turn)) or not understand(turn, now_ms).subject
+        whole = _completed(turn, whole, now_ms) if whole and leans and leaning(turn) >= LEANING else turn
+    return whole[:_QUESTION_CHARS]
+
+
 def _completed(question: str, asked: str, now_ms: int) -> str:
     """The question with what it leaves out: the one before it for "and in payments?", otherwise its subject; and its time,
     where the question names none of its own."""
@@ -109,7 +120,7 @@ def _completed(question: str, asked: str, now_ms: int) -> str:
         whole = f"{told} {rest}?" if rest else f"{told}?"
     else:
         known = set(content_words(question))
-        more = [w for w in then.subject if not set(content_words(w)) <= known][:_SUBJECT_WORDS]
+        more = [w for w in then.matter if not set(content_words(w)) <= known][:_SUBJECT_WORDS]
         whole = f"{question} ({' '.join(more)})" if more else question
     if not timed and (phrase := _time_of(asked, now_ms)):
         whole = f"{whole.rstrip('?')} {phrase}?"
