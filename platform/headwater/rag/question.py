@@ -71,7 +71,7 @@ class Question:
     @property
     def told_by(self) -> Sort | None:
         """What tells of it, where there is a choice: documents neither happen nor count, and events instruct nobody."""
-        if self.intent in ("when", "count", "seen-before"):
+        if self.intent in ("when", "count"):
             return "events"
         return "documents" if _HOW_TO.search(self.text) else None
 
