@@ -297,21 +297,6 @@ def test_wrong_arguments_are_answered_with_what_to_mend_and_never_with_their_val
     _with(verbs, body)
 
 
-def test_a_clock_that_is_still_to_come_today_is_asked_for_with_its_date(verbs: MemoryVerbs) -> None:
-    """ "since 14:05" said after midnight is yesterday's, and an empty reply would read as if nothing had happened."""
-
-    async def body(client: Client) -> None:
-        later = datetime.now(UTC) + timedelta(minutes=2)
-        if later.date() == datetime.now(UTC).date():
-            text = await _refused(client, "patterns", topic="logs", new_since=f"{later:%H:%M}")
-            assert "still to come" in text
-            assert f"{later:%Y-%m-%d}" in text
-        assert not (await client.call_tool("search", {"q": "x", "since": "00:00"})).is_error
-        assert "not a time" in await _refused(client, "search", q="x", since="27:99")
-
-    _with(verbs, body)
-
-
 def test_an_old_cursor_says_that_there_is_no_more(verbs: MemoryVerbs) -> None:
     async def body(client: Client) -> None:
         for name, arguments in (

@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import re
 import secrets
-import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -17,12 +16,11 @@ from typing import Annotated, Any, Literal
 from mcp.server.mcpserver import Context as Call
 from mcp.server.mcpserver.tools import Tool
 from mcp.types import ToolAnnotations
-from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic import BeforeValidator, Field
 
 from headwater.config import duration_s
 from headwater.errors import ConfigError, UsageError
-from headwater.query import parse_time
-from headwater.records import Mode, from_ms, parse_address
+from headwater.records import Mode, parse_address
 from headwater.records.anomalies import Severity
 from headwater.verbs import Verbs
 from headwater_mcp import noting, render, render_found, render_watch
@@ -34,7 +32,6 @@ _EVERYWHERE = ("response_format", "max_tokens")  # parameters of every tool: the
 _TOLD_ONCE = ("q", "since", "until", "topics")  # parameters that mean everywhere what `search` says they mean
 _MOST_CLASSIFIED = 5000  # patterns judged in one call
 _LONGEST_WATCH_S = 30 * 86_400.0
-_CLOCK = re.compile(r"\d{1,2}:\d{2}(:\d{2})?Z?")
 _CURSOR = re.compile(r"(\d{1,12})~(.*)", re.DOTALL)
 
 
@@ -48,27 +45,10 @@ def _as_text(value: object) -> object:
     return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
 
 
-def _not_to_come(value: str | None) -> str | None:
-    """A clock without a date is today's. One that is still to come is another day's: nothing would be found since then, which
-    would read as if nothing had happened."""
-    if value is None or not _CLOCK.fullmatch(value.strip()):
-        return value
-    now = time.time_ns() // 1_000_000
-    with contextlib.suppress(UsageError):  # of what is no time the verb says so
-        if (at := parse_time(value, now_ms=now)) > now:
-            raise ValueError(
-                f"is {from_ms(at):%Y-%m-%dT%H:%M}Z, still to come; give the date, it is {from_ms(now):%Y-%m-%d} now"
-            )
-    return value
-
-
 Q = Annotated[str, Field(max_length=4000, description='words, "phrase", -not, level:error, field:value, field:>=10')]
 Topics = Annotated[list[str] | None, BeforeValidator(_as_list), Field(description="only these; default all")]
 TopicName = Annotated[str, Field(max_length=100, description="a name from `topics`")]
-Since = Annotated[
-    str | None, BeforeValidator(_as_text), AfterValidator(_not_to_come),
-    Field(max_length=100, description="age (2h) or UTC time"),
-]  # fmt: skip
+Since = Annotated[str | None, BeforeValidator(_as_text), Field(max_length=100, description="age (2h) or UTC time")]
 Until = Annotated[str | None, BeforeValidator(_as_text), Field(max_length=100, description="like since, exclusive")]
 TopK = Annotated[int, Field(ge=1, le=100, description="results wanted")]
 Cursor = Annotated[str | None, Field(max_length=2000)]
