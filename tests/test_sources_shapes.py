@@ -103,6 +103,23 @@ def test_a_file_that_is_followed_becomes_the_records_it_would_be_loaded_as(
     assert asyncio.run(followed(path, text.encode(), random.Random(seed), 400)) == expected
 
 
+def test_objects_in_objects_become_dotted_attributes_and_a_level_in_figures_a_word(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    deep = '{"a":' * 40 + "1" + "}" * 40
+    path.write_text(
+        '{"@timestamp":"2026-03-01T14:05:00Z","message":"m","log":{"level":"WARN"},"service":{"name":"pay","tags":[1],"none":null}}\n'
+        '{"time":1772373900000,"level":50,"pid":7,"msg":"m"}\n'
+        '{"level":50,"player":"ann"}\n'
+        f'{{"msg":"m","deep":{deep}}}\n'
+    )
+    found = [item.attributes for item in loaded(path).values() if isinstance(item, Draft)]
+    assert found[0] == {"log.level": "WARN", "service.name": "pay", "service.tags": "[1]"}
+    assert found[1:3] == [{"level": "error", "pid": 7}, {"level": 50, "player": "ann"}]
+    ((name, value),) = found[3].items()
+    assert name.startswith("deep.a.a.")
+    assert isinstance(value, str)
+
+
 def test_the_fields_of_json_lines_and_rows_are_mapped(tmp_path: Path) -> None:
     lines, table = tmp_path / "a.jsonl", tmp_path / "b.csv"
     lines.write_text(JSONL)
@@ -110,7 +127,7 @@ def test_the_fields_of_json_lines_and_rows_are_mapped(tmp_path: Path) -> None:
     first = loaded(lines)[0]
     assert isinstance(first, Draft)
     assert (first.value, first.key, first.time_ms) == ("payment failed", "7", 1_772_373_900_000)
-    assert first.attributes == {"level": "error", "shop": '{"name":"a"}'}
+    assert first.attributes == {"level": "error", "shop.name": "a"}
     rows = list(loaded(table).values())
     assert isinstance(rows[0], Draft)
     assert rows[0].value == 'a text\nover two lines; and "quoted"'

@@ -3,8 +3,8 @@
 Fields are known by the names of headwater.records.naming, however they are spelt. value: the first that holds text, below the
 first title that holds a line it does not begin with (not above `value`, which says what it is); without any the whole line
 is the value. time: the first that is one (see headwater.records.moments); a date and a time of day in two fields are one.
-`attributes` and every other field become attributes, the title too; lists and objects as their JSON text. NaN and infinities
-become text, and so do integers beyond 64 bits; of duplicate keys the last counts.
+`attributes` and every other field become attributes, the title too; those of objects under dotted names,
+lists as their JSON text. NaN and infinities become text, and so do integers beyond 64 bits; of duplicate keys the last counts.
 """
 
 from __future__ import annotations
@@ -27,6 +27,10 @@ _INTEGER = re.compile(r"-?(?:0|[1-9]\d{0,17})")
 _NUMBER = re.compile(r"-?\d+(?:\.\d+)?")
 _BARE_DATE = re.compile(r"[^:]{6,40}")
 _WRAPPED = ("$oid", "$uuid", "$numberLong", "$numberInt", "$numberDouble", "$numberDecimal", "$symbol")  # JSON of MongoDB
+
+
+_PINO = {10: "trace", 20: "debug", 30: "info", 40: "warn", 50: "error", 60: "fatal"}  # what loggers of Node write as `level`
+_DEEPEST = 8  # objects in objects; what lies deeper is kept as its JSON text
 
 
 class BadLine(ValueError):
@@ -58,8 +62,28 @@ def object_draft(tree: Mapping[str, Any], whole: str, position: int) -> Draft:
     vector = _vector(rest.pop("vector")) if rest.get("vector") is not None else None
     partition = rest.pop("partition") if type(rest.get("partition")) is int and rest["partition"] >= 0 else None
     nested = rest.pop("attributes") if isinstance(rest.get("attributes"), dict) else {}
-    attributes = {str(k): scalar(v) for k, v in {**rest, **nested}.items() if v is not None}
+    attributes = _flat({**rest, **nested})
+    if time_ms is not None and body is not None and type(number := attributes.get("level")) is int:
+        attributes["level"] = _PINO.get(number, number)
     return Draft(value, key, time_ms, attributes, partition, position, vector=vector)
+
+
+def _flat(fields: Mapping[str, Any]) -> dict[str, Scalar]:
+    """Fields as attributes: those of objects under dotted names, so that each can be filtered by."""
+    out: dict[str, Scalar] = {}
+    stack = [("", iter(fields.items()))]
+    while stack:
+        prefix, items = stack[-1]
+        for name, raw in items:
+            value = _plain(raw)
+            if isinstance(value, dict) and value and len(stack) < _DEEPEST:
+                stack.append((f"{prefix}{name}.", iter(value.items())))
+                break
+            if value is not None:
+                out[f"{prefix}{name}"] = scalar(value)
+        else:
+            stack.pop()
+    return out
 
 
 def key_field(tree: Mapping[str, Any], key: str) -> tuple[str, Scalar] | None:
