@@ -201,6 +201,26 @@ def test_prompts_lead_an_agent_through_the_tools(mode: str) -> None:
 
 
 @pytest.mark.parametrize("mode", MODES)
+def test_a_prompt_that_cannot_be_made_says_what_it_takes_and_nothing_of_what_was_given(
+    mode: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def body(client: Client, verbs: MemoryVerbs) -> None:
+        for name, arguments, says in (
+            ("nope", {}, "there are investigate"), ("summarise_topic", {}, "topic is missing"),
+            ("summarise_topic", {"topic": "logs", "hunter2": "x"}, "takes topic, since (optional), and nothing else"),
+            ("investigate", {"what": "hunter2" * 1000}, "takes what"),
+        ):  # fmt: skip
+            with pytest.raises(MCPError) as refused:
+                await client.get_prompt(name, arguments)
+            assert refused.value.error.code == -32602
+            assert says in str(refused.value)
+            assert "hunter2" not in str(refused.value)
+        assert "Traceback" not in caplog.text  # whoever asks wrongly fills no log
+
+    _with(body, mode)
+
+
+@pytest.mark.parametrize("mode", MODES)
 def test_topics_places_fields_and_values_are_completed(mode: str) -> None:
     async def completed(client: Client, ref: Any, name: str, value: str, **given: str) -> list[str]:
         reply = await client.complete(ref, {"name": name, "value": value}, context_arguments=given or None)

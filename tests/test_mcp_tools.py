@@ -284,7 +284,7 @@ def test_wrong_arguments_are_answered_with_what_to_mend_and_never_with_their_val
         assert "top_k" in secret
         assert "sk-very-secret" not in secret
         key = "sk-proj-" + "a1B2c3D4" * 6
-        for arguments in ({"since": key}, {"topics": [key]}, {"cursor": key}, {"q": f"level:>{key}"}, {"mode": key}):
+        for arguments in ({key: 1}, {"since": key}, {"topics": [key]}, {"cursor": key}, {"q": f"level:>{key}"}, {"mode": key}):
             assert key not in await _refused(client, "search", **{"q": "x", **arguments})
         assert "character 8" in await _refused(client, "search", q="level:>loud")
         assert "topic/partition/offset" in await _refused(client, "read", address="logs")

@@ -16,9 +16,12 @@ from mcp.server.lowlevel.helper_types import ReadResourceContents
 from mcp.server.mcpserver import Context
 from mcp.server.mcpserver.exceptions import ToolError, UnexpectedToolError
 from mcp.server.transport_security import TransportSecuritySettings
+from mcp.shared.exceptions import MCPError
 from mcp.types import (
+    INVALID_PARAMS,
     CallToolResult,
     CompleteRequestParams,
+    GetPromptResult,
     InputRequiredResult,
     Resource,
     SubscribeRequestParams,
@@ -144,6 +147,24 @@ class HeadwaterServer(MCPServer[None]):
             await self._noting.note(context, "resources/read", {"uri": str(uri)}, begun, size, failed)
         return found
 
+    async def get_prompt(
+        self, name: str, arguments: dict[str, Any] | None = None, context: Context[None, Any] | None = None
+    ) -> GetPromptResult | InputRequiredResult:
+        """One prompt. Raises MCPError that names what there is, and repeats no argument's value."""
+        served = {prompt.name: prompt.arguments or [] for prompt in await self.list_prompts()}
+        if name not in served:
+            raise MCPError(INVALID_PARAMS, f"There is no prompt of this name; there are {', '.join(served)}.")
+        takes = f"{name} takes {', '.join(a.name + ('' if a.required else ' (optional)') for a in served[name])}"
+        given = set(arguments or {})
+        if missing := [a.name for a in served[name] if a.required and a.name not in given]:
+            raise MCPError(INVALID_PARAMS, f"{takes}; {', '.join(missing)} is missing.")
+        if given - {a.name for a in served[name]}:
+            raise MCPError(INVALID_PARAMS, f"{takes}, and nothing else.")
+        try:
+            return await super().get_prompt(name, arguments, context)
+        except ValueError as error:
+            raise MCPError(INVALID_PARAMS, f"{takes}, each a text of at most a few hundred words.") from error
+
     async def _call(
         self, name: str, arguments: dict[str, Any], context: Context[None, Any] | None
     ) -> CallToolResult | InputRequiredResult:
@@ -173,7 +194,7 @@ class HeadwaterServer(MCPServer[None]):
                 close = [usual for usual in (_MEANT.get(argument),) if usual in known]
                 close = close or difflib.get_close_matches(argument[:50], known, 1)
                 meant = f" Did you mean {close[0]}?" if close else ""
-                said = visible(argument[:40], newlines="mark")
+                said = visible(wording.without_secrets(argument)[:40], newlines="mark")
                 raise ToolError(f"{name} has no argument {said!r}.{meant} It takes: {', '.join(known)}.")
 
 

@@ -39,7 +39,7 @@ _NEXT: tuple[tuple[type[errors.HeadwaterError], str], ...] = (
 async def explained(error: errors.HeadwaterError, verbs: Verbs) -> str:
     """What went wrong and what to try; for a topic or record that is not there also the topics of `verbs`. A secret in it is
     taken out."""
-    whole = _for_agents(Redactor(("secrets",)).redact(str(error)).text)
+    whole = _for_agents(without_secrets(str(error)))
     text = clip(visible(whole), _ERROR_TOKENS // 2)
     text += "…" if len(text) < len(whole) else "\n" if "\n" in text else "."
     after = getattr(error, "retry_after_s", None)
@@ -50,6 +50,11 @@ async def explained(error: errors.HeadwaterError, verbs: Verbs) -> str:
     if isinstance(error, errors.NotFoundError):
         text += await _names(verbs)
     return text
+
+
+def without_secrets(text: str) -> str:
+    """The text, with marks in place of the secrets in it."""
+    return Redactor(("secrets",)).redact(text).text
 
 
 async def _names(verbs: Verbs) -> str:
