@@ -25,7 +25,7 @@ from headwater.errors import HeadwaterError, NotFoundError, QueryError, StorageE
 from headwater.records import Draft
 
 PROGRAM = (sys.executable, "-m", "headwater.cli")
-WAIT_S = 60.0
+WAIT_S = 240.0
 LINES = [
     f"2026-11-20 14:{minute:02d}:00 ERROR payments - pool exhausted after {1000 + minute} ms for order O-{minute}"
     for minute in range(30)
@@ -82,7 +82,7 @@ def cli(daemon: Daemon, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result
 
 def _in_process(*arguments: str, environment: Mapping[str, str], text: str | None = None) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [*PROGRAM, *arguments], env=dict(environment), input=text, capture_output=True, text=True, timeout=60, check=False
+        [*PROGRAM, *arguments], env=dict(environment), input=text, capture_output=True, text=True, timeout=240, check=False
     )
 
 

@@ -240,7 +240,7 @@ def test_a_program_that_forgets_to_close_ends_and_loses_nothing(tmp_path: Path) 
         "hw.append('t', ['kept'], wait='searchable', timeout_s=60)\n"
     )
     done = subprocess.run(
-        [sys.executable, "-c", program, str(tmp_path)], capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, "-c", program, str(tmp_path)], capture_output=True, text=True, timeout=240, check=False
     )
     assert (done.returncode, done.stderr) == (0, "")
     with headwater.open(tmp_path, embedding={"model": "hash"}) as hw:
@@ -274,7 +274,7 @@ def test_the_exported_names_are_these_and_cost_nothing_to_import() -> None:
     for name in headwater.__all__:
         assert getattr(headwater, name) is not None
     program = "import sys; before = set(sys.modules); import headwater; print(*sorted(set(sys.modules) - before))"
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=240, check=True)
     loaded = {name for name in done.stdout.split() if name.partition(".")[0] not in sys.stdlib_module_names}
     assert loaded == {"headwater"}
     assert "asyncio" not in done.stdout.split()

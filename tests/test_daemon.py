@@ -45,7 +45,7 @@ class Daemon:
 
     def end(self, number: int = signal.SIGTERM) -> int:
         self.process.send_signal(number)
-        self.process.communicate(timeout=60)
+        self.process.communicate(timeout=240)
         return self.process.returncode
 
 
@@ -56,7 +56,7 @@ def started() -> Iterator[list[Daemon]]:
     for each in daemons:
         if each.process.poll() is None:
             each.process.kill()
-        each.process.communicate(timeout=60)
+        each.process.communicate(timeout=240)
 
 
 def test_a_daemon_that_takes_the_call_and_is_slow_to_answer_is_found(tmp_path: Path) -> None:

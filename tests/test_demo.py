@@ -22,7 +22,7 @@ from headwater.cli.app import app
 from headwater.demo import incident, show
 
 PROGRAM = (sys.executable, "-m", "headwater.cli", "demo")
-WAIT_S = 60.0
+WAIT_S = 240.0
 START = datetime(2026, 11, 20, 12, 55, tzinfo=UTC)
 
 
@@ -33,7 +33,7 @@ def _environment(temporary: Path, **settings: str) -> dict[str, str]:
 
 def _run(environment: Mapping[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [*PROGRAM, *arguments], env=dict(environment), capture_output=True, text=True, timeout=120, check=False
+        [*PROGRAM, *arguments], env=dict(environment), capture_output=True, text=True, timeout=240, check=False
     )
 
 

@@ -148,7 +148,7 @@ def test_the_unit_starts_a_command_that_is_there_and_is_hardened() -> None:
 def test_systemd_finds_nothing_wrong_with_the_unit(tmp_path: Path) -> None:
     path = tmp_path / "headwater.service"
     path.write_text((DEPLOY / "headwater.service").read_text().replace("/usr/local/lib/headwater/bin/headwater", "/bin/true"))
-    found = subprocess.run(["systemd-analyze", "verify", "--man=no", path], capture_output=True, text=True, timeout=60)
+    found = subprocess.run(["systemd-analyze", "verify", "--man=no", path], capture_output=True, text=True, timeout=240)
     assert (found.returncode, found.stdout, found.stderr) == (0, "", "")
 
 
@@ -187,7 +187,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def _run(command: list[str], cwd: Path | None = None) -> None:
-    done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stderr
 
 
@@ -215,7 +215,7 @@ class Container:
     def health(self, *options: str) -> subprocess.CompletedProcess[str]:
         """The health check: it knows the data directory, not the key."""
         command = [self.program, *listed(last("HEALTHCHECK").partition("CMD ")[2])[1:], *options]
-        return subprocess.run(command, env=self.environment, capture_output=True, timeout=60, **self._as())  # type: ignore[call-overload,no-any-return]
+        return subprocess.run(command, env=self.environment, capture_output=True, timeout=240, **self._as())  # type: ignore[call-overload,no-any-return]
 
     def _as(self) -> Mapping[str, object]:
         other = {} if self.user is None else {"user": self.user, "group": self.user, "extra_groups": []}
@@ -224,7 +224,7 @@ class Container:
     def end(self) -> None:
         if self.process is not None and self.process.poll() is None:
             self.process.kill()
-            self.process.communicate(timeout=60)
+            self.process.communicate(timeout=240)
 
 
 def _readable_by_others() -> bool:
@@ -247,7 +247,7 @@ def container(installed: Path, tmp_path: Path) -> Iterator[Container]:
 
 
 def test_the_image_does_not_start_without_a_key_and_says_how_to_give_one(container: Container) -> None:
-    said = container.start().communicate(timeout=60)[1]
+    said = container.start().communicate(timeout=240)[1]
     assert container.process is not None
     assert str(container.process.returncode) == unit()["Service"]["RestartPreventExitStatus"]  # nothing to be tried again
     assert "HEADWATER_SERVER_API_KEY" in said
@@ -287,7 +287,7 @@ def test_the_image_serves_is_checked_and_ends_in_good_order(container: Container
             assert reply.status in (200, 201)
         _drained(manager)
         process.send_signal(signal.SIGTERM)
-        said = process.communicate(timeout=60)[1]
+        said = process.communicate(timeout=240)[1]
         assert process.returncode == 0, said
         assert "s3cret" not in said
         assert any(message.startswith(b"STOPPING=1\n") for message in _drained(manager))

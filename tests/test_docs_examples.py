@@ -25,7 +25,7 @@ from serving import serving, settings_in
 EXAMPLES = Path(__file__).parent.parent / "docs" / "examples"
 SERVERS = ("chat_page", "rag_app", "webhook_receiver")  # each has a test of its own
 PROGRAMS = sorted(path for path in EXAMPLES.glob("*.py") if path.stem not in SERVERS)
-MOST_S = 60
+MOST_S = 240.0
 
 
 def _environment(directory: Path, **more: str) -> dict[str, str]:

@@ -84,7 +84,7 @@ def test_the_site_builds_without_a_warning_and_loads_nothing_from_elsewhere(tmp_
         "-d",
         str(tmp_path / "site"),
     ]
-    built = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    built = subprocess.run(command, capture_output=True, text=True, timeout=240)
     assert built.returncode == 0, built.stderr
     assert "WARNING" not in built.stderr
     for page in (tmp_path / "site").rglob("*.html"):

@@ -354,7 +354,7 @@ def test_no_converter_outlives_the_process_that_started_it(tmp_path: Path) -> No
         "import os, sys\nfrom headwater.sources.convert import Converter\nc = Converter()\n"
         "c.convert(b'<html><p>x</p></html>', 'html')\nprint(c._child.pid, flush=True)\nos._exit(0)\n"
     )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=240, check=True)
     eventually(lambda: not Path(f"/proc/{int(done.stdout)}/stat").exists() or _is_zombie(int(done.stdout)))
 
 

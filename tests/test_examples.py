@@ -99,7 +99,7 @@ def _run(script: str, directory: Path) -> subprocess.CompletedProcess[str]:
     }
     environment.pop("HEADWATER_URL", None)
     shell = ["bash", "-e", "-o", "pipefail", "-c", script]
-    return subprocess.run(shell, cwd=directory, env=environment, capture_output=True, text=True, timeout=60)
+    return subprocess.run(shell, cwd=directory, env=environment, capture_output=True, text=True, timeout=240)
 
 
 def test_the_commands_of_the_command_page_succeed(tmp_path: Path) -> None:

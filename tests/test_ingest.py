@@ -48,7 +48,7 @@ class Place:
 
     def run(self, *arguments: str, text: str | None = None) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            self.command(*arguments), env=self.environment, capture_output=True, text=True, timeout=60, check=False, input=text
+            self.command(*arguments), env=self.environment, capture_output=True, text=True, timeout=240, check=False, input=text
         )
 
     def begin(self, *arguments: str) -> subprocess.Popen[str]:
@@ -97,7 +97,7 @@ def test_a_load_that_is_killed_goes_on_where_it_stopped_and_stores_nothing_twice
         place.kill()
     else:
         load.send_signal(signal.SIGKILL if killed == "the command" else signal.SIGINT)
-    _, said = load.communicate(timeout=60)
+    _, said = load.communicate(timeout=240)
     if killed == "the daemon":
         assert load.returncode in (0, 3, 4)
         place.start()

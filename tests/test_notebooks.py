@@ -40,7 +40,7 @@ def test_a_notebook_runs_as_it_stands(path: Path, daemon: str, monkeypatch: pyte
     monkeypatch.setenv("HEADWATER_URL", daemon)
     monkeypatch.setenv("IPYTHONDIR", str(tmp_path))
     notebook = nbformat.read(path, as_version=4)
-    NotebookClient(notebook, timeout=60, kernel_name="python3", resources={"metadata": {"path": str(tmp_path)}}).execute()
+    NotebookClient(notebook, timeout=240, kernel_name="python3", resources={"metadata": {"path": str(tmp_path)}}).execute()
     assert any(cell.get("outputs") for cell in notebook.cells)
 
 

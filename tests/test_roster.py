@@ -238,7 +238,7 @@ def daemon(data: Path, config: Path, **environment: str) -> Iterator[tuple[str, 
     finally:
         if process.poll() is None:
             process.kill()
-        process.communicate(timeout=60)
+        process.communicate(timeout=240)
 
 
 def test_sources_added_and_paused_are_so_after_a_kill_and_syslog_is_stored_when_it_ends_in_order(tmp_path: Path) -> None:

@@ -434,7 +434,7 @@ def test_a_process_killed_at_random_moments_of_sealing_and_merging_leaves_nothin
         died = threading.Timer(chance.uniform(0, 2.5 if kind == "hnsw" else 0.8), worker.kill)
         died.start()
         died.join()
-        worker.communicate(timeout=60)
+        worker.communicate(timeout=240)
         index = VectorIndex(
             tmp_path / "index", catalogue, dimension=D, metric="cosine", hnsw=Hnsw(), kind=kind, ivf=Ivf(8, 8),
             seal_at=10_000, max_segments=100, builder_nice=0,

@@ -117,7 +117,7 @@ def test_a_collector_gets_the_daemons_traces_and_metrics_and_no_text_of_records(
                   "headwater.search.expand", "headwater.ask", "headwater.source", "POST /v1/search", "GET"}  # fmt: skip
         eventually(lambda: wanted <= {s.name for s in collector.spans()} and metrics <= collector.metrics().keys())
         process.send_signal(signal.SIGTERM)
-        said = process.communicate(timeout=60)[1]
+        said = process.communicate(timeout=240)[1]
         assert process.returncode == 0, said
     finally:
         if process.poll() is None:

@@ -189,7 +189,7 @@ def test_a_daemon_that_wants_a_token_says_so_and_answers_with_it(tmp_path: Path)
 @pytest.mark.skipif(shutil.which("tmux") is None, reason="needs tmux")
 def test_in_a_real_terminal_it_draws_takes_keys_and_leaves_the_terminal_as_it_was(url: str, tmp_path: Path) -> None:
     def tmux(*arguments: str) -> str:
-        done = subprocess.run(["tmux", "-L", name, *arguments], capture_output=True, text=True, timeout=60, check=False)
+        done = subprocess.run(["tmux", "-L", name, *arguments], capture_output=True, text=True, timeout=240, check=False)
         return done.stdout
 
     name = f"headwater-{os.getpid()}"

@@ -412,7 +412,7 @@ def test_four_kills_lose_no_call_and_change_no_id(tmp_path: Path) -> None:
             live_and_die(WORKER, str(tmp_path), receiver.url, steps=rng.randrange(5, 35), more_s=rng.uniform(0.0, 0.1))
         receiver.answers.clear()
         drain = [sys.executable, str(WORKER), str(tmp_path), receiver.url, "drain"]
-        last = subprocess.run(drain, cwd=WORKER.parent, capture_output=True, timeout=120)
+        last = subprocess.run(drain, cwd=WORKER.parent, capture_output=True, timeout=240)
         assert last.returncode == 0, last.stderr
         fired = int(last.stdout.split()[-1])
         got = [(one.id, orjson.loads(one.body)["data"]["id"]) for one in receiver.got]
