@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import json
 import random
@@ -17,7 +18,7 @@ import httpx
 import pytest
 
 from headwater.api.guard import Rate
-from headwater.config import SecretStr
+from headwater.config import INDEX_SETTINGS, SecretStr, TopicConfig
 from serving import eventually, serving, settings_in
 
 NDJSON = {"content-type": "application/x-ndjson"}
@@ -301,6 +302,21 @@ def test_a_bucket_fills_again_and_clients_do_not_share_it() -> None:
     assert rate.wait_s("b") == 0.0
     now[0] = 0.5
     assert [rate.wait_s("a"), rate.wait_s("a")] == [0.0, 0.5]
+
+
+def test_the_settings_of_topics_and_indexes_are_in_the_openapi_each_with_what_it_is_for(api: httpx.Client) -> None:
+    told = api.get("/openapi.json").json()
+    topic = told["paths"]["/v1/topics"]["post"]["requestBody"]["content"]["application/json"]["schema"]
+    change = told["paths"]["/v1/topics/{topic}"]["patch"]["requestBody"]["content"]["application/json"]["schema"]
+    settings = {f.name: f.metadata["doc"] for f in dataclasses.fields(TopicConfig)}
+    assert {name: one["description"] for name, one in change["properties"].items()} == settings
+    assert topic["properties"].keys() == settings.keys() | {"name"}
+    assert topic["properties"]["partitions"]["default"] == 1
+    assert "default" not in change["properties"]["partitions"]
+    assert api.post("/v1/topics", json={"name": "n", "sorts": 1}).status_code == 422
+    index = told["components"]["schemas"]["IndexBody"]["properties"]
+    assert all(index[name]["description"] == settings[name] for name in index if name in settings)
+    assert set(INDEX_SETTINGS) <= index.keys()
 
 
 # ---------------------------------------------------------------------- anything at all

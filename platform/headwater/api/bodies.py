@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from typing import Annotated, Any
 
 from fastapi import Depends, Path, Query, Request, Response
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 from starlette.types import Scope
 
 from headwater import wire
 from headwater.api.guard import CALLER, TOKENS
 from headwater.api.metrics import Metrics
-from headwater.config import INDEX_SETTINGS, IndexKind, Metric
+from headwater.config import INDEX_SETTINGS, IndexKind, Metric, TopicConfig
 from headwater.errors import UsageError
 from headwater.intake.doors import Doors
 from headwater.records import TOPIC_NAME, Mode
@@ -154,7 +155,15 @@ class AskBody(Body):
         return {name: getattr(self, name) for name in type(self).model_fields if name not in ("question", "stream")}
 
 
+def _describe(schema: dict[str, Any]) -> None:
+    """Give settings of a topic their documentation, where a schema has them."""
+    for field in fields(TopicConfig):
+        if field.name in schema["properties"]:
+            schema["properties"][field.name]["description"] = field.metadata["doc"]
+
+
 class IndexBody(Body):
+    model_config = ConfigDict(json_schema_extra=_describe)
     model: str | None = Field(None, max_length=500)
     index_kind: IndexKind | None = None
     metric: Metric | None = None
@@ -178,11 +187,17 @@ class SwapBody(Body):
     step: SwapStep
 
 
-class NewTopicBody(BaseModel):
-    """`name` and any settings of a topic."""
-
-    model_config = ConfigDict(extra="allow")
-    name: str
+def topic_schema(*, new: bool) -> dict[str, Any]:
+    """What a topic's settings may be, as a JSON schema made of TopicConfig; of a `new` topic also its name."""
+    schema = {"type": "object", "additionalProperties": False}
+    made: dict[str, Any] = TypeAdapter(TopicConfig).json_schema()
+    _describe(made)
+    if new:
+        name = {"type": "string", "pattern": f"^{TOPIC_NAME.pattern}$", "maxLength": 100}
+        return schema | {"title": "NewTopic", "properties": {"name": name} | made["properties"], "required": ["name"]}
+    for setting in made["properties"].values():
+        del setting["default"]  # what is not given stays as it is
+    return schema | {"title": "TopicSettings", "properties": made["properties"]}
 
 
 async def object_of(request: Request) -> Mapping[str, Any]:

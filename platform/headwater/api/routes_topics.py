@@ -10,7 +10,6 @@ from headwater.api.bodies import (
     Engine,
     IndexBody,
     Names,
-    NewTopicBody,
     PurgeBody,
     RebuildBody,
     Reply,
@@ -18,6 +17,7 @@ from headwater.api.bodies import (
     TopicName,
     names,
     object_of,
+    topic_schema,
 )
 from headwater.api.problems import RESPONSES
 from headwater.errors import UsageError
@@ -26,8 +26,8 @@ from headwater.records.indexes import Shadow
 from headwater.records.removals import Purged
 
 router = APIRouter(prefix="/v1", responses=RESPONSES, tags=["topics"])
-_NEW = {"requestBody": {"content": {"application/json": {"schema": NewTopicBody.model_json_schema()}}, "required": True}}
-_CHANGE = {"requestBody": {"content": {"application/json": {"schema": {"type": "object"}}}, "required": True}}
+_NEW = {"requestBody": {"content": {"application/json": {"schema": topic_schema(new=True)}}, "required": True}}
+_CHANGE = {"requestBody": {"content": {"application/json": {"schema": topic_schema(new=False)}}, "required": True}}
 
 
 @router.get("/topics", response_model=dict[str, list[Topic]])
