@@ -62,6 +62,18 @@ def test_the_library_completes_in_one_piece_and_in_pieces() -> None:
         assert hw.complete("good day").cached
 
 
+def test_models_are_listed_in_the_order_in_which_they_are_asked() -> None:
+    llm = {"provider": "rehearsal", "fallback": ["ollama:tiny", "extractive"]}
+    with headwater.open(":memory:", embedding={"model": "hash"}, llm=llm) as hw:
+        listed = [(m.name, m.standing) for m in hw.models()]
+        assert listed[:3] == [("rehearsal", "default"), ("ollama:tiny", "fallback"), ("extractive", "fallback")]
+        assert [n for n, s in listed if s == "known"] == ["openai", "azure", "anthropic", "llamafile", "custom", "local"]
+        assert hw.status().chat_model == "rehearsal"
+    with headwater.open(":memory:", embedding={"model": "hash"}) as hw:
+        assert (hw.models()[0].name, hw.models()[0].standing) == ("extractive", "default")
+        assert hw.status().chat_model == "extractive"
+
+
 def test_without_a_model_complete_says_what_to_set() -> None:
     with headwater.open(":memory:", embedding={"model": "hash"}) as hw, pytest.raises(UsageError, match=r"llm\.provider"):
         hw.complete("x")
@@ -199,6 +211,7 @@ def test_the_command_line_lists_and_completes(tmp_path: Path, monkeypatch: pytes
     assert "anthropic" in listed.stdout
     rows = json.loads(run.invoke(app, ["models", "--json", "--data", str(tmp_path)]).stdout)
     assert next(m for m in rows if m["standing"] == "default")["name"] == "rehearsal"
+    assert "answers  rehearsal" in run.invoke(app, ["status", "--data", str(tmp_path)]).stdout
     said = run.invoke(app, ["complete", "hello you", "--data", str(tmp_path)])
     assert said.exit_code == 0, said.output
     assert said.stdout.strip() == f"{OPENING}hello you"

@@ -458,7 +458,7 @@ class Engine:
         return Status(
             self._version, True, str(self.directory), self.url, os.getpid(), uptime_s, model, tuple(await self.topics()),
             tuple(await self.sources()), problems, await self._watches.counts(), await self._detectors.counts(),
-            await self._pipelines.counts(),
+            await self._pipelines.counts(), self._models.default or "extractive",
         )  # fmt: skip
 
     def announce(self, url: str) -> None:

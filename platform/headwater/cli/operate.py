@@ -177,6 +177,7 @@ def _show_status(found: Status) -> None:
         "data": found.data_dir,
         "process": f"{found.pid}, up {output.duration(found.uptime_s)}",
         "model": found.model or "none: keyword search only",
+        "answers": "extractive, without a chat model" if found.chat_model in (None, "extractive") else found.chat_model,
     }
     for name, value in facts.items():
         output.out(f"{name:<8} {value}")

@@ -176,9 +176,10 @@ class Models:
             standings.setdefault(name, "asked for")
         taken = self._ledger.today()
         found = [told(name, standing, self._caller, taken, check) for name, standing in standings.items()]
-        found += [known(kind, self._env, check) for kind in SERVED if kind not in named]
         plain: Standing = "default" if self.default is None else "fallback" if self.or_extractive else "known"
-        return sorted([extractive(plain), *await asyncio.gather(*found)], key=lambda model: _STANDINGS.index(model.standing))
+        listed = [*await asyncio.gather(*found), extractive(plain)]  # it stands in behind all others
+        listed += await asyncio.gather(*(known(kind, self._env, check) for kind in SERVED if kind not in named))
+        return sorted(listed, key=lambda model: _STANDINGS.index(model.standing))
 
 
 def _said(prompt: str | Sequence[Message], system: str | None) -> list[Message]:

@@ -424,7 +424,8 @@ class SourceInfo(Shown):
 @dataclass(frozen=True, slots=True)
 class Status(Shown):
     """One look at a running engine: whether verbs can be called (`ready`), its topics and sources, and what is wrong in words
-    that say how to mend it (`problems`). `pid` is its process; `watches`, `detectors` and `pipelines` count by state."""
+    that say how to mend it (`problems`). `pid` is its process; `watches`, `detectors` and `pipelines` count by state. `model`
+    embeds, `chat_model` answers."""
 
     version: str
     ready: bool
@@ -439,6 +440,7 @@ class Status(Shown):
     watches: Mapping[str, int] = field(default_factory=dict)
     detectors: Mapping[str, int] = field(default_factory=dict)
     pipelines: Mapping[str, int] = field(default_factory=dict)
+    chat_model: str | None = None
 
 
 def address(topic: str, partition: int, offset: int) -> str:
