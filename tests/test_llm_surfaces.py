@@ -96,6 +96,16 @@ def test_the_client_gives_what_the_engine_gives(tmp_path: Path) -> None:
         asyncio.run(check(url))
 
 
+def test_the_status_names_the_model_that_answers(tmp_path: Path) -> None:
+    from typer.testing import CliRunner
+
+    from headwater.cli.app import app
+
+    with serving(with_model(tmp_path)) as url:
+        assert "answers  rehearsal" in CliRunner().invoke(app, ["status", "--url", url]).stdout
+        assert httpx.get(f"{url}/v1/status").json()["chat_model"] == "rehearsal"
+
+
 def test_over_http_json_or_events(tmp_path: Path) -> None:
     with serving(with_model(tmp_path)) as url:
         reply = httpx.post(f"{url}/v1/complete", json={"prompt": "hi there"}).json()
@@ -211,7 +221,6 @@ def test_the_command_line_lists_and_completes(tmp_path: Path, monkeypatch: pytes
     assert "anthropic" in listed.stdout
     rows = json.loads(run.invoke(app, ["models", "--json", "--data", str(tmp_path)]).stdout)
     assert next(m for m in rows if m["standing"] == "default")["name"] == "rehearsal"
-    assert "answers  rehearsal" in run.invoke(app, ["status", "--data", str(tmp_path)]).stdout
     said = run.invoke(app, ["complete", "hello you", "--data", str(tmp_path)])
     assert said.exit_code == 0, said.output
     assert said.stdout.strip() == f"{OPENING}hello you"
