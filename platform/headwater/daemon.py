@@ -193,7 +193,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--port", type=int, help="the port, and no other")
     given = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
-    for library in ("httpx", "watchfiles"):
+    for library in ("httpx", "httpx2", "watchfiles"):
         logging.getLogger(library).setLevel(logging.WARNING)
     try:
         from headwater.config import load
