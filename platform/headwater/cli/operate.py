@@ -94,7 +94,7 @@ def _log_to_stderr(verbose: bool) -> None:
 
     level = logging.INFO if verbose else logging.WARNING
     logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
-    for library in ("httpx", "watchfiles"):
+    for library in ("httpx", "httpx2", "watchfiles"):
         logging.getLogger(library).setLevel(logging.WARNING)
 
 
