@@ -268,7 +268,9 @@ class Plan:
         cited = {claim.address for claim in self.page.claims}
         told = [k for k in alike if k.hit.address not in cited and max(k.like.values()) >= HINT]
         self.page.lines += [title] * bool(told)
-        self.page.lines += [await known_bullet(self.page, k, texts, mark, self.embed) for k in told]
+        self.page.lines += [
+            await known_bullet(self.page, k, texts, mark, self.embed, self.placed.scope.documents) for k in told
+        ]
 
     async def _tell_anomalies(self, odd: Sequence[Anomaly]) -> None:
         shown = [a for a in odd if a.addresses]
