@@ -2,9 +2,10 @@
 
     python crash_worker.py < orders        each order: DIRECTORY ACKS SEED SEAL_AT
 
-It imports what it needs, then waits for its order, so that a test can have the next victim warm. Every acknowledged record
-becomes a line `address position` in the file ACKS, written after the acknowledgement. The source resumes from the state
-the log holds, and delivers some of what lies before it again, as a source that crashed before saving would.
+It imports what it needs; each order is carried out by a process forked for it, of which it tells when it is ready and what
+ended it. Every acknowledged record becomes a line `address position` in the file ACKS, written after the acknowledgement.
+The source resumes from the state the log holds, and delivers some of what lies before it again, as a source that crashed
+before saving would.
 """
 
 from __future__ import annotations
@@ -61,7 +62,7 @@ async def ingest(directory: Path, acks: Path, seed: int, seal_at: int) -> None:
                 os.write(out, "".join(lines).encode())
                 await asyncio.sleep(0.002)
 
-        os.write(1, b"ready\n")
+        os.write(1, b"ready %d\n" % os.getpid())
         await asyncio.gather(feed("events"), feed("lines"))
 
 
@@ -70,5 +71,10 @@ if __name__ == "__main__":
     import headwater.keyword.index  # noqa: F401  # warm before the order comes
 
     os.write(1, b"warm\n")
-    directory, acks, seed, seal_at = sys.stdin.readline().split("\t")
-    asyncio.run(ingest(Path(directory), Path(acks), int(seed), int(seal_at)))
+    for order in sys.stdin:
+        victim = os.fork()
+        if victim == 0:
+            directory, acks, seed, seal_at = order.split("\t")
+            asyncio.run(ingest(Path(directory), Path(acks), int(seed), int(seal_at)))
+            os._exit(0)
+        os.write(1, b"ended by signal %d\n" % os.WTERMSIG(os.waitpid(victim, 0)[1]))

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 import random
+import select
 import shutil
 import signal
 import subprocess
@@ -41,53 +42,34 @@ def seeded() -> random.Random:
     return random.Random(seed)
 
 
-class Victim:
-    """A warm worker process that waits for its order."""
+class Nursery:
+    """A warm process that brings up one victim after the other."""
 
     def __init__(self) -> None:
-        self.process = subprocess.Popen([sys.executable, str(WORKER)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self._process = subprocess.Popen(
+            [sys.executable, str(WORKER)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        assert self._said() == "warm"
 
-    def live(self, directory: Path, acks: Path, seed: int, seal_at: int, for_s: float) -> None:
-        """Give the order; kill the process so long after it had some dozens of records acknowledged."""
-        process = self.process
-        assert process.stdin is not None
-        assert process.stdout is not None
-        assert process.stdout.readline() == "warm\n"
+    def _said(self) -> str:
+        assert self._process.stdout is not None
+        return self._process.stdout.readline().strip()
+
+    def live_and_die(self, directory: Path, acks: Path, seed: int, seal_at: int, more_s: float) -> None:
+        """Have a victim ingest; kill it so long after it had some dozens of records acknowledged."""
+        assert self._process.stdin is not None
         held = acks.stat().st_size if acks.exists() else 0
-        process.stdin.write(f"{directory}\t{acks}\t{seed}\t{seal_at}\n")
-        process.stdin.flush()
-        assert process.stdout.readline() == "ready\n"
-        eventually(lambda: process.poll() is not None or acks.stat().st_size > held + 1000)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(for_s)
-            pytest.fail("the worker ended by itself")
-        self.kill()
+        self._process.stdin.write(f"{directory}\t{acks}\t{seed}\t{seal_at}\n")
+        self._process.stdin.flush()
+        said, victim = self._said().split()
+        assert said == "ready"
+        eventually(lambda: acks.stat().st_size > held + 1000)
+        assert not select.select([self._process.stdout], [], [], more_s)[0], "the victim ended by itself"
+        os.kill(int(victim), signal.SIGKILL)
+        assert self._said() == f"ended by signal {signal.SIGKILL}"
 
-    def kill(self) -> None:
-        self.process.send_signal(signal.SIGKILL)
-        self.process.wait(60)
-        for pipe in (self.process.stdin, self.process.stdout):
-            if pipe is not None:
-                with contextlib.suppress(BrokenPipeError):
-                    pipe.close()
-
-
-@contextlib.contextmanager
-def victims(number: int) -> Iterator[Iterator[Victim]]:
-    """One victim after the other, the next always warming up."""
-    ahead = [Victim()]
-
-    def one_by_one() -> Iterator[Victim]:
-        for n in range(number):
-            if n + 1 < number:
-                ahead.append(Victim())
-            yield ahead.pop(0)
-
-    try:
-        yield one_by_one()
-    finally:
-        for victim in ahead:
-            victim.kill()
+    def close(self) -> None:
+        self._process.communicate()
 
 
 def acknowledged(acks: Path) -> dict[str, int]:
@@ -136,9 +118,9 @@ def test_fifty_kills_during_ingest_lose_nothing_acknowledged_and_repeat_nothing(
         return number
 
     number = 0
-    with victims(KILLS) as doomed:
-        for n, victim in enumerate(doomed):
-            victim.live(directory, acks, rng.randrange(1 << 30), 100_000, rng.uniform(0.03, 0.15))
+    with contextlib.closing(Nursery()) as nursery:
+        for n in range(KILLS):
+            nursery.live_and_die(directory, acks, rng.randrange(1 << 30), 100_000, rng.uniform(0.03, 0.15))
             number = asyncio.run(check(n == KILLS - 1))
     print(f"{number} records, {len(acknowledged(acks))} acknowledged")
     assert len(acknowledged(acks)) > KILLS * 10
@@ -296,9 +278,9 @@ def test_kills_while_segments_are_sealed_leave_indexes_that_converge(tmp_path: P
             held = {p.name for p in (directory / "vectors").glob("*/*") if not p.name.startswith("open-")}
             assert held == {s["name"] for s in info.segments}
 
-    with victims(SEAL_KILLS) as doomed:
-        for victim in doomed:
-            victim.live(directory, acks, rng.randrange(1 << 30), 300, rng.uniform(0.1, 1.0))
+    with contextlib.closing(Nursery()) as nursery:
+        for _ in range(SEAL_KILLS):
+            nursery.live_and_die(directory, acks, rng.randrange(1 << 30), 300, rng.uniform(0.1, 1.0))
             asyncio.run(check())
     asyncio.run(finish())
 
