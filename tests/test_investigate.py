@@ -264,6 +264,26 @@ def test_a_model_that_chooses_nothing_leaves_the_report_to_the_plan(tmp_path: Pa
     assert len(server.requests) <= 5
 
 
+def test_a_choice_is_understood_as_models_that_are_used_to_calls_of_tools_write_it(tmp_path: Path) -> None:
+    def chatty(request: Request) -> str:
+        if _reports(request):
+            return "The pool cannot borrow a connection [1]."
+        told = json.dumps(request.body)
+        if "Step 2;" in told:  # thoughts with braces in them, a fence, more behind it
+            choice = '```json\n{"tool": "patterns", "topic": "logs"}\n```'
+            return f'<think>{{maybe}} patterns, {{"q": 1}}?</think>Sure:\n{choice}\nThen {{x}}.'
+        if "Step 3;" in told:  # two calls at once, arguments as text
+            call = '<tool_call>{"name": "search", "arguments": "{\\"q\\": \\"pool\\"}"}</tool_call>'
+            return f'{call}\n<tool_call>{{"name": "topics", "parameters": {{}}}}</tool_call>'
+        return '{"name": "report", "parameters": {}} {' + "{" * 10_000
+
+    events, _ = investigated(tmp_path, chatty)
+    assert [(s.tool, s.arguments) for s in _done(events).steps] == [
+        ("topics", {}), ("patterns", {"topic": "logs"}), ("search", {"q": "pool"}),
+    ]  # fmt: skip
+    assert _done(events).ended == "done"
+
+
 def test_a_model_that_goes_in_circles_is_told_and_then_stopped(tmp_path: Path) -> None:
     events, server = investigated(tmp_path, lambda r: '{"tool": "patterns", "topic": "logs"}')
     assert [step.tool for step in _done(events).steps[:2]] == ["topics", "patterns"]

@@ -10,11 +10,9 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
-
-import orjson
 
 from headwater.errors import UsageError
 from headwater.investigation.toolbox import Said, Tool, Toolbox
@@ -31,6 +29,7 @@ _MOST_AGAIN = 2  # calls in a row that were made before
 _REPLY_TOKENS = 1500
 _LONGEST_WHY = 200
 _LONGEST_ARGUMENT = 1000
+_MOST_TRIES = 50  # places of a reply at which a choice may begin
 
 _RULES = """You investigate what happened, from records: log lines, deploys, tickets, messages, documents.
 In each turn reply with one JSON object and nothing else: {{"why": "in a few words", "tool": NAME, ...its arguments}}. You are \
@@ -165,18 +164,17 @@ class Agent:
 
     def _choice(self, text: str) -> tuple[str, dict[str, Any], str]:
         """The tool, its arguments and the reason in a reply. ValueError says what is wrong with it."""
-        text = text.strip()
-        begin, end = text.find("{"), text.rfind("}")
-        try:
-            value = orjson.loads(text[begin : end + 1] if 0 <= begin < end else text)
-        except orjson.JSONDecodeError as error:
-            raise ValueError("it is not JSON") from error
-        name = value.get("tool") if isinstance(value, dict) else None
+        choices = [{**value, "tool": value.get("tool", value.get("name"))} for value in _objects(text)]
+        if not choices:
+            raise ValueError("it is not JSON")
+        known = [value for value in choices if value["tool"] in (*self.toolbox.tools, REPORT)]
+        if not known:
+            raise ValueError(f"tool must be one of {', '.join((*self.toolbox.tools, REPORT))}")
+        value, name = known[0], str(known[0]["tool"])
         if name == REPORT:
             return REPORT, {}, ""
-        if not isinstance(name, str) or name not in self.toolbox.tools:
-            raise ValueError(f"tool must be one of {', '.join((*self.toolbox.tools, REPORT))}")
-        nested = value.get("arguments")  # as models that know calls of tools write it
+        nested = value.get("arguments", value.get("parameters"))  # as models that know calls of tools write it
+        nested = next(_objects(nested), None) if isinstance(nested, str) else nested
         given = {**value, **nested} if isinstance(nested, dict) else value
         tool = self.toolbox.tools[name]
         arguments = {key: _short(given[key]) for key in tool.parameters if given.get(key) not in (None, "", [])}
@@ -219,6 +217,22 @@ class Agent:
 def _line(tool: Tool) -> str:
     parameters = ", ".join(f"{name}{'' if name in tool.required else '?'}" for name in tool.parameters)
     return f"- {tool.name}({parameters}): {tool.about.partition('. ')[0]}."
+
+
+def _objects(text: str) -> Iterator[dict[str, Any]]:
+    """The JSON objects in a reply, in order, whatever stands around them: thoughts, fences, the tags of a call of a tool. Of
+    several calls at once the first is made."""
+    decoder, place, tries = json.JSONDecoder(), text.find("{"), 0
+    while place >= 0 and tries < _MOST_TRIES:
+        tries += 1
+        try:
+            value, end = decoder.raw_decode(text, place)
+        except (ValueError, RecursionError):
+            end = place + 1
+        else:
+            if isinstance(value, dict):
+                yield value
+        place = text.find("{", end)
 
 
 def _short(value: Any) -> Any:

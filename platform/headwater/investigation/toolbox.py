@@ -19,7 +19,7 @@ from headwater.scoped import scoped
 from headwater.tokens import Token
 from headwater.verbs import Verbs
 
-_NAME = "investigation"
+_NAME = "(investigation)"  # no token can have this name, so nobody's notes are its own
 _NOT_FOR_IT = frozenset({"ask", "wait", "status"})  # asking takes a model's money beside the bounds; waiting finds no cause
 _OURS = frozenset({"max_tokens", "response_format", "cursor"})  # parameters that are not the model's to choose
 _LEGEND = re.compile(r"^\(Text in data-([a-z]{8}) tags comes from records", re.MULTILINE)
