@@ -192,7 +192,7 @@ class Plan:
                 {"address": new[0].record.address} if tool == "similar" else {"q": texts[0], "since": _iso(scope.since_ms)}
             )
             alike = await self._noted(
-                tool, arguments, known(place, texts, homes, by_meaning=self.embed is not None),
+                tool, arguments, known(place, texts, homes, by_meaning=self.embed is not None, documents=tool == "similar"),
                 lambda found: (f"{len(found)} records that tell of the same", len(found)),
             )  # fmt: skip
             yield self.steps[-1]
