@@ -1,9 +1,9 @@
 """A process that follows a broker, or a file, until it is killed: the victim of the tests of Kafka, NATS and tails.
 
-    python broker_worker.py kafka|nats|file < order        the order: DIRECTORY ADDRESS NAME GROUP, with tabs between
+    python broker_worker.py kafka|nats|file < orders        each order: DIRECTORY ADDRESS NAME GROUP, with tabs between
 
-NAME is the topic or stream, GROUP a consumer group or nothing; of a file ADDRESS is the path. It imports what it needs, then
-waits for its order, so that a test can have the next victim warm, and says so after each batch it has stored.
+NAME is the topic or stream, GROUP a consumer group or nothing; of a file ADDRESS is the path. It imports what it needs; each
+order is carried out by a process forked for it, which says so after each batch it has stored.
 """
 
 from __future__ import annotations
@@ -69,5 +69,11 @@ if __name__ == "__main__":
     else:
         import nats.js  # noqa: F401
     os.write(1, b"warm\n")
-    directory, address, name, group = sys.stdin.readline().rstrip("\n").split("\t")
-    asyncio.run(work(sys.argv[1], directory, address, name, group))
+    for order in sys.stdin:
+        victim = os.fork()
+        if victim == 0:
+            os.write(1, b"born %d\n" % os.getpid())
+            directory, address, name, group = order.rstrip("\n").split("\t")
+            asyncio.run(work(sys.argv[1], directory, address, name, group))
+            os._exit(0)
+        os.write(1, b"ended by signal %d\n" % os.WTERMSIG(os.waitpid(victim, 0)[1]))

@@ -11,6 +11,7 @@ import importlib.util
 import os
 import random
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -225,37 +226,35 @@ def count_of(engine: Engine, topic: str = "in") -> int:
 
 
 class Victims:
-    """Processes of broker_worker.py, one after the other, the next always warm."""
+    """Processes forked from a warm one, that of broker_worker.py, one after the other."""
 
     def __init__(self, kind: str, directory: Path, address: str, name: str, group: str = "") -> None:
-        self._kind, self._order = kind, f"{directory}\t{address}\t{name}\t{group}\n"
-        self._next = self._made()
-
-    def _made(self) -> subprocess.Popen[str]:
-        command = [sys.executable, str(Path(__file__).with_name("broker_worker.py")), self._kind]
+        self._order = f"{directory}\t{address}\t{name}\t{group}\n"
+        command = [sys.executable, str(Path(__file__).with_name("broker_worker.py")), kind]
         pipe = subprocess.PIPE
-        return subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL, text=True)
+        self._nursery = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL, text=True)
+        assert self._said() == "warm"
+
+    def _said(self) -> str:
+        assert self._nursery.stdout is not None
+        return self._nursery.stdout.readline().strip()
 
     def run(self, batches: int, meanwhile: Callable[[], None] | None = None) -> None:
         """Start one, and kill it when it has stored that many batches (one without records tells where it begins); do
         something else after the first half of them."""
-        victim, self._next = self._next, self._made()
-        assert victim.stdin is not None
-        assert victim.stdout is not None
-        assert victim.stdout.readline() == "warm\n", "the victim did not start"
-        victim.stdin.write(self._order)
-        victim.stdin.flush()
+        assert self._nursery.stdin is not None
+        self._nursery.stdin.write(self._order)
+        self._nursery.stdin.flush()
+        said, victim = self._said().split()
+        assert said == "born"
         for i in range(batches):
             if meanwhile is not None and i == batches // 2:
                 meanwhile()
-            assert victim.stdout.readline() == "stored\n", "the victim ended by itself"
-        end(victim)
+            assert self._said() == "stored", "the victim ended by itself"
+        os.kill(int(victim), signal.SIGKILL)
+        while (last := self._said()) == "stored":
+            pass
+        assert last == f"ended by signal {signal.SIGKILL}"
 
     def close(self) -> None:
-        end(self._next)
-
-
-def end(process: subprocess.Popen[str]) -> None:
-    """SIGKILL, and close its pipes."""
-    process.kill()
-    process.communicate()
+        self._nursery.communicate()
