@@ -213,3 +213,18 @@ def test_events_are_the_same_however_the_bytes_are_cut(data: st.DataObject) -> N
     reader = EventReader()
     pieces = [stream[a:b] for a, b in zip([0, *cuts], [*cuts, len(stream)], strict=True)]
     assert [event for piece in pieces for event in reader.feed(piece)] == wanted
+
+
+def test_a_closed_client_says_so(tmp_path: Path) -> None:
+    async def main() -> None:
+        with serving(settings_in(tmp_path)) as url:
+            client = Client(url)
+            await client.topics()
+            await client.aclose()
+            with pytest.raises(errors.UsageError, match="closed"):
+                await client.topics()
+            with pytest.raises(errors.UsageError, match="closed"):
+                async for _ in client.tail("t"):
+                    pass
+
+    asyncio.run(main())

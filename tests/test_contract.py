@@ -12,6 +12,7 @@ import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -137,6 +138,21 @@ def test_errors_are_the_same_classes_with_the_same_words(hw: Headwater) -> None:
         hw.read("t/x")
     with pytest.raises(headwater.NotFoundError):
         hw.drop_dead_letter(7)
+
+
+def test_one_record_is_not_taken_for_a_list_and_records_may_come_from_a_generator(hw: Headwater) -> None:
+    alone: list[Any] = ["one text", {"value": "x"}, headwater.Draft("x"), b"bytes", 7]
+    for one in alone:
+        with pytest.raises(headwater.UsageError, match=r"append\(topic, \[record\]\)"):
+            hw.append("t", one)
+    assert not hw.topics()
+    made: Any = (f"text {n}" for n in range(3))
+    assert len(store(hw, "t", made).records) == 3
+    store(hw, "other", ["text 3"])
+    one_topic: Any = "other"
+    assert {hit.topic for hit in hw.search("text", topics=one_topic)} == {"other"}
+    assert hw.timeline("text", topics=one_topic).coverage.topics == ("other",)
+    assert {c.address for c in hw.ask("Which text?", topics=one_topic).citations} <= {"other/0/0"}
 
 
 def test_a_tail_gives_what_is_there_and_what_comes(hw: Headwater) -> None:

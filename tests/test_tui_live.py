@@ -86,16 +86,14 @@ def test_several_topics_are_one_stream_and_a_time_is_gone_to(url: str) -> None:
 def test_status_shows_the_daemon_and_a_daemon_that_goes_is_told(tmp_path: Path) -> None:
     async def main() -> None:
         with serving(settings_in(tmp_path)) as at:
-            verbs = Client(at)
-            app = HeadwaterApp(verbs)
-            async with app.run_test(notifications=True) as pilot:
-                await shown(lambda: app.seen, pilot)
-                await view(app, pilot, StatusView)
-                await sees(app, pilot, "no problems", str(tmp_path))
-                await verbs.aclose()
-                app.verbs = Client("http://127.0.0.1:9")
-                await sees(app, pilot, "no Headwater")
-                await app.verbs.aclose()
+            async with Client(at) as verbs, Client("http://127.0.0.1:9") as gone:
+                app = HeadwaterApp(verbs)
+                async with app.run_test(notifications=True) as pilot:
+                    await shown(lambda: app.seen, pilot)
+                    await view(app, pilot, StatusView)
+                    await sees(app, pilot, "no problems", str(tmp_path))
+                    app.verbs = gone
+                    await sees(app, pilot, "no Headwater")
 
     asyncio.run(main())
 

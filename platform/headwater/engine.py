@@ -79,7 +79,7 @@ from headwater.search.planning import now_ms, plan, window
 from headwater.search.searching import Searcher
 from headwater.stock import Embedders, Stock, open_keyword
 from headwater.swap import Swaps
-from headwater.verbs import Entry, Verbs, When, words
+from headwater.verbs import Entry, Verbs, When, given, words
 from headwater.watch.live import Live, tail, wish
 from headwater.watch.running import Watching
 from headwater.watch.verbs import Watches
@@ -236,7 +236,7 @@ class Engine:
     ) -> Appended:
         if wait not in ("stored", "searchable"):
             raise UsageError(f"wait must be stored or searchable, not {wait!r}")
-        telemetry.note(topic=topic, records=len(records))
+        telemetry.note(topic=topic, records=len(records := given.entries(records)))
         index = await self.home(topic)
         # a few records take less time to prepare than the way to a thread and back does
         if len(records) <= _FEW and index.config.oversize == "keep" and not self.log.crowded:
@@ -458,7 +458,7 @@ class Engine:
         return Status(
             self._version, True, str(self.directory), self.url, os.getpid(), uptime_s, model, tuple(await self.topics()),
             tuple(await self.sources()), problems, await self._watches.counts(), await self._detectors.counts(),
-            await self._pipelines.counts(), self._models.default or "extractive",
+            await self._pipelines.counts(), self._models.default or "extractive", await _thread(self.hooks.counts),
         )  # fmt: skip
 
     def announce(self, url: str) -> None:

@@ -119,9 +119,10 @@ def topics_of(query: Query, topics: Sequence[str] | None) -> list[str] | None:
     """The topics to look in: those that `topic:` names, which must be among `topics` where there are any; None for all. A query
     can so never reach further than its caller says. Raises UsageError."""
     named = list(dict.fromkeys(str(v) for f in query.filters if f.field == "topic" and f.op == "=" for v in f.values))
-    if topics and (outside := [name for name in named if name not in topics]):
+    asked = [topics] if isinstance(topics, str) else list(topics or ())
+    if asked and (outside := [name for name in named if name not in asked]):
         raise UsageError(f"the query names topic:{outside[0][:100]}, which is not among the topics asked; name it there too")
-    return named or list(topics or ()) or None
+    return named or asked or None
 
 
 def number_of(value: Scalar) -> float | None:

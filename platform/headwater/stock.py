@@ -105,7 +105,7 @@ class Stock:
         """The topics of those names, or all by name; NotFoundError."""
         if names is None:
             return tuple(sorted(self._indexer.topics.values(), key=lambda t: t.row.name))
-        return tuple(self.find(name) for name in dict.fromkeys(names))
+        return tuple(self.find(name) for name in dict.fromkeys([names] if isinstance(names, str) else names))
 
     # ------------------------------------------------------------------ opening
 

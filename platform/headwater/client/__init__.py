@@ -53,6 +53,7 @@ from headwater.records.drifts import Drift
 from headwater.records.indexes import Shadow, SwapStep
 from headwater.records.removals import Deleted, Purged
 from headwater.verbs import Entry, When
+from headwater.verbs.given import entries
 from headwater.verbs.words import worded
 
 T = TypeVar("T")
@@ -125,7 +126,7 @@ class Client:
         timeout_s: float = 10.0,
     ) -> Appended:
         """As Verbs.append. `position` and `raw` of a Draft stay behind: they belong to sources inside the daemon."""
-        body = wire.sent({"records": [wire.entry(r) for r in records]})
+        body = wire.sent({"records": [wire.entry(r) for r in entries(records)]})
         reply = await self._send(
             "POST",
             f"{_topic(topic)}/records",

@@ -12,7 +12,7 @@ import httpx
 from headwater import wire
 from headwater.client.events import EventReader
 from headwater.config import LOOPBACK
-from headwater.errors import ConfigError, HeadwaterError, LimitError, UnreachableError, WaitTimeout
+from headwater.errors import ConfigError, HeadwaterError, LimitError, UnreachableError, UsageError, WaitTimeout
 
 T = TypeVar("T")
 PAUSES_S = (0.1, 0.3, 1.0)  # before the second, third and fourth time
@@ -49,6 +49,10 @@ class Sending:
     async def aclose(self) -> None:
         await self._http.aclose()
 
+    def _open(self) -> None:
+        if self._http.is_closed:
+            raise UsageError("this client is closed; connect again")
+
     async def send(
         self,
         method: str,
@@ -64,6 +68,7 @@ class Sending:
         surely did not, or was put off by the server's rate limit, always may."""
         sent = {"content-type": wire.JSON, **(headers or {})} if body is not None else dict(headers or {})
         timeout = httpx.USE_CLIENT_DEFAULT if timeout_s is None else httpx.Timeout(timeout_s, connect=5.0, pool=None)
+        self._open()
         for pause_s in (*PAUSES_S, None):
             try:
                 reply = await self._http.request(method, path, content=body, params=given(query), headers=sent, timeout=timeout)
@@ -106,6 +111,7 @@ class Sending:
         place: str | None = None,
     ) -> AsyncIterator[EventReader.Event]:
         """The events of one response; UnreachableError where the connection breaks."""
+        self._open()
         headers = {"accept": "text/event-stream"} | ({"last-event-id": place} if place else {})
         if body is not None:
             headers["content-type"] = wire.JSON
@@ -134,8 +140,8 @@ def given(values: Mapping[str, Any] | None) -> dict[str, Any]:
 
 
 def listed(values: Sequence[str] | None) -> list[str] | None:
-    """As JSON has it."""
-    return None if values is None else list(values)
+    """As JSON has it; a text is one of them."""
+    return None if values is None else [values] if isinstance(values, str) else list(values)
 
 
 def _error(reply: httpx.Response) -> HeadwaterError:
