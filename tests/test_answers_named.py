@@ -33,6 +33,7 @@ def office() -> Iterator[Headwater]:
             _record(25, "The whole third floor is cold. People wear coats.", "FAC-204"),
             _record(33, "I am stuck in the lift with two colleagues.", "FAC-205"),
             _record(50, "The coffee machine takes no coins.", "FAC-206"),
+            _record(55, "We are stuck in the lift again, all three of us.", "FAC-207"),
         ], **wait)  # fmt: skip
         verbs.append("ops-chat", [
             _record(28, "The boiler loses pressure because the relief valve was left open after the inspection.", "mirela"),
@@ -112,9 +113,25 @@ def test_the_key_of_log_lines_shuts_out_nothing() -> None:
 
 # -------------------------------------------------------------------------------------------------------------- counts
 def test_records_are_counted_by_what_they_are_called(office: Headwater) -> None:
-    assert office.ask("how many tickets were opened?").text.startswith("3 records in help-tickets:")
-    assert office.ask("how many help tickets were there?").text.startswith("3 records in help-tickets:")
+    assert office.ask("how many tickets were opened?").text.startswith("4 records in help-tickets:")
+    assert office.ask("how many help tickets were there?").text.startswith("4 records in help-tickets:")
     assert '3 records in plant-logs with the words "429"' in office.ask("how many 429s were there since 08:19?").text
+
+
+def test_records_are_looked_for_among_those_of_their_name_each_of_them_however_alike(office: Headwater) -> None:
+    both = ["I am stuck in the lift with two colleagues.", "We are stuck in the lift again, all three of us."]
+    for question in (
+        "which tickets mention the lift?",
+        "show all tickets about the lift",
+        "are there any tickets about the lift?",
+    ):
+        answer = office.ask(question)
+        assert sorted(quotes(office, answer)) == both, question
+        assert answer.coverage.topics == ("help-tickets",)
+    assert office.ask("which tickets are about parking?").abstained
+    assert office.ask("which tickets are there?", since=T0).coverage.topics != ("help-tickets",)  # nothing else is asked
+    office.ask("what happened to the lift?", conversation="stuck")
+    assert sorted(quotes(office, office.ask("which tickets mention it?", conversation="stuck"))) == both
 
 
 def test_the_most_frequent_errors_are_listed_with_their_counts(office: Headwater) -> None:

@@ -137,15 +137,16 @@ async def extract(
     floor: float = FLOOR,
     threshold: float = ABSTAIN_BELOW,
     timed: bool = False,
+    each: bool = False,
     prefer: Sort | None = None,
 ) -> Extract:
     """The best supporting sentences of `evidence` (best record first) for `question`; abstains below `threshold`.
 
     `embed(texts, kind)` gives `(n, d)` unit float32 rows and `floor` is its model's cosine of unrelated texts; without
-    it words alone decide. `timed`: the question's time chose the evidence, so that a sentence with all its other words
-    answers it ("what was fixed in March?"). `prefer`: what only events or only documents can tell is said by them alone,
-    where they support it nearly as well as the others. Order is by support, or by time where the question asks for a course of
-    events. Same input, same result.
+    it words alone decide. `timed`: what the question names besides, as its time, chose the evidence, so that a sentence with
+    all its other words answers it ("what was fixed in March?"). `each`: records are asked for, a sentence of each. `prefer`:
+    what only events or only documents can tell is said by them alone, where they support it nearly as well as the others.
+    Order is by support, or by time where the question asks for a course of events. Same input, same result.
     """
     units = _units(evidence)
     if not units or not question.strip():
@@ -162,7 +163,7 @@ async def extract(
     best = ranked[0]
     nearest = Sentence(best.index, best.start, best.end, best.support)
     worth = WORTH_TELLING if _COURSE.search(question) else WORTH_SAYING
-    picked = _pick(ranked, vectors, limit_sentences, worth)
+    picked = _pick(ranked, vectors, limit_sentences, worth, each=each)
     confidence = _confidence(best, evidence[best.index].score, vectors is not None)
     counts = (len(units), len(chosen) if vectors is not None else 0)
     if not _names_found(question, evidence):
@@ -283,7 +284,7 @@ def _support(units: list[_Unit], evidence: Sequence[Evidence], weights: Mapping[
         unit.support = min(1.0, (meaning * unit.meaning + known) / whole)
 
 
-def _pick(ranked: list[_Unit], vectors: Vectors | None, limit: int, worth: float) -> list[_Unit]:
+def _pick(ranked: list[_Unit], vectors: Vectors | None, limit: int, worth: float, *, each: bool) -> list[_Unit]:
     """The best units that are worth saying and say something new. Where the best is a question itself, the best statement
     near it sets what is worth saying, and comes first: "maybe the bank is down?" tells less than "it was never down"."""
     bar = ranked[0].support
@@ -291,7 +292,9 @@ def _pick(ranked: list[_Unit], vectors: Vectors | None, limit: int, worth: float
         bar = next((u.support for u in ranked if not u.asks and u.support >= WORTH_TELLING * bar), bar)
     picked: list[_Unit] = []
     for unit in sorted(ranked, key=lambda u: u.asks):
-        if len(picked) < limit and unit.support >= worth * bar and not any(_same(unit, other, vectors) for other in picked):
+        if len(picked) == limit or unit.support < worth * bar:
+            continue
+        if not any(unit.index == o.index if each else _same(unit, o, vectors) for o in picked):
             picked.append(unit)
     return picked
 

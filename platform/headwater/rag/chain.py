@@ -137,10 +137,13 @@ class _Judge:
     retrieval: Retrieval
     now_ms: int
 
-    async def extract(self, question: str, evidence: Sequence[Evidence], *, timed: bool, prefer: Sort | None) -> Extract:
+    async def extract(
+        self, question: str, evidence: Sequence[Evidence], *, chosen: bool, each: bool, prefer: Sort | None
+    ) -> Extract:
+        limit = _MOST_LISTED if each else self.limit
         return await extract(
-            question, evidence, embed=self.embed, limit_sentences=self.limit, floor=self.floor, threshold=self.threshold,
-            timed=timed, prefer=prefer,
+            question, evidence, embed=self.embed, limit_sentences=limit, floor=self.floor, threshold=self.threshold,
+            timed=chosen, each=each, prefer=prefer,
         )  # fmt: skip
 
 
@@ -266,8 +269,9 @@ async def _search(placed: Placed, words: str, judge: _Judge, saying: str = "") -
         needed = set(content_words(saying))
         evidence = [e for e in evidence if e.kind == "chunks" and needed <= set(content_words(e.passage.text))]
     searched = judge.clock()
-    timed = scope.since_ms is not None or scope.until_ms is not None or bool(scope.key)
-    found = await judge.extract(words, evidence, timed=timed, prefer=None if placed.as_words else asked.told_by)
+    chosen = scope.since_ms is not None or scope.until_ms is not None or bool(scope.key) or scope.listed
+    prefer = None if placed.as_words else asked.told_by
+    found = await judge.extract(words, evidence, chosen=chosen, each=scope.listed, prefer=prefer)
     page = _opened(placed)
     said = found.sentences
     if said and asked.intent == "seen-before":

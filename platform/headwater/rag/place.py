@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Protocol
 
 from headwater.llm.extractive import content_words
-from headwater.rag.keyed import keyed
+from headwater.rag.keyed import keyed, of_kind
 from headwater.rag.question import EVENTS, Event, Question, understand
 from headwater.rag.say import bounds
 from headwater.rag.times import AROUND_MS
@@ -43,7 +43,7 @@ class Look(Protocol):
 class Scope:
     """The records that may be looked at. `kind_of` gives the form of a topic's passages. `documents` are topics of long
     texts without times of their own: what they tell of is as old as it says, not as their delivery. `key`: only the records
-    with that key."""
+    with that key. `listed`: records are asked for, each of which counts, however alike."""
 
     look: Look
     kind_of: Callable[[str], PassageForm]
@@ -52,6 +52,7 @@ class Scope:
     until_ms: int | None = None
     documents: frozenset[str] = frozenset()
     key: str = ""
+    listed: bool = False
 
     async def knowing_documents(self) -> Scope:
         """The same scope, with its topics of documents found: their newest record has the time of its delivery."""
@@ -133,9 +134,9 @@ class Placed:
 async def place(text: str, scope: Scope, now_ms: int) -> Placed:
     """The question with its times, its event and its key found. Times said in arguments win over those in the text."""
     rest, inside = await keyed(text, scope)
-    placed = await _timed(rest, inside, now_ms)
     if not inside.key:
-        return placed
+        return await _timed(*await of_kind(text, scope), now_ms)
+    placed = await _timed(rest, inside, now_ms)
     reading = f"{placed.reading}, of" if placed.reading else "I read it as of"
     return replace(placed, reading=f'{reading} the records with key "{inside.key}"', as_words=False)
 
