@@ -9,6 +9,7 @@ import os
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -220,3 +221,62 @@ def test_a_child_that_dies_is_replaced(converter: Converter) -> None:
     assert child is not None
     child.kill()
     assert converter.convert(html("<p>b</p>"), "html").text == "b"
+
+
+def test_a_page_within_a_form_and_remarks_within_the_text_are_read(converter: Converter) -> None:
+    said = "<p>The amber door is locked at ten in the evening by the guard.</p>"
+    page = f"<!doctype html><html><body><form><label>Name</label><h1>Doors</h1>{said}<button>Go</button></form></body></html>"
+    found = text_of(converter, "a.html", page.encode())
+    assert "amber door" in found
+    assert "Name" not in found
+    assert "Go" not in found
+    page = (
+        f"<!doctype html><html><body><main>{said * 3}<aside>Never prop it.</aside></main><aside>Buy now</aside></body></html>"
+    )
+    found = text_of(converter, "a.html", page.encode())
+    assert "Never prop it." in found
+    assert "Buy now" not in found
+    page = f"<!doctype html><html><body>{said * 9}<form><p>Subscribe to us</p></form></body></html>"
+    assert "Subscribe" not in text_of(converter, "a.html", page.encode())
+
+
+def test_what_stands_beside_the_text_of_office_documents_is_read(converter: Converter) -> None:
+    import docx as word
+    import openpyxl
+    from openpyxl.comments import Comment
+    from pptx import Presentation
+    from pptx.chart import data as charts
+    from pptx.enum.chart import XL_CHART_TYPE
+    from pptx.util import Inches
+
+    def saved(document: Any) -> bytes:
+        out = io.BytesIO()
+        document.save(out)
+        return out.getvalue()
+
+    letter: Any = word.Document()
+    letter.sections[0].header.paragraphs[0].text = "Project Falcon"
+    letter.sections[0].footer.paragraphs[0].text = "7"
+    letter.add_paragraph("The rope is cut.")
+    found = text_of(converter, "a.docx", saved(letter))
+    assert found.split("\n\n") == ["The rope is cut.", "Project Falcon"]
+    show: Any = Presentation()
+    made: Any = charts
+    data = made.CategoryChartData()
+    data.categories = ["Northern region"]
+    data.add_series("Sold ropes", (1,))
+    slide = show.slides.add_slide(show.slide_layouts[5])
+    slide.shapes.add_chart(XL_CHART_TYPE.PIE, Inches(1), Inches(1), Inches(3), Inches(3), data)
+    assert "Sold ropes, Northern region" in text_of(converter, "a.pptx", saved(show))
+    book: Any = openpyxl.Workbook()
+    book.active.append(["Rope", "cut"])
+    book.active["A1"].comment = Comment("who did it?", "ann")
+    book.create_sheet("Other").append(["no", "rope"])
+    first, second = text_of(converter, "a.xlsx", saved(book)).split("\f")
+    assert "Comment: who did it?" in first
+    assert "Comment" not in second
+
+
+def test_a_notebook_of_odd_cells_is_read(converter: Converter) -> None:
+    cells = [{"cell_type": "heading", "level": "x", "source": "Ropes"}, {"cell_type": "raw", "source": None}, 5]
+    assert text_of(converter, "a.ipynb", json.dumps({"cells": cells, "nbformat": 4}).encode()) == "# Ropes"

@@ -152,6 +152,8 @@ def test_what_cannot_be_kept_is_partial_success_and_what_is_no_request_is_refuse
             for content, headers, status in (
                 (b"{", HEADERS, 400), (b"[1]", HEADERS, 400), (b'{"resourceLogs": [3]}', HEADERS, 400),
                 (b"\xff\xff", {"content-type": otlp.PROTOBUF}, 400), (b"x", HEADERS | {"content-encoding": "gzip"}, 400),
+                (json.dumps(export({"body": {"stringValue": "x"}, "severityText": 5})).encode(), HEADERS, 400),
+                (json.dumps(export({"body": {"stringValue": "x"}, "eventName": ["x"]})).encode(), HEADERS, 400),
                 (b"x", HEADERS | {"content-encoding": "br"}, 400), (b"x", {"content-type": "text/plain"}, 415),
                 (gzip.compress(b" " * (65 << 20)), HEADERS | {"content-encoding": "gzip"}, 413),
             ):  # fmt: skip
@@ -159,6 +161,13 @@ def test_what_cannot_be_kept_is_partial_success_and_what_is_no_request_is_refuse
                 assert reply.status_code == status, (content[:20], reply.text)
 
     asyncio.run(check())
+
+
+def test_a_number_beyond_the_format_is_kept_as_text_wherever_it_stands() -> None:
+    far = {"intValue": "9" * 30}
+    body = {"kvlistValue": {"values": [{"key": "n", "value": far}]}}
+    (log,) = read(export({"body": body, "attributes": [{"key": "far", "value": far}]}), otlp.JSON)
+    assert (log.value, log.attributes["far"]) == ('{"n":"' + "9" * 30 + '"}', "9" * 30)
 
 
 def test_a_full_disk_and_a_pause_ask_the_exporter_to_come_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -131,6 +131,11 @@ def test_an_event_of_github_that_is_not_known_is_kept_as_its_json_and_a_form_is_
     assert record(GITHUB, body, headers).value == '{"zen":"x"}'
 
 
+def test_a_push_whose_commits_are_no_list_is_a_push_without_commits() -> None:
+    draft = record(GITHUB, *from_github("push", {"ref": "refs/heads/main", "commits": 7, "pusher": [1]}))
+    assert draft.value == "Push to main by eve: 0 commits"
+
+
 def test_messages_of_slack_share_the_key_of_their_thread() -> None:
     def event(**of: Any) -> dict[str, Any]:
         return {

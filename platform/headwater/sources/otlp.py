@@ -231,20 +231,27 @@ def _walked_json(request: Any) -> Iterator[_Log]:
         service = _service(resource)
         for of_scope in _some(of_resource, "scopeLogs"):
             scope = of_scope.get("scope") or {}
-            above = _above(resource, scope.get("name", ""), scope.get("version", ""))
+            above = _above(resource, _str(scope, "name"), _str(scope, "version"))
             for log in _some(of_scope, "logRecords"):
                 time_ns = int(log.get("timeUnixNano") or 0) or int(log.get("observedTimeUnixNano") or 0)
                 number = log.get("severityNumber") or 0
                 yield _Log(
                     service, above, _value_json(log.get("body")), _values_json(_some(log, "attributes")), time_ns,
-                    number if isinstance(number, int) else _numbered(number), log.get("severityText", ""),
-                    _hex(log.get("traceId", "")), _hex(log.get("spanId", "")), log.get("eventName", ""),
+                    number if isinstance(number, int) else _numbered(number), _str(log, "severityText"),
+                    _hex(_str(log, "traceId")), _hex(_str(log, "spanId")), _str(log, "eventName"),
                 )  # fmt: skip
 
 
 def _some(of: Any, name: str) -> list[Any]:
     found = of.get(name) or []
     if not isinstance(found, list):
+        raise TypeError(name)
+    return found
+
+
+def _str(of: Any, name: str) -> str:
+    found = of.get(name) or ""
+    if not isinstance(found, str):
         raise TypeError(name)
     return found
 
@@ -262,7 +269,8 @@ def _value_json(any_value: Any, depth: int = 0) -> Any:
     if kind == "arrayValue":
         return [_value_json(v, depth + 1) for v in _some(value, "values")]
     if kind == "intValue":
-        return int(value)
+        number = int(value)
+        return number if -(1 << 63) <= number < 1 << 63 else str(number)  # beyond what the format has; kept as text
     return float(value) if kind == "doubleValue" else value
 
 

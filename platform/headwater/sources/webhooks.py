@@ -115,7 +115,8 @@ def _discussed(sent: Mapping[str, Any], noun: str, kind: str, of: Any) -> _Told:
 
 def _push(sent: Mapping[str, Any]) -> _Told:
     branch = str(sent.get("ref") or "").removeprefix("refs/heads/")
-    commits = [c for c in sent.get("commits") or [] if isinstance(c, dict)]
+    listed = sent.get("commits")
+    commits = [c for c in listed if isinstance(c, dict)] if isinstance(listed, list) else []
     pusher, many = _at(sent, "pusher.name") or _at(sent, "sender.login"), "commit" if len(commits) == 1 else "commits"
     lines = [f"{str(c.get('id'))[:7]} {c.get('message')}" for c in commits]
     title = f"Push to {branch} by {pusher}: {len(commits)} {many}"

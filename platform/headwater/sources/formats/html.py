@@ -82,9 +82,10 @@ class _Writer:
         self._blocks: list[str] = []
         self._line: list[str] = []
         self._prefix = ""
-        self._size = 0
+        self._size = self._whole = 0
 
     def write(self, root: LexborNode) -> str:
+        self._whole = len(folded(root.text()))
         node, top = root, root.mem_id
         while True:
             entered = self._enter(node, root)
@@ -110,7 +111,11 @@ class _Writer:
         if tag == "-text":
             self._line.append((node.text_content or "").replace("\n", " "))
             return False
-        if not tag or tag.startswith("-") or (tag in _SKIPPED and node.mem_id != root.mem_id):
+        if (
+            not tag
+            or tag.startswith("-")
+            or (tag in _SKIPPED and node.mem_id != root.mem_id and not self._is_content(node, root))
+        ):
             return False
         if tag == "footer" or (tag == "header" and node.css_first("h1") is None):
             return node.mem_id == root.mem_id
@@ -128,6 +133,13 @@ class _Writer:
             self._flush()
             self._prefix = {"li": "- ", "dt": "", **{f"h{n}": "#" * n + " " for n in range(1, 7)}}.get(tag, self._prefix)
         return True
+
+    def _is_content(self, node: LexborNode, root: LexborNode) -> bool:
+        """Whether what is passed over elsewhere is part of the text: a form that the whole page lies in, as some servers make
+        them, and a remark aside of what says of itself that it is the text."""
+        if node.tag == "form":
+            return len(folded(node.text())) >= _MAIN_SHARE * self._whole
+        return node.tag == "aside" and root.tag != "body"
 
     def _leave(self, node: LexborNode) -> None:
         tag = node.tag or ""

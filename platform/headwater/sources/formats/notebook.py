@@ -56,7 +56,8 @@ def _parts(cell: Mapping[str, Any], language: str) -> Iterator[str]:
         if said and len(said) <= _OUTPUT_CHARS:
             yield f"```\n{said}\n```"
     elif kind == "heading":
-        yield f"{'#' * min(int(cell.get('level') or 1), 6)} {source}"
+        level = cell.get("level")
+        yield f"{'#' * min(max(level, 1), 6) if isinstance(level, int) else '#'} {source}"
     elif source.strip():
         yield source
 

@@ -29,7 +29,10 @@ def read(data: bytes, package: Package) -> Text:
             warnings.simplefilter("ignore")
             book = openpyxl.load_workbook(io.BytesIO(data), read_only=True, data_only=True, keep_links=False)
             names = [sheet.title for sheet in book.worksheets]
-            text, pages = paged(f"# {folded(sheet.title)}\n\n{_rows(sheet)}" for sheet in book.worksheets)
+            notes = _notes(package)
+            text, pages = paged(
+                f"# {folded(sheet.title)}\n\n{_rows(sheet)}{notes.get(sheet.title, '')}" for sheet in book.worksheets
+            )
             book.close()
     except Unreadable:
         raise
@@ -38,6 +41,35 @@ def read(data: bytes, package: Package) -> Text:
     if not any(":" in line or "|" in line or not line.startswith("# ") for line in text.splitlines() if line.strip()):
         raise Unreadable("the workbook has no cells with values")
     return Text(text, pages, {**package.attributes(), "sheets": ", ".join(names)[:1000]})
+
+
+def _notes(package: Package) -> dict[str, str]:
+    """The comments on the cells of each sheet that has some, by its name, as lines to stand below its rows."""
+    found: dict[str, str] = {}
+    targets = package.relations("xl/workbook.xml")
+    for kind, tag, element in package.events("xl/workbook.xml"):
+        if kind != "end" or tag != "sheet":
+            continue
+        id = next((value for key, value in element.items() if key.endswith("}id")), "")
+        part = targets.get(id, ("", ""))[1]
+        for kind_of, target in package.relations(part).values() if part in package.names else ():
+            if kind_of == "comments" and target in package.names:
+                said = _said(package, target)
+                found[element.get("name", "")] = "".join(f"\nComment: {text}" for text in said)
+    return found
+
+
+def _said(package: Package, name: str) -> list[str]:
+    """The texts of a part of comments."""
+    texts: list[str] = []
+    runs: list[str] = []
+    for kind, tag, element in package.events(name):
+        if kind == "end" and tag == "t":
+            runs.append(element.text or "")
+        elif kind == "end" and tag == "comment":
+            texts.append(folded("".join(runs)))
+            runs = []
+    return [text for text in texts if text]
 
 
 def _rows(sheet: Any) -> str:

@@ -43,10 +43,29 @@ def _slide(package: Package, name: str) -> str:
     notes = next((target for kind, target in package.relations(name).values() if kind == "notesSlide"), None)
     said = _shapes(package, notes)[1] if notes in package.names and notes is not None else []
     said = [text for text in said if not text.isdigit()]  # the page's own number
+    blocks += _drawn(package, name)
     parts = [f"# {title}"] if title else []
     parts += ["\n".join(blocks)] if blocks else []
     parts += ["Notes: " + "\n".join(said)] if said else []
     return "\n\n".join(parts)
+
+
+def _drawn(package: Package, name: str) -> list[str]:
+    """The words of a slide's charts and diagrams, a line for each: titles, names of series and categories."""
+    lines: list[str] = []
+    for kind, target in package.relations(name).values():
+        if kind not in ("chart", "diagramData") or target not in package.names:
+            continue
+        words: dict[str, None] = {}
+        depth = 0
+        for event, tag, element in package.events(target):
+            if tag == "strCache":
+                depth += 1 if event == "start" else -1
+            elif event == "end" and (tag == "t" or (tag == "v" and depth)) and (text := folded(element.text or "")):
+                words[text] = None
+        if words:
+            lines.append(", ".join(words))
+    return lines
 
 
 def _shapes(package: Package, name: str) -> tuple[str, list[str]]:

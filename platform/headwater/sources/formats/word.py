@@ -1,4 +1,4 @@
-"""DOCX -> text: paragraphs, headings, lists and tables in their order, then foot- and endnotes."""
+"""DOCX -> text: paragraphs, headings, lists and tables in their order, then foot- and endnotes, comments, headers, footers."""
 
 from __future__ import annotations
 
@@ -18,10 +18,19 @@ def read(package: Package) -> Text:
     for name in ("word/footnotes.xml", "word/endnotes.xml"):
         if name in package.names:
             blocks += _blocks(package, name, levels)
+    blocks += _around(package, levels)
     text = "\n\n".join(blocks).replace("\f", " ")
     if not text.strip():
         raise Unreadable("the document has no text, only pictures or nothing at all")
     return Text(text, None, package.attributes())
+
+
+def _around(package: Package, levels: dict[str, int]) -> list[str]:
+    """What stands around the text: comments, then headers and footers, each once, without bare page numbers."""
+    comments = _blocks(package, "word/comments.xml", levels) if "word/comments.xml" in package.names else []
+    names = sorted(name for name in package.names if re.fullmatch(r"word/(?:header|footer)\d*\.xml", name))
+    lines = dict.fromkeys(block for name in names for block in _blocks(package, name, levels))
+    return [*comments, *(line for line in lines if re.search(r"[^\W\d]{3}", line))]
 
 
 def _heading_levels(package: Package) -> dict[str, int]:
