@@ -39,6 +39,9 @@ _SAVE_S = 5.0
 _RETRY_S = 1.0
 _TICK_S = 5.0
 _GRACE_MS = 20_000  # a minute is over by the clock when that has passed too
+_AWAY_MS = 120_000  # between two looks: nobody looked meanwhile
+_SETTLES_MS = 60_000  # after that, until minutes pass by the clock: what came meanwhile is read first
+_NEAR = 5000  # records behind, up to which a topic is followed; else it is read from its history
 _LIVE_MS = 600_000  # records stored within that of their own time are of now
 _AT_ONCE = 200  # vectors judged in one step
 _FUTURE_MS = 600_000
@@ -62,7 +65,7 @@ class Running:
     judge: TopicJudge
     cursor: int
     aliases: int = 0
-    live: bool = False
+    back_ms: int = 0
     moved: bool = False
     saved: float = 0.0
     found: dict[int, AnomalyRow] = field(default_factory=dict)
@@ -78,6 +81,7 @@ class Detection:
         self.topics: dict[int, Running] = {}
         self.bell = asyncio.Event()  # set, and replaced, when something alerts
         self.problem: str | None = None
+        self._looked_ms = self._back_ms = 0  # when it last looked, and since when it does so without a gap
         self._wake = asyncio.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
         self.closed = False
@@ -189,6 +193,10 @@ class Detection:
         """One block of every topic: whether there is more, and whether something alerted."""
         with self.lock:
             more = alerted = False
+            now = self._clock_ms()
+            if now - self._looked_ms > _AWAY_MS:
+                self._back_ms = now
+            self._looked_ms = now
             try:
                 for topic in list(self._indexer.topics.values()) if self.topics else ():
                     running = self.topics.get(topic.row.id)
@@ -213,6 +221,10 @@ class Detection:
 
     def _advance(self, topic: TopicIndex, running: Running) -> bool:
         judge = running.judge
+        if running.back_ms != self._back_ms:
+            running.back_ms = self._back_ms
+            if judge.live and topic.mapped - running.cursor <= _NEAR:
+                judge.away(self._back_ms)
         if len(topic.aliases) != running.aliases:
             judge.rename(topic.aliases)
             running.aliases = len(topic.aliases)
@@ -228,11 +240,11 @@ class Detection:
             running.cursor = rows[-1].seq + 1 if rows else end
             running.moved = True
             if rows:
-                running.live = rows[-1].appended_ms - rows[-1].time_ms < _LIVE_MS
+                judge.live = rows[-1].appended_ms - rows[-1].time_ms < _LIVE_MS
         self._meanings(topic, judge)
-        if running.cursor >= topic.mapped and running.live and judge.minute is not None:
+        if running.cursor >= topic.mapped and judge.live and judge.minute is not None:
             now = self._clock_ms() - _GRACE_MS
-            if now // MINUTE_MS > judge.minute:
+            if now // MINUTE_MS > judge.minute and now + _GRACE_MS >= self._back_ms + _SETTLES_MS:
                 for incident in judge.tick(now):
                     self._found(topic, running, incident)
                 running.moved = True

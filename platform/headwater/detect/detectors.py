@@ -214,7 +214,7 @@ class Detectors:
             return Detecting(topic.row.name, "off", spec.per_day, spec.sensitivity, spec.kinds, spec.fields, spec.session,
                              spec.alert_topic, 0, 0.0, found, alerted, 0, dismissed, 0.0)  # fmt: skip
         budget = running.judge.budget
-        at_ms = now if running.live or running.judge.minute is None else running.judge.minute * 60_000
+        at_ms = now if running.judge.live or running.judge.minute is None else running.judge.minute * 60_000
         state: DetectState = "held up" if problem else "learning" if budget.learning else "watching"
         return Detecting(
             topic.row.name, state, spec.per_day, spec.sensitivity, spec.kinds, spec.fields,

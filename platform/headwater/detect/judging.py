@@ -25,6 +25,7 @@ from headwater.records.anomalies import DetectorKind, Sensitivity
 
 VERSION = 4  # of the state
 _LATE = 15  # minutes
+_SETTLING = 2  # minutes until everybody who speaks does so again
 _LONGEST_GAP = 7 * 1440  # minutes closed one by one
 
 
@@ -41,6 +42,8 @@ class TopicJudge:
         self.drift, self.mix = Drift(), Mix()
         self.budget = Budget(per_day, sensitivity)
         self.minute: int | None = None  # the one under way
+        self.unseen = 0  # until this minute nobody looked: what did not come then may be on its way, or lost
+        self.live = False  # whether its records are of now
         self.records = 0
         self.signals: dict[str, int] = {}
         self._total = 0
@@ -61,7 +64,7 @@ class TopicJudge:
                 self.minute = minute
             elif minute > self.minute:
                 found += self._close_until(minute, quiet)
-            elif minute < self.minute - _LATE:
+            elif minute < self.minute - _LATE or minute < min(self.minute, self.unseen):
                 for passage in item.passages:
                     self.rates.meet(passage, item.time_ms, self.minute, bad=item.bad)
                 continue
@@ -104,6 +107,11 @@ class TopicJudge:
 
     # ------------------------------------------------------------------ time
 
+    def away(self, now_ms: int) -> None:
+        """Nobody looked until now (a restart, a machine that slept): minutes without records until then tell nothing, and of
+        records of that time only what is new or more than usual is odd."""
+        self.unseen = max(self.unseen, minute_of(now_ms) + _SETTLING)
+
     def tick(self, now_ms: int, *, quiet: str | None = None) -> list[Incident]:
         """Time has passed, though no record came."""
         return [] if self.minute is None else self._close_until(minute_of(now_ms), quiet)
@@ -120,20 +128,24 @@ class TopicJudge:
 
     def _close(self, quiet: str | None) -> list[Incident]:
         assert self.minute is not None
-        minute, learn = self.minute, self.budget.normal
+        minute, unseen = self.minute, self.minute < self.unseen
+        if unseen and not self._total:
+            self.minute += 1
+            return []
+        learn = self.budget.normal and not unseen
         for id, (count, seq, _, _) in self._passages.items():
             self.novelty.again(id, count, seq)
         seen, self._beyond = self._beyond, []
         seen += self.novelty.close(minute, learn=learn)
         seen += self.rates.close(minute, self._passages, self._total, learn=learn)
-        seen += self.silence.close(minute, self._keys, self.rates.season, learn=learn)
+        seen += [] if unseen else self.silence.close(minute, self._keys, self.rates.season, learn=learn)
         seen += self.fields.close(minute)
         seen += self.sequences.close(minute, learn=learn)
         came = [(id, count, seq) for id, (count, seq, _, _) in self._passages.items()]
         seen += self.mix.close(minute, came, learn=learn)
         self._total, self._passages, self._keys = 0, {}, {}
         self.minute += 1
-        seen = [one for one in seen if one.kind in self._kinds]
+        seen = [one for one in seen if one.kind in self._kinds and not (unseen and one.fewer)]
         for one in seen:
             self.signals[one.kind] = self.signals.get(one.kind, 0) + 1
         incident = self.budget.close(minute, seen, quiet=quiet)
@@ -164,7 +176,7 @@ class TopicJudge:
         """What `load` takes: JSON."""
         parts = {name: part.state() for name, part in self._parts().items()}
         own = {
-            "minute": self.minute, "records": self.records, "signals": self.signals, "total": self._total,
+            "minute": self.minute, "live": self.live, "records": self.records, "signals": self.signals, "total": self._total,
             "passages": list(self._passages.items()), "keys": self._keys, "beyond": [list(one) for one in self._beyond],
         }  # fmt: skip
         return orjson.dumps({"version": VERSION, "own": own, **parts}, option=orjson.OPT_NON_STR_KEYS)
@@ -178,6 +190,7 @@ class TopicJudge:
             part.load(held[name])
         own = held["own"]
         self.minute, self.records, self.signals, self._total = own["minute"], own["records"], own["signals"], own["total"]
+        self.live = own["live"]
         self._passages = {id: (count, seq, bool(bad), ms) for id, (count, seq, bad, ms) in own["passages"]}
         self._keys = {key: (count, seq) for key, (count, seq) in own["keys"].items()}
         self._beyond = [Seen(*one) for one in own["beyond"]]

@@ -82,6 +82,7 @@ class Rates:
         self.season = Season()
         self._recent: deque[tuple[int, int]] = deque(maxlen=_LOCAL)
         self._local = 1.0
+        self._looked = {width: width for width in WINDOWS}  # minutes of those last ones in which somebody looked
         self._spreads = {width: Spread(1.0, 30.0) for width in WINDOWS}
         self._passages: dict[int, _Passage] = {}
         self._active: dict[int, None] = {}
@@ -108,6 +109,7 @@ class Rates:
         """One minute is over: `counts` has (occurrences, seq, bad, first_ms) of the passages that came. What is odd, by any
         score above that of a usual minute; nothing is learned of a minute that is odd by other means."""
         seen = self._topic(minute, total, learn)
+        self._looked = {width: sum(at > minute - width for at, _ in self._recent) for width in WINDOWS}
         for id, (count, seq, bad, first_ms) in counts.items():
             held = self._passages.get(id)
             if held is None:
@@ -131,12 +133,13 @@ class Rates:
         for width in WINDOWS:
             if minute % width and width > 5:
                 continue
-            count = sum(n for at, n in self._recent if at > minute - width)
-            residual = min(surprise(count, mean * width), surprise(count, mean * self._local * width), key=abs)
+            within = [n for at, n in self._recent if at > minute - width]
+            count, usual = sum(within), mean * len(within)  # minutes in which nobody looked are not there
+            residual = min(surprise(count, usual), surprise(count, usual * self._local), key=abs)
             score = normal_tail(abs(self._spreads[width].of(residual)))
             if known and score > 1:
                 at = (minute + 1) * MINUTE_MS
-                found.append(Seen("rate", "rate.topic", "topic", at, score, count, round(mean * width, 2), f"in {width} min"))
+                found.append(Seen("rate", "rate.topic", "topic", at, score, count, round(usual, 2), f"in {width} min"))
             if learn and minute % width == 0:
                 self._spreads[width].learn(residual)
         if learn:
@@ -177,20 +180,20 @@ class Rates:
             held.count += taught
             held.hours[hour] = held.hours.get(hour, 0.0) + taught
             if minute % 5 == 4 and (held.recent or mean * 5 > 1):
-                held.spread.learn(surprise(held.window(minute, 5), mean * 5))
+                held.spread.learn(surprise(held.window(minute, 5), mean * self._looked[5]))
         return found
 
     def _judge(self, id: int, held: _Passage, minute: int, mean: float) -> list[Seen]:
         best: Seen | None = None
         for width in (5, 15):
-            count = held.window(minute, width)
-            residual = surprise(count, mean * width)
-            if residual < 0 and (mean * width < _BUSY or held.minutes < _SETTLED):
+            count, usual = held.window(minute, width), mean * self._looked[width]
+            residual = surprise(count, usual)
+            if residual < 0 and (usual < _BUSY or held.minutes < _SETTLED):
                 continue
             score = normal_tail(abs(held.spread.of(residual)))
             if score > 1 and (best is None or score > best.score):
                 family = "rate.bad" if held.bad else "rate.ok"
-                best = Seen("rate", family, f"passage:{id}", (minute + 1) * MINUTE_MS, score, count, round(mean * width, 3),
+                best = Seen("rate", family, f"passage:{id}", (minute + 1) * MINUTE_MS, score, count, round(usual, 3),
                             f"in {width} min", id, held.seq if count else None)  # fmt: skip
         return [] if best is None else [best]
 

@@ -40,6 +40,11 @@ class Seen(NamedTuple):
     field: str | None = None
     session: str | None = None
 
+    @property
+    def fewer(self) -> bool:
+        """Whether it is about something that came less often than usual."""
+        return self.family.startswith("rate.") and (self.observed or 0) < (self.expected or 0)
+
 
 def normal_tail(z: float) -> float:
     """-log10 of the chance that a standard normal value is z or more; 0.3 at 0."""
