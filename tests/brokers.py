@@ -60,7 +60,7 @@ def free_port() -> int:
                 return port
 
 
-def until(done: Callable[[], bool], what: str, timeout_s: float = 60.0) -> None:
+def until(done: Callable[[], bool], what: str, timeout_s: float = 240.0) -> None:
     """Wait, bounded, until something holds."""
     end = time.monotonic() + timeout_s
     while not done():
@@ -119,13 +119,13 @@ class Kafka(Server):
 
         client = AdminClient({"bootstrap.servers": self.address})
         for future in client.create_topics([NewTopic(topic, partitions, 1)]).values():
-            future.result(60)
+            future.result(240)
 
     def delete(self, topic: str) -> None:
         from confluent_kafka.admin import AdminClient
 
         for future in AdminClient({"bootstrap.servers": self.address}).delete_topics([topic]).values():
-            future.result(60)
+            future.result(240)
 
     def produce(self, topic: str, messages: Iterable[dict[str, Any]]) -> None:
         """Send messages, given as the arguments of `Producer.produce`, and wait until the broker has them."""
@@ -143,7 +143,7 @@ class Kafka(Server):
         consumer = Consumer({"bootstrap.servers": self.address, "group.id": group})
         try:
             asked = [TopicPartition(topic, p) for p in range(partitions)]
-            return {p.partition: p.offset for p in consumer.committed(asked, timeout=60)}
+            return {p.partition: p.offset for p in consumer.committed(asked, timeout=240)}
         finally:
             consumer.close()
 
@@ -189,7 +189,7 @@ async def following(engine: Engine, *sources: Source) -> AsyncIterator[None]:
         assert all(isinstance(e, asyncio.CancelledError) for e in ended), ended
 
 
-async def soon(done: Callable[[], bool], what: Callable[[], object], timeout_s: float = 60.0) -> None:
+async def soon(done: Callable[[], bool], what: Callable[[], object], timeout_s: float = 240.0) -> None:
     """Wait, bounded, until something holds; `what()` tells how far it came where it does not."""
     end = time.monotonic() + timeout_s
     while not done():

@@ -32,7 +32,7 @@ class Browser:
         self._calls += 1
         self._channel.send(json.dumps({"id": self._calls, "method": method, "params": parameters}))
         while True:
-            reply: dict[str, Any] = json.loads(self._channel.recv(timeout=60))
+            reply: dict[str, Any] = json.loads(self._channel.recv(timeout=240))
             if reply.get("id") == self._calls:
                 assert "error" not in reply, reply
                 return dict(reply["result"])
@@ -43,7 +43,7 @@ class Browser:
         assert "exceptionDetails" not in result, result
         return result["result"].get("value")
 
-    def wait(self, script: str, *, timeout_s: float = 60.0) -> Any:
+    def wait(self, script: str, *, timeout_s: float = 240.0) -> Any:
         """The value of an expression once it is true."""
         end = time.monotonic() + timeout_s
         while not (value := self.evaluate(script)):
@@ -58,7 +58,7 @@ class Browser:
 
 
 @contextlib.contextmanager
-def browser(directory: Path, *, timeout_s: float = 60.0) -> Iterator[Browser]:
+def browser(directory: Path, *, timeout_s: float = 240.0) -> Iterator[Browser]:
     """A browser with a profile of its own in `directory`."""
     assert CHROMIUM is not None
     place, end = directory / "DevToolsActivePort", time.monotonic() + timeout_s
@@ -71,10 +71,10 @@ def browser(directory: Path, *, timeout_s: float = 60.0) -> Iterator[Browser]:
             assert time.monotonic() < end, "the browser does not start"
             time.sleep(0.05)
         port = place.read_text().splitlines()[0]
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/json/list", timeout=60) as reply:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/json/list", timeout=240) as reply:
             page = next(one for one in json.load(reply) if one["type"] == "page")
         with connect(page["webSocketDebuggerUrl"], max_size=None) as channel:
             yield Browser(channel)
     finally:
         process.terminate()
-        process.wait(60)
+        process.wait(240)

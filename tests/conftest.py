@@ -17,7 +17,7 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "repeatable"))
 
 # The 5 s that httpx waits where nothing is said are too few for a machine that is loaded.
 _patience = inspect.signature(httpx.get).parameters["timeout"].default
-_patience.connect = _patience.read = _patience.write = _patience.pool = 60.0
+_patience.connect = _patience.read = _patience.write = _patience.pool = 240.0
 
 # A shell that starts the tests in the background has them ignore interrupts, and so would every process they start.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:

@@ -13,7 +13,7 @@ from headwater.keyword.index import Scope
 from headwater.log.schema import SEQ_BITS, SEQ_MASK
 
 
-async def settled(engine: Engine, topic: str, *, within_s: float = 60.0) -> None:
+async def settled(engine: Engine, topic: str, *, within_s: float = 240.0) -> None:
     """Wait until everything stored is searchable by words and by meaning."""
     until = time.monotonic() + within_s
     while True:

@@ -117,7 +117,7 @@ class Stdio:
     def __init__(self, process: subprocess.Popen[bytes], judged: Judged) -> None:
         self._process, self._judged, self._n, self._rest = process, judged, 0, b""
 
-    def ask(self, method: str, params: Mapping[str, Any], timeout_s: float = 60.0) -> Mapping[str, Any]:
+    def ask(self, method: str, params: Mapping[str, Any], timeout_s: float = 240.0) -> Mapping[str, Any]:
         """The reply to a request."""
         self._n += 1
         self.say({"jsonrpc": "2.0", "id": self._n, "method": method, "params": params})
@@ -176,7 +176,7 @@ def server(folder: Path, judged: Judged) -> Iterator[Stdio]:
             assert process.stdout is not None
             process.stdout.read()
             process.stdout.close()
-            process.wait(60)
+            process.wait(240)
 
 
 def fuzz(calls: int, seed: int, folder: Path, hang_s: float = HANG_S) -> Judged:

@@ -78,4 +78,4 @@ def receiving(port: int = 0) -> Iterator[Receiver]:
     finally:
         server.shutdown()
         server.server_close()
-        thread.join(60)
+        thread.join(240)

@@ -33,12 +33,12 @@ def serving(settings: Settings) -> Iterator[str]:
     started: Future[tuple[str, Callable[[], object]]] = Future()
     thread = threading.Thread(target=lambda: asyncio.run(_serve(settings, started)))
     thread.start()
-    url, stop = started.result(60)
+    url, stop = started.result(240)
     try:
         yield url
     finally:
         stop()
-        thread.join(60)
+        thread.join(240)
         assert not thread.is_alive()
 
 
@@ -84,7 +84,7 @@ def live_and_die(worker: Path, *arguments: str, steps: int, more_s: float) -> No
         victim.kill()
 
 
-def eventually(condition: Callable[[], bool], *, timeout_s: float = 60.0) -> None:
+def eventually(condition: Callable[[], bool], *, timeout_s: float = 240.0) -> None:
     """Wait until `condition` holds; AssertionError when it does not in time."""
     end = time.monotonic() + timeout_s
     while not condition():

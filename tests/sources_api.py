@@ -35,7 +35,7 @@ async def running(
         await asyncio.gather(feed, return_exceptions=True)
 
 
-async def until(condition: object, timeout_s: float = 60.0) -> None:
+async def until(condition: object, timeout_s: float = 240.0) -> None:
     """Wait until `await condition()` holds."""
     async with asyncio.timeout(timeout_s):
         while not await condition():  # type: ignore[operator]

@@ -27,7 +27,7 @@ PROBLEM = "application/problem+json"
 
 @pytest.fixture
 def api(tmp_path: Path) -> Iterator[httpx.Client]:
-    with serving(settings_in(tmp_path)) as url, httpx.Client(base_url=url, timeout=60, trust_env=False) as client:
+    with serving(settings_in(tmp_path)) as url, httpx.Client(base_url=url, timeout=240, trust_env=False) as client:
         yield client
 
 
@@ -277,7 +277,7 @@ def test_a_body_that_is_too_large_is_refused_stated_or_not(tmp_path: Path) -> No
 def test_a_body_that_trickles_is_refused(tmp_path: Path) -> None:
     with serving(settings_in(tmp_path, body_timeout_s=0.2)) as url:
         parts = urlsplit(url)
-        with socket.create_connection((parts.hostname, parts.port), timeout=60) as slow:
+        with socket.create_connection((parts.hostname, parts.port), timeout=240) as slow:
             slow.sendall(f"POST /v1/search HTTP/1.1\r\nhost: {parts.netloc}\r\ncontent-length: 10\r\n\r\n{{".encode())
             assert b" 408 " in slow.recv(4096)
         assert httpx.get(url + "/v1/health").status_code == 200
@@ -412,7 +412,7 @@ def test_many_clients_push_at_once_and_every_record_is_stored_once(api: httpx.Cl
     """Eight clients, each record once, offsets without a gap."""
 
     def push(client: int) -> list[int]:
-        with httpx.Client(base_url=api.base_url, timeout=60) as mine:
+        with httpx.Client(base_url=api.base_url, timeout=240) as mine:
             replies = [mine.post("/v1/topics/t/records", json={"records": [{"value": f"{client} {n}"}]}) for n in range(25)]
             return [r.json()["records"][0]["offset"] for r in replies]
 

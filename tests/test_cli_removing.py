@@ -90,7 +90,7 @@ def test_a_live_search_prints_hits_as_they_come(cli: Cli, url: str) -> None:
         return bool(done)
 
     eventually(came)
-    reader.join(60)
+    reader.join(240)
     assert done[0].exit_code == 0
     assert [json.loads(line)["value"] for line in done[0].stdout.splitlines()] == ["a payment came"] * 2
     for wrong in (("--live", "--since", "1h"), ("--live", "--explain"), ("--limit", "3")):

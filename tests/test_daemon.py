@@ -138,7 +138,7 @@ def test_what_was_acknowledged_is_there_after_a_kill(tmp_path: Path, started: li
     pusher.start()
     eventually(lambda: len(acknowledged) >= 50)
     assert first.end(signal.SIGKILL) == -signal.SIGKILL
-    pusher.join(60)
+    pusher.join(240)
     assert launch.find(settings) is None
     second = Daemon(settings)
     started.append(second)
@@ -263,7 +263,7 @@ def test_a_source_waits_out_a_full_disk_sets_bad_records_aside_and_repeats_nothi
             engine.roster.given([SourceSettings(path="scripted")])
             feed = Feed(engine, lambda entry, known: [] if known else [source], pause=pause)
             task = asyncio.create_task(feed.run())
-            async with asyncio.timeout(60):
+            async with asyncio.timeout(240):
                 while not (source.runs == 2 and [s.state for s in await engine.sources()] == ["ended"]):
                     await asyncio.sleep(0.02)
             task.cancel()

@@ -45,15 +45,15 @@ class Gate:
     def __init__(self, database: Database) -> None:
         self.inside, self._go = threading.Event(), threading.Event()
         self.done = database.submit(self._wait)
-        assert self.inside.wait(60)
+        assert self.inside.wait(240)
 
     def _wait(self, db: apsw.Connection) -> None:
         self.inside.set()
-        assert self._go.wait(60)
+        assert self._go.wait(240)
 
     def open(self) -> None:
         self._go.set()
-        self.done.result(60)
+        self.done.result(240)
 
 
 def test_writes_that_wait_together_share_one_commit(tmp_path: Path) -> None:
@@ -63,7 +63,7 @@ def test_writes_that_wait_together_share_one_commit(tmp_path: Path) -> None:
     futures = [database.submit(insert(n), announce=n) for n in range(50)]
     gate.open()
     for future in futures:
-        future.result(60)
+        future.result(240)
     assert commits == [50]
     assert items(database) == list(range(50))
     database.close()
@@ -77,12 +77,12 @@ def test_a_write_that_fails_leaves_its_neighbours_alone(database: Database) -> N
     gate = Gate(database)
     before, bad, clash, after = (database.submit(w) for w in (insert(1), half, insert(1), insert(2)))
     gate.open()
-    before.result(60)
-    after.result(60)
+    before.result(240)
+    after.result(240)
     with pytest.raises(UsageError, match="no"):
-        bad.result(60)
+        bad.result(240)
     with pytest.raises(apsw.ConstraintError):
-        clash.result(60)
+        clash.result(240)
     assert items(database) == [1, 2]
 
 
@@ -91,7 +91,7 @@ def test_a_write_called_off_before_its_turn_is_not_made(database: Database) -> N
     kept, off = database.submit(insert(1)), database.submit(insert(2))
     assert off.cancel()
     gate.open()
-    kept.result(60)
+    kept.result(240)
     database.write(insert(3))
     assert items(database) == [1, 3]
 
@@ -130,14 +130,14 @@ def test_a_full_queue_holds_the_caller_until_there_is_room(tmp_path: Path) -> No
 
     thread = threading.Thread(target=deliver)
     thread.start()
-    assert entered.wait(60)
+    assert entered.wait(240)
     thread.join(0.2)
     assert thread.is_alive()
     assert held <= 11  # 100 rows wait; nothing is dropped, nothing more is taken
     gate.open()
-    thread.join(60)
+    thread.join(240)
     for future in futures:
-        future.result(60)
+        future.result(240)
     assert items(database) == list(range(30))
     database.close()
 
@@ -150,7 +150,7 @@ def test_closing_finishes_what_waits_and_refuses_the_rest(tmp_path: Path) -> Non
 
     def late() -> None:
         try:
-            database.submit(insert(99)).result(60)
+            database.submit(insert(99)).result(240)
         except StorageError as error:
             outcome.append(error)
 
@@ -159,8 +159,8 @@ def test_closing_finishes_what_waits_and_refuses_the_rest(tmp_path: Path) -> Non
     closer = threading.Thread(target=database.close)
     closer.start()
     gate.open()
-    closer.join(60)
-    thread.join(60)
+    closer.join(240)
+    thread.join(240)
     for future in futures:
         future.result(0)
     with pytest.raises(StorageError, match="is closed"):

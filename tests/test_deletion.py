@@ -301,7 +301,7 @@ def test_a_deletion_that_is_killed_is_finished_by_asking_again(tmp_path: Path) -
             if line == "done\n":
                 break
         process.stdout.close()
-        process.wait(60)
+        process.wait(240)
         if process.returncode == 0:
             break
     assert killed

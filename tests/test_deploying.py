@@ -277,13 +277,13 @@ def test_the_image_serves_is_checked_and_ends_in_good_order(container: Container
         assert ready.returncode == 0
         assert '"ready":true' in ready.stdout.replace(" ", "")
         with pytest.raises(urllib.error.HTTPError) as refused:
-            urllib.request.urlopen(f"http://127.0.0.1:{container.port}/v1/health", timeout=60)
+            urllib.request.urlopen(f"http://127.0.0.1:{container.port}/v1/health", timeout=240)
         assert refused.value.code == 401
         refused.value.close()
         body = b'{"records": [{"value": "the pump stopped"}]}'
         headers = {"Authorization": "Bearer s3cret-of-this-test", "Content-Type": "application/json"}
         post = urllib.request.Request(f"http://127.0.0.1:{container.port}/v1/topics/logs/records", body, headers)
-        with urllib.request.urlopen(post, timeout=60) as reply:
+        with urllib.request.urlopen(post, timeout=240) as reply:
             assert reply.status in (200, 201)
         _drained(manager)
         process.send_signal(signal.SIGTERM)

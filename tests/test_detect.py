@@ -125,7 +125,7 @@ def test_alerts_go_to_a_topic_once_and_to_whoever_follows(hw: Headwater) -> None
     eventually(lambda: any(t.name == "alerts" and t.records == 1 for t in hw.topics()))
     (alert,) = hw.records("alerts").records
     assert (alert.key, alert.attributes["anomaly"]) == ("logs", "logs-1")
-    follower.join(60)
+    follower.join(240)
     assert [a.id for a in got] == ["logs-1"]
 
 

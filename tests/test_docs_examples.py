@@ -66,7 +66,7 @@ def _app(name: str, directory: Path, **environment: str) -> Iterator[str]:
         yield f"http://127.0.0.1:{port}"
     finally:
         process.terminate()
-        process.wait(60)
+        process.wait(240)
 
 
 @pytest.mark.slow
@@ -157,7 +157,7 @@ def _receiver(directory: Path, secret: str) -> Iterator[tuple[str, Path]]:
             yield found[1], out
         finally:
             process.terminate()
-            process.wait(60)
+            process.wait(240)
 
 
 def test_the_receiver_of_webhooks_takes_what_is_signed_once_and_nothing_else(tmp_path: Path) -> None:

@@ -147,7 +147,7 @@ def outlive_power_cuts(directory: Path, rng: random.Random, cuts: int, *, durabl
                 while True:
                     drafts = [Draft(f"record {p}", position=p) for p in range(at, at + rng.choice((1, 2, 10, 40)))]
                     at += len(drafts)
-                    receipts = log.append(id, drafts, origin=Origin("numbers", "s", {"next": at})).result(60)
+                    receipts = log.append(id, drafts, origin=Origin("numbers", "s", {"next": at})).result(240)
                     acked.update(
                         {d.position: r.address for d, r in zip(drafts, receipts, strict=True) if d.position is not None}
                     )
@@ -190,12 +190,12 @@ def test_a_full_disk_is_an_error_to_the_caller_and_nothing_else(tmp_path: Path) 
             while refused < 3:
                 text = f"record {len(kept)}"
                 try:
-                    kept.append(log.append(id, [Draft(text)]).result(60)[0].address)
+                    kept.append(log.append(id, [Draft(text)]).result(240)[0].address)
                 except StorageError:
                     refused += 1
                 assert [r.value for r in log.rows(id, 0, 1 << 20)] == [f"record {n}" for n in range(len(kept))]
             disk.space()
-            kept.append(log.append(id, [Draft(f"record {len(kept)}")]).result(60)[0].address)
+            kept.append(log.append(id, [Draft(f"record {len(kept)}")]).result(240)[0].address)
         assert kept == [f"t/0/{n}" for n in range(len(kept))]
         assert log.check() == []
 
@@ -238,7 +238,7 @@ def test_an_engine_on_a_full_disk_answers_and_goes_on_when_there_is_room(tmp_pat
                 filler.unlink()
                 await engine.append("events", [draft("events", p) for p in range(kept, kept + 5)])
                 kept += 5
-                await settled(engine, "events", within_s=60)
+                await settled(engine, "events", within_s=240)
                 assert (await engine.status()).problems == ()
                 reply = await engine.search(draft("events", kept - 1).value, topics=["events"])
                 assert reply[0].value == draft("events", kept - 1).value
@@ -353,7 +353,7 @@ def test_of_twenty_processes_that_race_for_a_directory_one_owns_it(tmp_path: Pat
             Ownership(tmp_path)
         assert caught.value.url == "http://127.0.0.1:1234"
         winners[0].send_signal(signal.SIGKILL)
-        winners[0].wait(60)
+        winners[0].wait(240)
         Ownership(tmp_path).release()
     finally:
         for racer in racers:

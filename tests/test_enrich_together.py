@@ -116,7 +116,7 @@ def test_what_a_step_made_of_steps_does_not_have_is_refused(kind: str) -> None:
 def tells(text: str, fields: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """Its second part waits until the test has seen the first."""
     yield {"first": len(text)}
-    assert GATE.wait(60)
+    assert GATE.wait(240)
     yield {"second": True}
 
 
@@ -139,7 +139,7 @@ class Crowd:
             self.now += 1
             self.most = max(self.most, self.now)
         if together:
-            self._met.wait(60)
+            self._met.wait(240)
         with self._lock:
             self.now -= 1
         return {"seen": text}

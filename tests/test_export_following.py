@@ -92,7 +92,7 @@ def test_an_export_that_was_read_is_not_read_again_until_it_is_another(tmp_path:
         await until(following)
         assert not next_one.done()
         slack(path, ["one", "two"])
-        assert [d.value for d in (await asyncio.wait_for(next_one, 60)).drafts] == ["one", "two"]
+        assert [d.value for d in (await asyncio.wait_for(next_one, 240)).drafts] == ["one", "two"]
         await going_on.aclose()  # type: ignore[attr-defined]
 
     asyncio.run(story())
@@ -111,7 +111,7 @@ def test_an_export_that_is_broken_waits_with_its_reason_for_a_better_one(tmp_pat
 
         await until(failed)
         path.write_bytes(whole)
-        assert await asyncio.wait_for(reading, 60) == ["one"]
+        assert await asyncio.wait_for(reading, 240) == ["one"]
 
     asyncio.run(story())
 

@@ -193,7 +193,7 @@ def test_an_error_nobody_expects_while_segments_are_maintained_does_not_end_the_
 
     async def main(engine: Engine) -> None:
         await fill(engine, "t", ["one record"])
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(240):
             while not failed:
                 await asyncio.sleep(0.005)
         await engine.append("t", ["another record"], wait="searchable", timeout_s=60)

@@ -41,7 +41,7 @@ class Place:
     def kill(self) -> None:
         if self.daemon is not None:
             self.daemon.kill()
-            self.daemon.wait(60)
+            self.daemon.wait(240)
 
     def command(self, *arguments: str) -> list[str]:
         return [*PROGRAM, *arguments]

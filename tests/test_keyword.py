@@ -384,7 +384,7 @@ def test_many_threads_may_add_and_search(index: KeywordIndex) -> None:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(60)
+        thread.join(240)
     assert not failures
     assert index.documents == 4500
 
@@ -436,7 +436,7 @@ def test_a_kill_at_any_moment_loses_nothing_committed_and_blocks_nobody(tmp_path
             committed = int(writer.stdout.readline())
         writer.kill()
         committed = max([committed, *map(int, writer.stdout.read().split())])
-        writer.wait(60)
+        writer.wait(240)
         writer.stdout.close()
         with KeywordIndex(tmp_path / "k") as index:
             assert index.documents >= committed * 50

@@ -37,7 +37,7 @@ def hw(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Headwater]:
             yield connected
 
 
-async def take(found: AsyncIterator[LiveEvent], number: int, within_s: float = 60.0) -> list[LiveEvent]:
+async def take(found: AsyncIterator[LiveEvent], number: int, within_s: float = 240.0) -> list[LiveEvent]:
     async with asyncio.timeout(within_s):
         return [await anext(found) for _ in range(number)]
 
@@ -199,7 +199,7 @@ def test_it_ends_when_the_engine_closes(tmp_path: Path) -> None:
 
 @pytest.fixture
 def api(tmp_path: Path) -> Iterator[httpx.Client]:
-    with serving(settings_in(tmp_path)) as url, httpx.Client(base_url=url, timeout=60) as client:
+    with serving(settings_in(tmp_path)) as url, httpx.Client(base_url=url, timeout=240) as client:
         client.post("/v1/topics", json={"name": "t", "passages": "exact"})
         yield client
 
@@ -232,17 +232,17 @@ def test_hits_are_streamed_as_events_that_resume(api: httpx.Client) -> None:
 def test_a_web_socket_sends_hits_and_says_what_is_wrong(api: httpx.Client) -> None:
     url = str(api.base_url).replace("http", "ws").rstrip("/") + "/v1/search/live"
     with connect(f"{url}?q=payment&topics=t&mode=keyword") as socket:
-        assert json.loads(socket.recv(60)) == {"event": "ready", "cursor": "t:0"}
+        assert json.loads(socket.recv(240)) == {"event": "ready", "cursor": "t:0"}
         push(api, "payment one", "other")
-        first = json.loads(socket.recv(60))
+        first = json.loads(socket.recv(240))
         assert (first["event"], first["cursor"], first["hit"]["value"]) == ("hit", "t:1", "payment one")
     with connect(url) as socket:
         socket.send(json.dumps({"q": "payment", "topics": ["t"], "after": "t:0"}))
-        assert [json.loads(socket.recv(60))["event"] for _ in range(2)] == ["ready", "hit"]
+        assert [json.loads(socket.recv(240))["event"] for _ in range(2)] == ["ready", "hit"]
     for wrong in ('{"q": "since:foo"}', "[]", "no json", '{"q": "x", "odd": 1}', '{"q": "x", "topics": ["nowhere"]}'):
         with connect(url) as socket:
             socket.send(wrong)
-            told = json.loads(socket.recv(60))
+            told = json.loads(socket.recv(240))
             assert told["event"] == "error"
             assert told["problem"]["status"] in (400, 404, 422)
 
@@ -257,7 +257,7 @@ def test_a_web_socket_needs_the_key_and_a_host_of_ours(tmp_path: Path) -> None:
             with pytest.raises(InvalidStatus), connect(target, additional_headers=headers):
                 pass
         with connect(target, additional_headers={"Authorization": "Bearer key"}) as socket:
-            assert json.loads(socket.recv(60))["event"] == "ready"
+            assert json.loads(socket.recv(240))["event"] == "ready"
         with (
             pytest.raises(InvalidStatus),
             connect(target, additional_headers={"Authorization": "Bearer key"}, origin="https://evil.example"),  # type: ignore[arg-type]
@@ -268,7 +268,9 @@ def test_a_web_socket_needs_the_key_and_a_host_of_ours(tmp_path: Path) -> None:
 def test_silence_has_heartbeats(api: httpx.Client, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("headwater.api.sse.HEARTBEAT_S", 0.05)
     with connect(str(api.base_url).replace("http", "ws").rstrip("/") + "/v1/search/live?q=x") as socket:
-        assert [json.loads(socket.recv(60))["event"] for _ in range(3)] == ["ready", "heartbeat", "heartbeat"]
+        while json.loads(socket.recv(240))["event"] != "ready":
+            pass  # a heartbeat: it took longer to look than between two of them
+        assert [json.loads(socket.recv(240))["event"] for _ in range(2)] == ["heartbeat", "heartbeat"]
 
 
 # ---------------------------------------------------------------------- batches, vectors, and what is not there yet
@@ -376,6 +378,6 @@ def test_a_live_search_survives_a_broken_connection(tmp_path: Path) -> None:
         reader.start()
     with serving(settings_in(tmp_path, port=port)) as url, headwater.connect(url) as other:
         other.append("t", ["payment one"])
-        reader.join(60)
+        reader.join(240)
         assert shown(got) == ["ready", "payment zero", "payment one"]
         hw.close()

@@ -77,13 +77,13 @@ def test_the_process_ends_with_its_owner_and_is_started_anew_when_it_died() -> N
         first = provider._child
         assert first is not None
         first.kill()
-        first.wait(60)
+        first.wait(240)
         await chat.complete([Message("user", "Hi again.")], max_tokens=2)
         second = provider._child
         assert second is not None
         assert second.pid != first.pid
         await models.aclose()
-        assert second.wait(60) == 0
+        assert second.wait(240) == 0
 
     with_local(work)
 

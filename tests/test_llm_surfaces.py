@@ -43,12 +43,12 @@ def fake_server(plan: Any = (), **options: Any) -> Iterator[FakeChat]:
 
     thread = threading.Thread(target=lambda: loop.run_until_complete(run()))
     thread.start()
-    assert ready.wait(60)
+    assert ready.wait(240)
     try:
         yield server
     finally:
         loop.call_soon_threadsafe(end.set)
-        thread.join(60)
+        thread.join(240)
         loop.close()
 
 
@@ -130,11 +130,11 @@ def test_a_model_that_fails_is_a_status_before_the_first_piece_and_an_event_afte
     with fake_server(["500", "cut"]) as server:
         settings = replace(settings_in(tmp_path), llm=settings_of(server, retries=0))
         with serving(settings) as url:
-            refused = httpx.post(f"{url}/v1/complete", json={"prompt": "x", "stream": True}, timeout=60)
+            refused = httpx.post(f"{url}/v1/complete", json={"prompt": "x", "stream": True}, timeout=240)
             assert refused.status_code == 502
             assert refused.json()["type"].endswith(":model")
             assert CANARY not in refused.text
-            cut = httpx.post(f"{url}/v1/complete", json={"prompt": "x", "stream": True}, timeout=60)
+            cut = httpx.post(f"{url}/v1/complete", json={"prompt": "x", "stream": True}, timeout=240)
             assert cut.status_code == 200
             assert "event: done" not in cut.text
             assert "event: error" in cut.text
@@ -152,11 +152,11 @@ def test_a_client_that_goes_away_ends_the_call(tmp_path: Path, stream: bool) -> 
     async def leave(url: str) -> None:
         async with httpx.AsyncClient() as http:
             if not stream:
-                asked = asyncio.create_task(http.post(f"{url}/v1/complete", json={"prompt": "x"}, timeout=60))
+                asked = asyncio.create_task(http.post(f"{url}/v1/complete", json={"prompt": "x"}, timeout=240))
                 await _until(lambda: bool(server.requests))
                 asked.cancel()
                 return
-            async with http.stream("POST", f"{url}/v1/complete", json={"prompt": "x", "stream": True}, timeout=60) as reply:
+            async with http.stream("POST", f"{url}/v1/complete", json={"prompt": "x", "stream": True}, timeout=240) as reply:
                 async for line in reply.aiter_lines():
                     if "token" in line:
                         return
@@ -172,7 +172,7 @@ def test_a_client_that_goes_away_ends_the_call(tmp_path: Path, stream: bool) -> 
 
 
 async def _until(so: Any) -> None:
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(240):
         while not so():
             await asyncio.sleep(0.01)
 

@@ -44,7 +44,7 @@ def _table(library: str) -> Any:
 
 @pytest.mark.parametrize("library", ["mappings", "pandas", "polars", "pyarrow"])
 def test_rows_become_records_with_key_time_and_attributes(hw: headwater.Headwater, library: str) -> None:
-    loading = hw.load("t", _table(library), key="user", timestamp="at", batch=2).wait(60)
+    loading = hw.load("t", _table(library), key="user", timestamp="at", batch=2).wait(240)
     assert (loading.stored, loading.total, loading.done, loading.error) == (3, 3, True, None)
     first, second, third = hw.records("t").records
     assert (first.value, first.key, first.timestamp) == ("payment 1 accepted", "u1", datetime(2026, 3, 1, 14, 5, tzinfo=UTC))
@@ -55,12 +55,12 @@ def test_rows_become_records_with_key_time_and_attributes(hw: headwater.Headwate
 
 def test_the_same_load_again_stores_nothing_twice(hw: headwater.Headwater) -> None:
     for _ in range(2):
-        hw.load("t", ROWS, name="tickets of March", batch=2).wait(60)
+        hw.load("t", ROWS, name="tickets of March", batch=2).wait(240)
     assert len(hw.records("t").records) == 3
 
 
 def test_a_row_without_a_column_of_text_is_kept_as_json(hw: headwater.Headwater) -> None:
-    hw.load("t", [{"order": 7, "state": "paid"}]).wait(60)
+    hw.load("t", [{"order": 7, "state": "paid"}]).wait(240)
     assert json.loads(hw.records("t").records[0].value) == {"order": 7, "state": "paid"}
 
 
@@ -89,13 +89,13 @@ def test_a_cell_that_cannot_be_read_ends_the_load_with_its_reason(hw: headwater.
     rows = [{"message": "fine", "at": None}, {"message": "odd", "at": Beyond()}]
     loading = hw.load("t", rows, batch=1)
     with pytest.raises(OverflowError, match="out of range"):
-        loading.wait(60)
+        loading.wait(240)
     assert (loading.stored, loading.done) == (1, True)
     assert "failed: date value out of range" in repr(loading)
 
 
 def test_a_cell_may_hold_an_array(hw: headwater.Headwater) -> None:
-    hw.load("t", [{"message": "sizes", "sizes": np.array([1, 2])}]).wait(60)
+    hw.load("t", [{"message": "sizes", "sizes": np.array([1, 2])}]).wait(240)
     assert hw.records("t").records[0].attributes["sizes"] == "[1, 2]"
 
 
@@ -106,7 +106,7 @@ class Slow:
         self.go, self.calls, self.fail = threading.Semaphore(0), 0, False
 
     def __call__(self, topic: str, records: list[Any], **_: Any) -> Appended:
-        assert self.go.acquire(timeout=60)
+        assert self.go.acquire(timeout=240)
         self.calls += 1
         if self.fail:
             raise headwater.StorageError("the disk is full")
@@ -135,7 +135,7 @@ def test_it_goes_on_in_the_background_and_shows_how_far_it_is() -> None:
     with pytest.raises(headwater.WaitTimeout, match="1 of 3 rows"):
         loading.wait(0)
     slow.go.release(2)
-    assert loading.wait(60).done
+    assert loading.wait(240).done
 
 
 def test_what_fails_is_raised_where_it_is_waited_for_and_stopping_stores_no_more() -> None:
@@ -144,7 +144,7 @@ def test_what_fails_is_raised_where_it_is_waited_for_and_stopping_stores_no_more
     failing = load(slow, "t", ROWS)
     slow.go.release()
     with pytest.raises(headwater.StorageError):
-        failing.wait(60)
+        failing.wait(240)
     assert "failed" in repr(failing)
 
     slow = Slow()

@@ -33,7 +33,7 @@ def topic(log: Log, name: str = "t", partitions: int = 1) -> int:
 
 
 def put(log: Log, id: int, *values: str, **more: Any) -> list[Receipt]:
-    return log.append(id, [Draft(v) for v in values], **more).result(60)
+    return log.append(id, [Draft(v) for v in values], **more).result(240)
 
 
 def test_an_append_says_where_each_record_lies(log: Log) -> None:
@@ -53,7 +53,7 @@ def test_every_value_comes_back_as_it_went_in(log: Log) -> None:
     drafts = [
         Draft(v, key=v[:20], time_ms=-62_135_596_800_000 + n, attributes={"a": v[:9], "n": n}) for n, v in enumerate(values)
     ]
-    receipts = log.append(id, drafts).result(60)
+    receipts = log.append(id, drafts).result(240)
     row = log.topic("t")
     found = [log.find(row, r.partition, r.offset).record("t") for r in receipts]
     assert [r.value for r in found] == values
@@ -67,7 +67,7 @@ def test_every_value_comes_back_as_it_went_in(log: Log) -> None:
 def test_keys_choose_their_partition_and_offsets_count_in_each(log: Log) -> None:
     id = topic(log, partitions=3)
     drafts = [Draft(f"v{n}", key=f"key{n % 10}") for n in range(60)]
-    receipts = log.append(id, drafts).result(60)
+    receipts = log.append(id, drafts).result(240)
     homes: dict[str | None, set[int]] = {}
     for draft, receipt in zip(drafts, receipts, strict=True):
         homes.setdefault(draft.key, set()).add(receipt.partition)
@@ -78,12 +78,12 @@ def test_keys_choose_their_partition_and_offsets_count_in_each(log: Log) -> None
         assert offsets == list(range(len(offsets)))
     row = log.topic("t")
     assert [log.find(row, r.partition, r.offset).value for r in receipts] == [d.value for d in drafts]
-    spread = Counter(r.partition for r in log.append(id, [Draft("no key")] * 30).result(60))
+    spread = Counter(r.partition for r in log.append(id, [Draft("no key")] * 30).result(240))
     assert spread == {0: 10, 1: 10, 2: 10}
-    again = log.append(id, [Draft("x", key="key3")]).result(60)
+    again = log.append(id, [Draft("x", key="key3")]).result(240)
     assert {again[0].partition} == homes["key3"]
     with pytest.raises(UsageError, match=r"partition 3 does not exist.*0 to 2"):
-        log.append(id, [Draft("x", partition=3)]).result(60)
+        log.append(id, [Draft("x", partition=3)]).result(240)
 
 
 def test_five_thousand_records_delivered_three_times_in_any_order_are_stored_once(log: Log) -> None:
@@ -98,16 +98,16 @@ def test_five_thousand_records_delivered_three_times_in_any_order_are_stored_onc
         size = rng.randrange(1, 200)
         part, deliveries = deliveries[:size], deliveries[size:]
         drafts = [Draft(f"record {p}", key=str(p % 7), position=p) for p in part]
-        for draft, receipt in zip(drafts, log.append(id, drafts, origin=Origin("s")).result(60), strict=True):
+        for draft, receipt in zip(drafts, log.append(id, drafts, origin=Origin("s")).result(240), strict=True):
             assert receipt.duplicate == (draft.position in homes)
             homes.setdefault(draft.position or 0, set()).add(receipt.address)
     assert len(homes) == 5000
     assert all(len(places) == 1 for places in homes.values())
     assert log.topic("t").records == 5000
     assert Counter(r.value for r in log.rows(id, 0, 1 << 20)) == Counter(f"record {p}" for p in range(5000))
-    elsewhere = log.append(id, [Draft("record 1", position=1)], origin=Origin("another stream")).result(60)
+    elsewhere = log.append(id, [Draft("record 1", position=1)], origin=Origin("another stream")).result(240)
     assert not elsewhere[0].duplicate
-    assert not log.append(other, [Draft("record 1", position=1)], origin=Origin("s")).result(60)[0].duplicate
+    assert not log.append(other, [Draft("record 1", position=1)], origin=Origin("s")).result(240)[0].duplicate
 
 
 def test_a_sources_state_is_stored_with_its_records_or_not_at_all(log: Log) -> None:
@@ -115,7 +115,7 @@ def test_a_sources_state_is_stored_with_its_records_or_not_at_all(log: Log) -> N
     put(log, id, "a", origin=Origin("s", "file", {"offset": 10}))
     assert log.source_state("file") == {"offset": 10}
     with pytest.raises(UsageError):
-        log.append(id, [Draft("b", partition=9)], origin=Origin("s", "file", {"offset": 20})).result(60)
+        log.append(id, [Draft("b", partition=9)], origin=Origin("s", "file", {"offset": 20})).result(240)
     assert log.source_state("file") == {"offset": 10}
     put(log, id, origin=Origin("s", "file", {"offset": 30}))
     assert log.source_state("file") == {"offset": 30}
@@ -156,7 +156,7 @@ def test_pages_follow_each_other_without_gaps_and_stay_in_their_topic(log: Log) 
     before, id, behind = topic(log, "before"), topic(log, partitions=2), topic(log, "behind")
     for other in (before, behind):
         put(log, other, *(f"foreign {n}" for n in range(5)))
-    log.append(id, [Draft(f"v{n}", key=str(n), time_ms=NOW + n) for n in range(25)]).result(60)
+    log.append(id, [Draft(f"v{n}", key=str(n), time_ms=NOW + n) for n in range(25)]).result(240)
 
     def page(**more: Any) -> Any:
         asked = {"partition": None, "offset": None, "limit": 10, "since_ms": None, "until_ms": None, "cursor": None} | more
@@ -187,7 +187,7 @@ def test_appends_are_announced_once_for_each_commit_and_only_when_they_succeed(l
     a, b = topic(log, "a"), topic(log, "b")
     put(log, a, "x")
     with pytest.raises(UsageError):
-        log.append(b, [Draft("x", partition=7)]).result(60)
+        log.append(b, [Draft("x", partition=7)]).result(240)
     log.write(lambda db: set_cursor(db, a, "group", 1))
     assert told == [{a}]
     assert (log.cursor(a, "group"), log.cursor(a, "new")) == (1, 0)
@@ -195,7 +195,7 @@ def test_appends_are_announced_once_for_each_commit_and_only_when_they_succeed(l
 
 def test_a_deleted_topic_is_swept_in_steps_and_leaves_nothing(log: Log) -> None:
     id, kept = topic(log, partitions=2), topic(log, "kept")
-    log.append(id, [Draft(f"v{n}", position=n) for n in range(50)], origin=Origin("s"), delivery=Delivery("k", b"")).result(60)
+    log.append(id, [Draft(f"v{n}", position=n) for n in range(50)], origin=Origin("s"), delivery=Delivery("k", b"")).result(240)
     put(log, kept, "stays")
     rows = [(t, m, n) for t in (id, kept) for m in (1, 2) for n in range(30)]
     log.write(lambda db: db.executemany("INSERT INTO vector(topic, model, passage, data) VALUES(?, ?, ?, x'00')", rows).get)
@@ -244,7 +244,7 @@ class Machine(RuleBasedStateMachine):
 
     @rule(values=st.lists(st.text(max_size=5), max_size=6), key=st.none() | st.sampled_from("ab"))
     def append(self, values: list[str], key: str | None) -> None:
-        self.note(self.log.append(self.id, [Draft(v, key=key) for v in values]).result(60), values)
+        self.note(self.log.append(self.id, [Draft(v, key=key) for v in values]).result(240), values)
 
     def note(self, receipts: list[Receipt], values: list[str]) -> None:
         for receipt, value in zip(receipts, values, strict=True):
@@ -256,7 +256,7 @@ class Machine(RuleBasedStateMachine):
     @rule(positions=st.lists(st.integers(0, 12), max_size=6))
     def deliver(self, positions: list[int]) -> None:
         drafts = [Draft(f"p{p}", key=str(p), position=p) for p in positions]
-        receipts = self.log.append(self.id, drafts, origin=Origin("s", "src", {"n": len(positions)})).result(60)
+        receipts = self.log.append(self.id, drafts, origin=Origin("s", "src", {"n": len(positions)})).result(240)
         for position, receipt in zip(positions, receipts, strict=True):
             if position in self.positions:
                 assert receipt.duplicate
@@ -274,9 +274,9 @@ class Machine(RuleBasedStateMachine):
         sent = self.log.append(self.id, [Draft(body)], delivery=Delivery(key, body.encode()))
         if known is not None and known[0] != body.encode():
             with pytest.raises(ConflictError):
-                sent.result(60)
+                sent.result(240)
             return
-        receipts = sent.result(60)
+        receipts = sent.result(240)
         if known is not None:
             assert [r.address for r in receipts] == known[1]
             assert all(r.duplicate for r in receipts)

@@ -64,7 +64,7 @@ def _served(kind: str) -> Iterator[str]:
 
         def up() -> bool:
             with contextlib.suppress(httpx.TransportError):
-                return httpx.get(url, timeout=60).status_code > 0
+                return httpx.get(url, timeout=240).status_code > 0
             return False
 
         try:

@@ -51,7 +51,7 @@ def _within(url: str, key: str, body: Callable[[Client], Awaitable[None]], mode:
     async def run() -> None:
         headers = {"authorization": f"Bearer {key}"}
         async with (
-            httpx2.AsyncClient(headers=headers, timeout=60) as http,
+            httpx2.AsyncClient(headers=headers, timeout=240) as http,
             Client(streamable_http_client(f"{url}/mcp", http_client=http), mode=mode) as client,
         ):
             await body(client)
@@ -76,7 +76,7 @@ def test_an_agent_works_over_http_in_both_revisions(url: str, key: str, mode: st
 
 def test_a_listener_over_http_is_told_of_records_that_others_store(url: str, key: str) -> None:
     async def body(client: Client) -> None:
-        async with client.listen(resource_subscriptions=["headwater://topics/logs"]) as stream, asyncio.timeout(60):
+        async with client.listen(resource_subscriptions=["headwater://topics/logs"]) as stream, asyncio.timeout(240):
             async with headwater.aconnect(url, key) as hw:
                 await hw.append("logs", ["one more"])
             event = await anext(stream.__aiter__())
@@ -86,7 +86,7 @@ def test_a_listener_over_http_is_told_of_records_that_others_store(url: str, key
 
 
 def _post(url: str, body: Any, **headers: str) -> httpx.Response:
-    return httpx.post(f"{url}/mcp", json=body, headers={**HEADERS, **headers}, timeout=60)
+    return httpx.post(f"{url}/mcp", json=body, headers={**HEADERS, **headers}, timeout=240)
 
 
 def test_without_a_valid_token_or_from_a_foreign_place_nobody_comes_in(url: str, key: str) -> None:
@@ -155,7 +155,7 @@ def test_the_servers_of_callers_end_when_the_daemon_closes_and_few_are_kept(monk
         assert own is not None
         assert not own.task.done()
         closing.set()
-        await asyncio.wait_for(own.task, 60)
+        await asyncio.wait_for(own.task, 240)
 
     asyncio.run(run())
 

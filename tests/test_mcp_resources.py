@@ -45,7 +45,7 @@ def _with(
         server = build(held, updates=Updates(held, pause=pause, idle_s=0.02))
         async with Client(server, mode=mode, **options) as client:
             try:
-                async with asyncio.timeout(60):
+                async with asyncio.timeout(240):
                     await body(client, held)
             except AssertionError as error:
                 failed.append(error)
@@ -63,7 +63,7 @@ async def _text(client: Client, uri: str) -> str:
 
 
 async def _until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(240):
         while not condition():
             await asyncio.sleep(0.005)
 
@@ -292,7 +292,7 @@ def test_a_call_that_is_cancelled_ends_and_the_server_goes_on(mode: str) -> None
         await verbs.waiting.wait()
         call.cancel()
         await asyncio.gather(call, return_exceptions=True)
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(240):
             await verbs.given_up.wait()
         assert not (await client.call_tool("topics", {})).is_error
 

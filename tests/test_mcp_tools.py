@@ -476,7 +476,7 @@ def test_over_stdio_only_the_protocol_is_on_stdout_and_the_server_ends_with_its_
                 replies[reply["id"]] = reply["result"]
                 assert reply["id"] == number
         server.stdin.close()
-        assert server.wait(60) == 0
+        assert server.wait(240) == 0
         assert server.stdout.read() == ""
         assert "not protocol" in server.stderr.read()
     assert len(replies[2]["tools"]) == len(READING)

@@ -273,7 +273,7 @@ def test_sources_added_and_paused_are_so_after_a_kill_and_syslog_is_stored_when_
                 sender.sendall(b"<34>1 - h - - - - message %d\n" % n)
             eventually(lambda: named(hw.sources())["syslog"].records > 0)
             process.send_signal(signal.SIGTERM)
-            assert process.wait(60) == 0
+            assert process.wait(240) == 0
     with headwater.open(tmp_path / "data", embedding={"model": "hash"}) as hw:
         assert hw.topic("syslog").records > 0
         assert {s.entry: s.state for s in hw.sources()} == {str(log): "not running", "otlp": "not running"}

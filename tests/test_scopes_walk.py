@@ -155,7 +155,7 @@ def test_no_route_of_the_api_tells_a_narrow_token_of_another_topic(served: Serve
     operations, schemas = _operations(served)
     answered = 0
     for bearer in (served.reader, served.writer) if attack == ATTACKS[0] else (served.writer,):
-        with httpx.Client(base_url=served.url, headers={"authorization": f"Bearer {bearer}"}, timeout=60) as http:
+        with httpx.Client(base_url=served.url, headers={"authorization": f"Bearer {bearer}"}, timeout=240) as http:
             for method, route, operation in operations:
                 if route.endswith(("/tail", "/events", "/live")):
                     continue  # endless: walked below
@@ -198,7 +198,7 @@ def test_no_stream_tells_a_narrow_token_of_another_topic(served: Served, attack:
 
         speaking = threading.Thread(target=speak)
         bearer = {"authorization": f"Bearer {served.reader}"}
-        with httpx.stream(method, served.url + path, params=query, headers=bearer, timeout=60) as reply:
+        with httpx.stream(method, served.url + path, params=query, headers=bearer, timeout=240) as reply:
             speaking.start()
             said = ""
             for text in reply.iter_text():
@@ -278,7 +278,7 @@ def test_a_token_chooses_no_model_that_somebody_else_pays_for(served: Served) ->
         ("/v1/topics", {"name": "mine", "embedding_model": "http:x"}), ("/v1/pipelines", {"name": "p", "spec": spec}),
     )  # fmt: skip
     for path, body in tried:
-        reply = httpx.post(served.url + path, json=body, headers={"authorization": f"Bearer {served.writer}"}, timeout=60)
+        reply = httpx.post(served.url + path, json=body, headers={"authorization": f"Bearer {served.writer}"}, timeout=240)
         assert reply.status_code == 403, (path, reply.text)
         assert "API key" in reply.json()["detail"], (path, reply.text)
 
@@ -307,7 +307,7 @@ def test_a_stream_ends_with_the_token_that_it_was_begun_with(tmp_path: Path, pla
         own.add_watch("payment", name="w")
         bearer = {"authorization": f"Bearer {shown}"}
         query = {"q": "payment"} if place != "watches/w/events" else {}
-        with httpx.stream("GET", f"{url}/v1/{place}", params=query, headers=bearer, timeout=60) as reply:
+        with httpx.stream("GET", f"{url}/v1/{place}", params=query, headers=bearer, timeout=240) as reply:
             stop, said = threading.Event(), ""
             heard = threading.Event()
 

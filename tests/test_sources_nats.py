@@ -45,7 +45,7 @@ async def publish(server: Nats, messages: list[tuple[str, bytes, dict[str, str] 
     from nats.errors import Error
 
     client, js = await js_of(server)
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(240):
         while True:
             try:
                 await js.stream_info(messages[0][0].split(".")[0])
@@ -276,7 +276,7 @@ def test_where_acknowledged_messages_leave_the_stream_they_leave_it_when_they_ar
                 await soon(lambda: count_of(engine) == 30, lambda: found.condition)
             await publish(server, lines(retention, 30, 40))  # while nobody reads: the durable consumer's interest lasts
             client, js = await js_of(server)
-            async with following(engine, found), asyncio.timeout(60):
+            async with following(engine, found), asyncio.timeout(240):
                 while (await js.stream_info(retention)).state.messages:
                     await asyncio.sleep(0.02)
             await client.close()
@@ -355,6 +355,6 @@ async def _rest(server: Nats, directory: Path, sent: int) -> None:
     found = source_of("nats", server.url, "killed", "")
     async with Engine(settings_for(directory)) as engine:
         async with following(engine, found):
-            await soon(lambda: count_of(engine) >= sent, lambda: (count_of(engine), sent, found.condition), 60)
+            await soon(lambda: count_of(engine) >= sent, lambda: (count_of(engine), sent, found.condition), 240)
         assert sorted(values(records_of(engine))) == sorted(f"n{i}" for i in range(sent))
         assert sorted(r.attributes["nats.sequence"] for r in records_of(engine)) == list(range(1, sent + 1))

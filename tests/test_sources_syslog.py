@@ -131,13 +131,13 @@ async def listening(source: Syslog, take: Callable[[Batch], Awaitable[None]]) ->
             await take(batch)
 
     task = asyncio.create_task(follow())
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(240):
         while not source.condition.state.startswith("listening"):
             assert not task.done(), task.result()
             await asyncio.sleep(0.005)
         yield task
     source.stop()
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(240):
         await task
 
 
@@ -282,7 +282,7 @@ def test_messages_over_tls_are_stored_and_strangers_are_not_let_in(tmp_path: Pat
             writer.write(text)
             await writer.drain()
             writer.write_eof() if writer.can_write_eof() else writer.close()
-            await asyncio.wait_for(reader.read(), 60)
+            await asyncio.wait_for(reader.read(), 240)
         finally:
             writer.close()
 
@@ -293,7 +293,7 @@ def test_messages_over_tls_are_stored_and_strangers_are_not_let_in(tmp_path: Pat
                 with contextlib.suppress(OSError):  # TLS 1.3 tells a client only behind its first message
                     await send(stranger, b"<13>1 - h a - - - intruder\n")
             await send(client, b"<13>1 - h a - - - goodbye\n")
-            async with asyncio.timeout(60):
+            async with asyncio.timeout(240):
                 while len(stored) < 2:
                     await asyncio.sleep(0.01)
 

@@ -52,7 +52,7 @@ def test_followers_of_a_file_that_are_killed_lose_and_double_nothing(tmp_path: P
         source = source_of("file", str(path), "-", "")
         async with Engine(settings_for(tmp_path / "data")) as engine:
             async with following(engine, source):
-                await soon(lambda: count_of(engine) >= written, lambda: (count_of(engine), written, source.condition), 60)
+                await soon(lambda: count_of(engine) >= written, lambda: (count_of(engine), written, source.condition), 240)
             assert source.condition.counts.get("gaps", 0) == 0
             return [record.value for record in records_of(engine)]
 

@@ -29,7 +29,7 @@ def settings(tmp_path: Path, url: str, fallback: str | None) -> Settings:
 
 
 async def until(holds: Callable[[], Awaitable[bool]]) -> None:
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(240):
         while not await holds():
             await asyncio.sleep(0.01)
 

@@ -32,7 +32,7 @@ def given(path: Path, **more: object) -> Settings:
 
 
 async def until(holds: Callable[[], bool | Awaitable[bool]]) -> None:
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(240):
         while True:
             now = holds()
             if now if isinstance(now, bool) else await now:

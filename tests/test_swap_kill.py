@@ -52,7 +52,7 @@ async def check(directory: Path) -> None:
         assert all(BYTES[models[model]] == size for model, size in held)
         assert {models[model] for model, _ in held} <= {live, *shadows}
         assert live not in shadows
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(240):
             while (await engine.index("t")).state != "ready":
                 await asyncio.sleep(0.02)
             while (info := await engine.index("t")).shadow is not None and info.shadow.state == "building":

@@ -65,8 +65,8 @@ def _printing(command: list[str], wanted: str, **environment: str) -> Iterator[s
         yield match[1]
     finally:
         process.send_signal(signal.SIGINT)
-        process.wait(60)
-        reader.join(60)
+        process.wait(240)
+        reader.join(240)
         process.stdout.close()
 
 
@@ -101,7 +101,7 @@ class Page:
         number = next(self._numbers)
         await self._socket.send(json.dumps({"id": number, "method": method, "params": parameters}))
         while True:
-            message = json.loads(await asyncio.wait_for(self._socket.recv(), 60))
+            message = json.loads(await asyncio.wait_for(self._socket.recv(), 240))
             if message.get("id") == number:
                 assert "error" not in message, message
                 result: dict[str, Any] = message["result"]

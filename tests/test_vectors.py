@@ -291,7 +291,7 @@ def test_searches_run_while_vectors_are_added_and_see_each_once_it_is_there(tmp_
         added[0] = start + 250
     done.set()
     for reader in readers:
-        reader.join(60)
+        reader.join(240)
     assert not failures
     assert index.counts.vectors == len(vectors)
 

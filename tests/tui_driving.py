@@ -18,7 +18,7 @@ from headwater_tui.screens.view import View
 Body = Callable[[HeadwaterApp, "Pilot[None]"], Awaitable[None]]
 
 
-async def shown(condition: Callable[[], Any], pilot: Pilot[None], timeout_s: float = 60.0) -> None:
+async def shown(condition: Callable[[], Any], pilot: Pilot[None], timeout_s: float = 240.0) -> None:
     """Wait until `condition` holds in the app."""
     end = asyncio.get_running_loop().time() + timeout_s
     while not condition():
@@ -54,7 +54,7 @@ def text_of(app: HeadwaterApp) -> str:
     return "\n".join("".join(segment.text for segment in line) for line in lines)
 
 
-async def sees(app: HeadwaterApp, pilot: Pilot[None], *wanted: str, timeout_s: float = 60.0) -> None:
+async def sees(app: HeadwaterApp, pilot: Pilot[None], *wanted: str, timeout_s: float = 240.0) -> None:
     """Wait until all of this stands on the screen."""
     try:
         await shown(lambda: all(w in text_of(app) for w in wanted), pilot, timeout_s)
