@@ -264,6 +264,13 @@ def test_a_document_tells_of_what_is_new_whenever_it_was_loaded_and_with_its_rem
         assert "serialVersionUID" in near
         assert "Empty the shared store" in near
         assert "(docs)" in answer.text  # and no time: that of its delivery says nothing
+        answer = verbs.ask("replicas cannot read what new ones wrote: was that seen before, and what was the remedy?")
+        told(verbs, answer)
+        assert "Empty the shared store" in answer.text
+        answer = verbs.ask("what broke in the gateway since 2026-03-10T12:00?")
+        lines = told(verbs, answer)
+        assert "certificate is not yet valid" in lines[2]
+        assert len(lines) == 3
 
 
 def test_long_texts_with_times_of_their_own_are_no_documents() -> None:

@@ -7,7 +7,7 @@ every quote passes the same check (`headwater.rag.citations`) that a model's ans
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
@@ -16,7 +16,7 @@ from headwater.errors import UsageError
 from headwater.llm.extractive import ABSTAIN_BELOW, FLOOR, Embed, Evidence, Extract, Sentence, Sort, content_words, extract
 from headwater.rag.citations import Quotable
 from headwater.rag.keyed import numbered
-from headwater.rag.news import busiest, count_words, last_day, tell_of, whats_new
+from headwater.rag.news import busiest, count_words, last_day, remedy, tell_of, whats_new
 from headwater.rag.place import Look, Placed, Scope, besides, find_events, named_topics, place
 from headwater.rag.retrieval import Retrieval
 from headwater.rag.say import Page, bounds, how_often, quote, stretch, whose
@@ -277,6 +277,8 @@ async def _search(placed: Placed, words: str, judge: _Judge, saying: str = "") -
     if said and asked.intent == "seen-before":
         page.lines.append("Seen, the oldest first:")
         said = tuple(sorted(said, key=lambda s: _began(evidence[s.index])))
+    if asked.intent == "seen-before":
+        said = tuple(_with_remedies(said, evidence))
     lines = [_line(page, scope, evidence[s.index], s) for s in said]
     page.lines += [f"- {line}" for line in lines] if len(lines) > 1 or page.lines else lines
     if asked.intent == "seen-before" and not placed.as_words:
@@ -285,6 +287,17 @@ async def _search(placed: Placed, words: str, judge: _Judge, saying: str = "") -
         if told and found.abstained:
             return Reading(page, reply.coverage, False, judge.threshold, found, evidence, searched=searched)
     return Reading(page, reply.coverage, found.abstained, found.confidence, found, evidence, searched=searched)
+
+
+def _with_remedies(said: Sequence[Sentence], evidence: Sequence[Evidence]) -> Iterator[Sentence]:
+    """Sentences, each with the one of its record that says how it was mended, where another does."""
+    told = {(evidence[s.index].address, s.start) for s in said}
+    for s in said:
+        yield s
+        item = evidence[s.index]
+        if item.kind != "template" and (span := remedy(item)) is not None and (item.address, span[0]) not in told:
+            told.add((item.address, span[0]))
+            yield replace(s, start=span[0], end=span[1])
 
 
 async def _events_only(scope: Scope) -> list[str] | None:

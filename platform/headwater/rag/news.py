@@ -309,9 +309,28 @@ async def known_bullet(
     return f"- {said} ({whose(hit)}{time}) {marks}{f', like {like}' if like else ''}"
 
 
+def remedy(item: Hit | Evidence) -> tuple[int, int] | None:
+    """The sentence of a passage that says how it was mended."""
+    spans = _spans(item)
+    at = _mended([item.value[slice(*span)] for span in spans])
+    return None if at is None else spans[at]
+
+
+def _spans(item: Hit | Evidence) -> list[tuple[int, int]]:
+    """The first sentences of a passage."""
+    low, high = (item.span.start, item.span.end) if item.span else (0, len(item.value))
+    spans = [_cut(item.value, low + a, low + b) for a, b in sentences(item.value[low:high])][:24]
+    return spans or [_cut(item.value, low, high)]
+
+
+def _mended(said: Sequence[str]) -> int | None:
+    """The place of the sentence that says how it was mended: the first below such a heading, else the first that says so."""
+    headed = (i for i in range(1, len(said)) if _REMEDY_HEADING.fullmatch(said[i - 1]))
+    return next(headed, None) or next((i for i, sentence in enumerate(said) if _REMEDY.search(sentence)), None)
+
+
 async def telling_sentences(hit: Hit, text: str, embed: Embed | None) -> list[tuple[int, int]]:
-    low, high = (hit.span.start, hit.span.end) if hit.span else (0, len(hit.value))
-    spans = [_cut(hit.value, low + a, low + b) for a, b in sentences(hit.value[low:high])][:24] or [_cut(hit.value, low, high)]
+    spans = _spans(hit)
     if len(spans) == 1:
         return spans
     values = [hit.value[slice(*span)] for span in spans]
@@ -322,9 +341,8 @@ async def telling_sentences(hit: Hit, text: str, embed: Embed | None) -> list[tu
         wanted = set(content_words(text))
         scores = [len(wanted & set(content_words(value))) for value in values]
     best = max(range(len(spans)), key=lambda i: (scores[i], -i))
-    headed = (i for i in range(1, len(values)) if _REMEDY_HEADING.fullmatch(values[i - 1]))
-    remedy = next(headed, None) or next((i for i, value in enumerate(values) if _REMEDY.search(value)), best)
-    return [spans[i] for i in sorted({best, remedy})]
+    mended = _mended(values)
+    return [spans[i] for i in sorted({best, best if mended is None else mended})]
 
 
 def last_day(newest_ms: int) -> int:

@@ -146,6 +146,10 @@ _TROUBLED = re.compile(
     r"\b(?:fail\w*|br[eo]ak\w*|broken?|errors?|wrong|problems?|crash\w*|outages?|incidents?|trouble|went down|exceptions?)\b",
     re.IGNORECASE,
 )
+_BROKEN_IN = re.compile(  # what broke in checkout, what is wrong with the mailer
+    rf"\W*(?:what|which|anything|any)\b.{{0,40}}?{_TROUBLED.pattern}.{{0,20}}?\b(?:in|with|on|at|inside|within)\s+\w",
+    re.IGNORECASE,
+)
 # What stands in a question for new things without saying which: the patterns are looked for by their newness alone.
 _FRAME = frozenset(content_words(
     "new newly change changed changes different differ differs difference appear appeared appears start started starts first "
@@ -185,6 +189,8 @@ _UNCOUNTED = frozenset(content_words(
 
 def _is_news(asked: str, subject: tuple[str, ...], *, open_ended: bool, timed: bool) -> bool:
     if open_ended and _NEW.search(asked) and len(subject) <= 3:
+        return True
+    if open_ended and len(subject) <= 2 and _BROKEN_IN.match(asked) and not any(c.isdigit() for w in subject for c in w):
         return True
     if subject or _COUNT.search(asked) or _WHEN.search(asked) or re.search(r"\b(?:why|how|who)\b", asked, re.IGNORECASE):
         return False
