@@ -373,6 +373,20 @@ def test_every_kind_of_error_has_a_hint_of_its_own() -> None:
         assert all(order.index(kind) < order.index(base) for base in kind.__mro__[1:] if base in hints)
 
 
+def test_what_is_similar_is_looked_for_in_every_topic_unless_some_are_named(tmp_path: Path) -> None:
+    """An agent asks "has anyone seen this before?" with an address alone, and the answer is in the tickets."""
+
+    async def run() -> None:
+        async with Engine(settings_in(tmp_path)) as engine:
+            for topic, text in (("logs", "quote rejected: stale rate table"), ("tickets", "OPS-3 quote rejected, stale table")):
+                await engine.append(topic, [text], wait="searchable", timeout_s=60)
+            async with Client(build(engine)) as client:
+                assert "tickets/0/0" in await _call(client, "similar", address="logs/0/0")
+                assert "tickets/0/0" not in await _call(client, "similar", address="logs/0/0", topics="logs")
+
+    asyncio.run(run())
+
+
 def test_a_watch_of_an_agent_ends_and_there_are_few_of_them(tmp_path: Path) -> None:
     async def run() -> None:
         async with Engine(settings_in(tmp_path)) as engine:

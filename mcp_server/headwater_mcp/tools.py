@@ -30,6 +30,7 @@ MIN_TOKENS, MAX_TOKENS = 300, 100_000
 _UNSAID = ("title", "maxLength", "minLength", "maxItems", "minItems", "maximum", "minimum")
 _EVERYWHERE = ("response_format", "max_tokens")  # parameters of every tool: the server's instructions tell of them once
 _TOLD_ONCE = ("q", "since", "until", "topics")  # parameters that mean everywhere what `search` says they mean
+_MOST_TOPICS = 1000  # of one request
 _MOST_CLASSIFIED = 5000  # patterns judged in one call
 _LONGEST_WATCH_S = 30 * 86_400.0
 _CURSOR = re.compile(r"(\d{1,12})~(.*)", re.DOTALL)
@@ -123,11 +124,12 @@ class Tools:
         response_format: Format = "concise",
         max_tokens: MaxTokens = 6000,
     ) -> str:
-        """Find records whose meaning is nearest to a record you have: has this happened before, who else reports it?
-        topics chooses where to look."""
+        """Find records whose meaning is nearest to a record you have, in all topics or those named: has this happened before,
+        who else reports it, what helped?"""
         page = self._page(cursor, response_format, max_tokens)
         topic, partition, offset = _place(address, topic, partition, offset)
-        reply = await self._verbs.similar(topic, offset=offset, partition=partition, top_k=top_k, topics=topics)
+        chosen = topics or [found.name for found in await self._verbs.topics()][:_MOST_TOPICS]  # the verb's own is one topic
+        reply = await self._verbs.similar(topic, offset=offset, partition=partition, top_k=top_k, topics=chosen or None)
         whole = replace(reply, coverage=replace(reply.coverage, next_cursor=None))  # the verb itself has no pages
         return render.search(whole, page, "similar")
 
