@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -226,5 +227,38 @@ def test_a_closed_client_says_so(tmp_path: Path) -> None:
             with pytest.raises(errors.UsageError, match="closed"):
                 async for _ in client.tail("t"):
                     pass
+
+    asyncio.run(main())
+
+
+def test_a_stream_that_had_begun_waits_for_a_daemon_that_starts_again_and_one_to_nobody_ends_soon(tmp_path: Path) -> None:
+    pauses: list[float] = []
+
+    async def main() -> None:
+        stop = contextlib.ExitStack()
+        with stop:
+            at = stop.enter_context(serving(settings_in(tmp_path)))
+
+            async def pause(seconds: float) -> None:
+                pauses.append(seconds)
+                if len(pauses) == 5:  # longer than any single call is repeated
+                    stop.enter_context(serving(settings_in(tmp_path, port=int(at.rpartition(":")[2]))))
+
+            async with Client(at, pause=pause) as client:
+                await client.append("t", ["before"])
+                tail = client.tail("t", from_start=True)
+                assert (await anext(tail)).value == "before"
+                await asyncio.to_thread(stop.close)
+                coming = asyncio.ensure_future(anext(tail))
+                while len(pauses) < 5:
+                    await asyncio.sleep(0.01)
+                async with Client(at) as other:
+                    await other.append("t", ["after"])
+                assert (await coming).value == "after"
+            pauses.clear()
+        async with Client("http://127.0.0.1:9", pause=pause) as nobody:
+            with pytest.raises(errors.UnreachableError):
+                await anext(nobody.tail("t"))
+        assert len(pauses) == 3
 
     asyncio.run(main())

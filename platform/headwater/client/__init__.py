@@ -26,7 +26,7 @@ from headwater.client.detect import DetectCalls
 from headwater.client.enrich import EnrichCalls
 from headwater.client.investigate import InvestigateCalls
 from headwater.client.models import ModelCalls
-from headwater.client.sending import PAUSES_S, Sending, given, listed
+from headwater.client.sending import PATIENT_S, PAUSES_S, Sending, given, listed
 from headwater.client.watches import WatchCalls
 from headwater.client.webhooks import WebhookCalls
 from headwater.composed import LiveEvent
@@ -178,19 +178,19 @@ class Client:
     ) -> AsyncIterator[Record]:
         """As Verbs.tail, over broken connections and restarts of the daemon: it goes on behind the last record seen."""
         query = {"q": q, "from_start": "true" if from_start else None}
-        place, tries = None if after is None else wire.place_of(after), 0
+        place, tries, pauses = None if after is None else wire.place_of(after), 0, PAUSES_S
         if after is not None and parse_address(after)[0] != topic:
             raise UsageError(f"{after} is not in topic {topic!r}")
         while True:
             try:
                 async for event in self._events("GET", f"{_topic(topic)}/tail", query=query, place=place):
-                    place, tries = event.id or place, 0
+                    place, tries, pauses = event.id or place, 0, PATIENT_S
                     if event.data:
                         yield wire.decode(Record, event.data)
             except UnreachableError:
-                if tries >= len(PAUSES_S):
+                if tries >= len(pauses):
                     raise
-            await self._pause(PAUSES_S[min(tries, len(PAUSES_S) - 1)])
+            await self._pause(pauses[min(tries, len(pauses) - 1)])
             tries += 1
 
     # ------------------------------------------------------------------ topics and indexes
@@ -298,18 +298,18 @@ class Client:
         """As Verbs.live, over broken connections and restarts of the daemon: it goes on behind the last event seen."""
         if (filters := scope.pop("filters", None)) is not None:
             scope["filters"] = wire.sent(filters).decode()
-        place, tries, begun = after, 0, False
+        place, tries, begun, pauses = after, 0, False, PAUSES_S
         while True:
             try:
                 async for event in self._events("GET", "/v1/search/live", query={"q": q, **scope}, place=place):
-                    place, tries = event.id or place, 0
+                    place, tries, pauses = event.id or place, 0, PATIENT_S
                     if event.data and not (begun and event.name == "ready"):
                         begun = True
                         yield wire.decode_live(event.name, event.id or "", event.data)
             except UnreachableError:
-                if tries >= len(PAUSES_S):
+                if tries >= len(pauses):
                     raise
-            await self._pause(PAUSES_S[min(tries, len(PAUSES_S) - 1)])
+            await self._pause(pauses[min(tries, len(pauses) - 1)])
             tries += 1
 
     async def similar(

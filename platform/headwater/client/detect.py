@@ -7,7 +7,7 @@ from typing import Any
 from urllib.parse import quote
 
 from headwater import wire
-from headwater.client.sending import PAUSES_S, Sending, given, listed
+from headwater.client.sending import PATIENT_S, PAUSES_S, Sending, given, listed
 from headwater.errors import UnreachableError
 from headwater.records.anomalies import AnomaliesReply, Anomaly, Detecting, Verdict
 
@@ -45,19 +45,19 @@ class DetectCalls:
 
     async def events(self, topics: Sequence[str] | None = None, *, cursor: str | None = None) -> AsyncIterator[Anomaly]:
         """As DetectVerbs.anomaly_events, over broken connections and restarts of the daemon."""
-        tries = 0
+        tries, pauses = 0, PAUSES_S
         while True:
             try:
                 query = {"topics": listed(topics), "cursor": cursor}
                 async for event in self._sending.events("GET", "/v1/anomalies/events", query=query):
-                    tries = 0
+                    tries, pauses = 0, PATIENT_S
                     anomaly = wire.decode(Anomaly, event.data)
                     cursor = anomaly.id
                     yield anomaly
             except UnreachableError:
-                if tries >= len(PAUSES_S):
+                if tries >= len(pauses):
                     raise
-            await self._sending.pause(PAUSES_S[min(tries, len(PAUSES_S) - 1)])
+            await self._sending.pause(pauses[min(tries, len(pauses) - 1)])
             tries += 1
 
 

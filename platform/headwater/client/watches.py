@@ -8,7 +8,7 @@ from typing import Any
 from urllib.parse import quote
 
 from headwater import wire
-from headwater.client.sending import PAUSES_S, Sending, given
+from headwater.client.sending import PATIENT_S, PAUSES_S, Sending, given
 from headwater.errors import UnreachableError
 from headwater.records.watches import Watch, WatchHit, Woken
 
@@ -53,19 +53,19 @@ class WatchCalls:
 
     async def events(self, id: int | str, *, cursor: str | None = None) -> AsyncIterator[WatchHit]:
         """As Verbs.watch_events, over broken connections and restarts of the daemon."""
-        tries = 0
+        tries, pauses = 0, PAUSES_S
         while True:
             try:
                 reply = await self.wait(id, cursor=cursor, timeout=None)
             except UnreachableError:
-                if tries >= len(PAUSES_S):
+                if tries >= len(pauses):
                     raise
-                await self._sending.pause(PAUSES_S[tries])
+                await self._sending.pause(pauses[tries])
                 tries += 1
                 continue
             for hit in reply.hits:
                 yield hit
-            cursor, tries = reply.cursor, 0
+            cursor, tries, pauses = reply.cursor, 0, PATIENT_S
             if not reply.hits:
                 return
 
