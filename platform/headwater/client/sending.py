@@ -16,7 +16,7 @@ from headwater.errors import ConfigError, HeadwaterError, LimitError, Unreachabl
 
 T = TypeVar("T")
 PAUSES_S: tuple[float, ...] = (0.1, 0.3, 1.0)  # before the second, third and fourth time
-PATIENT_S: tuple[float, ...] = (*PAUSES_S, 2.0, 4.0, 8.0)  # of a stream that has begun: so long a daemon may take to start again
+PATIENT_S: tuple[float, ...] = (*PAUSES_S, 2.0, 4.0, 8.0)  # of a stream that has begun: a daemon may start again
 _MOST_WAIT_S = 30.0  # a Retry-After beyond this is the caller's to wait for
 _SILENCE_S = 60.0  # a stream without even a heartbeat for so long is broken
 
