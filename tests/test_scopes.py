@@ -125,25 +125,25 @@ def test_no_route_shows_a_token_what_is_outside_its_topics(served: tuple[str, st
     url, reader, writer = served
     tried = 0
     for token in (reader, writer):
-        bearer = {"authorization": f"Bearer {token}"}
-        for method, path, operation in _operations(url, token):
-            if path.startswith("/v1/hooks") or path.endswith(("/tail", "/events", "/live")):
-                continue  # a hook is signed instead; streams are tested by name
-            filled = (
-                path.replace("{topic}", topic).replace("{partition}", "0").replace("{offset}", "0").replace("{name}", topic)
-            )
-            filled = filled.replace("{id}", "1")
-            query = {p["name"]: {"timeout": 0, "topics": topic}[p["name"]] for p in operation.get("parameters", [])
-                     if p["name"] in ("timeout", "topics") and (topic != "a" or p["name"] == "timeout")}  # fmt: skip
-            body = BODIES.get(path, {"records": []}) if method in ("POST", "PUT", "PATCH") else None
-            reply = httpx.request(method, url + filled, json=body, params=query, headers=bearer, timeout=240)
-            # what the caller itself wrote, the topic's name, may come back; nothing else
-            said = reply.text.replace(f"b-{SECRET}", "") if topic != "a" else reply.text
-            assert SECRET not in said, (method, filled, reply.text[:500])
-            assert reply.status_code < 500, (method, filled, reply.text[:500])
-            if topic != "a" and "{topic}" in path:
-                assert reply.status_code in (401, 403, 404, 422), (method, filled, reply.status_code)
-            tried += 1
+        with httpx.Client(headers={"authorization": f"Bearer {token}"}, timeout=240) as http:
+            for method, path, operation in _operations(url, token):
+                if path.startswith("/v1/hooks") or path.endswith(("/tail", "/events", "/live")):
+                    continue  # a hook is signed instead; streams are tested by name
+                filled = (
+                    path.replace("{topic}", topic).replace("{partition}", "0").replace("{offset}", "0").replace("{name}", topic)
+                )
+                filled = filled.replace("{id}", "1")
+                query = {p["name"]: {"timeout": 0, "topics": topic}[p["name"]] for p in operation.get("parameters", [])
+                         if p["name"] in ("timeout", "topics") and (topic != "a" or p["name"] == "timeout")}  # fmt: skip
+                body = BODIES.get(path, {"records": []}) if method in ("POST", "PUT", "PATCH") else None
+                reply = http.request(method, url + filled, json=body, params=query)
+                # what the caller itself wrote, the topic's name, may come back; nothing else
+                said = reply.text.replace(f"b-{SECRET}", "") if topic != "a" else reply.text
+                assert SECRET not in said, (method, filled, reply.text[:500])
+                assert reply.status_code < 500, (method, filled, reply.text[:500])
+                if topic != "a" and "{topic}" in path:
+                    assert reply.status_code in (401, 403, 404, 422), (method, filled, reply.status_code)
+                tried += 1
     assert tried > 60
     with headwater.connect(url, reader) as hw:
         assert [t.name for t in hw.topics()] == ["a"]
