@@ -104,7 +104,7 @@ def test_fields_of_one_s_own_choice_give_value_key_and_time() -> None:
     body = b'{"log": {"text": "hello", "at": 1700000000, "n": 1}, "who": 7, "partition": 3, "message": "other"}'
     draft = reading.draft(Message(body, 5, b"key", 9, [("kept", b"yes"), ("left", b"no")], {"kafka.offset": 5}))
     assert draft == (
-        "hello", "7", 1_700_000_000_000, {"partition": 3, "log": '{"n":1}', "header.kept": "yes", "kafka.offset": 5},
+        "hello", "7", 1_700_000_000_000, {"partition": 3, "log.n": 1, "header.kept": "yes", "kafka.offset": 5},
         None, 5, None, None, None,
     )  # fmt: skip
 
