@@ -7,6 +7,7 @@ behind it (`Time (UTC)`), and behind the word for the thing itself: `Ticket Desc
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
@@ -99,6 +100,7 @@ def folded(name: str) -> str:
     return _ZONE.sub("", re.sub(r"_{2,}", "_", _APART.sub("_", apart.strip()).lower()))
 
 
+@functools.lru_cache(maxsize=4096)  # the same fields come in every record
 def _ranked(name: str) -> _Rank | None:
     """The role and rank of a name that is not in the lists as it is."""
     if len(name) > 60:
