@@ -8,12 +8,14 @@ queries are embedded as always. Beside each figure: an exact scan of the records
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import os
 import shutil
 import signal
 import sys
 import tempfile
+import threading
 import time
 from argparse import Namespace
 from collections import Counter
@@ -32,7 +34,8 @@ from headwater.embed.lookup import load as embedder_of
 from headwater.records import SearchReply
 from realistic import Maker, embedded, texts
 
-TOPIC = "bench"
+TOPIC, BESIDE = "bench", "beside"
+COMING = 200  # records a second
 TOP_K = 10
 SCANNED = 50  # queries of each case that are held against an exact scan
 APPEND = 2000
@@ -180,6 +183,35 @@ def through_the_engine(hw: headwater.Headwater, corpus: Corpus, label: str, metr
         say(f"{name}: {metrics[f'search_{label}_{name}_ms']}, scan {percentiles(scan)}")
 
 
+def while_records_come(hw: headwater.Headwater, corpus: Corpus, label: str, metrics: dict[str, Any]) -> None:
+    """The filters by attribute again, while another topic takes COMING records a second: each commit shows a new state."""
+    hw.create_topic(BESIDE, passages="exact", embedding_model="none")
+    done = threading.Event()
+
+    def write() -> None:
+        for i in itertools.count():
+            if done.wait(0.1):
+                return
+            hw.append(BESIDE, [f"record {i * COMING // 10 + j} comes" for j in range(COMING // 10)])
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    try:
+        for name in ("attribute_10", "attribute_like_meaning", "attribute_unlike_meaning"):
+            took, case = list[float](), cases(corpus)[name]
+            for i, query in enumerate(corpus.queries):
+                given, scope = query.tolist(), case(i)[0]
+                started = time.perf_counter()
+                hw.search_vector(given, topics=[TOPIC], top_k=TOP_K, **scope)
+                took.append((time.perf_counter() - started) * 1000)
+            metrics[f"search_{label}_{name}_while_records_come_ms"] = percentiles(took)
+            say(f"{name} while records come: {percentiles(took)}")
+    finally:
+        done.set()
+        writer.join()
+        hw.delete_topic(BESIDE)
+
+
 def _recall(reply: SearchReply, corpus: Corpus, query: np.ndarray, best: np.ndarray) -> float:
     """Share of the true nearest that was found; anything as near as the last of them counts."""
     if not len(best):
@@ -282,6 +314,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 time.sleep(0.5)
             metrics["segments"], metrics["tail"] = len(hw.index(TOPIC).segments), hw.index(TOPIC).tail
             through_the_engine(hw, corpus, label, metrics)
+            while_records_come(hw, corpus, label, metrics)
         over_http(directory, corpus, args, label, metrics)
     metrics |= beside_a_shadow(texts(60), 600, 20, 1) if args.small else beside_a_shadow(texts(3000), 20_000, 500, 30)
     report(args, before, metrics)
