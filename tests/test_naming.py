@@ -163,3 +163,13 @@ def test_a_table_of_a_notebook_has_the_same_vocabulary() -> None:
     assert (first.value, first.key, first.timestamp.timestamp() * 1000) == ("it broke", "7", AT_MS)
     assert first.attributes == {"state": "open"}
     assert (json.loads(second.value)["state"], second.key) == ("new", "8")
+
+
+def test_a_topic_spans_the_times_of_its_records_in_whatever_order_they_came() -> None:
+    days = ["2026-03-02", "2026-03-05", "2026-03-01", "2026-03-03"]
+    with headwater.open(headwater.MEMORY, embedding={"model": "none"}) as hw:
+        hw.append("t", [{"value": f"a rope on {day}", "timestamp": f"{day}T00:00:00Z"} for day in days], wait="searchable")
+        topic = hw.topic("t")
+        assert topic.first is not None
+        assert topic.last is not None
+        assert (topic.first.day, topic.last.day) == (1, 5)

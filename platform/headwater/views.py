@@ -45,8 +45,11 @@ def problems(stock: Iterable[str], indexer: Indexer) -> tuple[str, ...]:
 def topic_view(log: Log, row: TopicRow, topic: TopicIndex, rates: Rates, dead: int) -> Topic:
     """One topic with its numbers."""
     config = topic.config
-    passages = topic.catalogue.count()
+    passages, first_ms, last_ms = topic.catalogue.span()
     oldest, newest = log.rows(row.id, row.first_seq, 1), log.rows_before(row.id, row.next_seq, 1)
+    # records need not come in the order of their times; where some have gone, what passages remember may be theirs
+    times = [one.time_ms for one in (*oldest, *newest)]
+    times += [ms for ms in (first_ms, last_ms) if ms is not None] if row.records == row.next_seq else []
     settings = {name: getattr(config, name) for name in TopicConfig.__dataclass_fields__}
     settings["passages_in_use"], settings["model_in_use"] = row.passages, row.model
     return Topic(
@@ -58,8 +61,8 @@ def topic_view(log: Log, row: TopicRow, topic: TopicIndex, rates: Rates, dead: i
         round(row.records / passages, 2) if passages else 0.0,
         row.bytes,
         rates.look(row.id, row.next_seq),
-        from_ms(oldest[0].time_ms) if oldest else None,
-        from_ms(newest[-1].time_ms) if newest else None,
+        from_ms(min(times)) if times else None,
+        from_ms(max(times)) if times else None,
         replace(topic.watermark(), stored=row.next_seq),
         dead,
         log.heads(row.id, config.partitions),

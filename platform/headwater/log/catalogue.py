@@ -319,6 +319,13 @@ class Catalogue:
         with self._log.reading() as db:
             return int(db.execute("SELECT count(*) FROM passage WHERE topic = ? AND count > 0", (self.topic,)).get)
 
+    def span(self) -> tuple[int, int | None, int | None]:
+        """Live passages, and the first and last time any of them came; None where there is none."""
+        with self._log.reading() as db:
+            query = "SELECT count(*), min(first_ms), max(last_ms) FROM passage WHERE topic = ? AND count > 0"
+            count, first, last = db.execute(query, (self.topic,)).get
+        return int(count), first, last
+
     def pending(self, start: int, limit: int) -> list[PassageRow]:
         """Passages with id >= `start` that have no vector and are no alias, in order of id. Those without records
         are among them: a template may come back."""
