@@ -62,7 +62,7 @@ class _Snapshot:
         problems = GaugeMetricFamily("headwater_problems", "Problems the status lists.")
         problems.add_metric([], len(status.problems))
         yield from (up, problems, *self._topics(), *self._vectors(), *self._models(), *self._sources(), *self._watches())
-        yield from self._detectors()
+        yield from (*self._detectors(), *self._webhooks())
         yield from pipeline_metrics.families(self._pipelines)
 
     def _topics(self) -> Iterator[Metric]:
@@ -128,6 +128,16 @@ class _Snapshot:
         behind = GaugeMetricFamily("headwater_watch_behind_records", "Records not judged by the watch furthest behind.")
         behind.add_metric([], seen.get("behind", 0))
         yield from (watches, hits, waiting, behind)
+
+    def _webhooks(self) -> Iterator[Metric]:
+        seen = self._status.webhooks
+        hooks = GaugeMetricFamily("headwater_webhooks", "Webhooks, by state.", labels=["state"])
+        for state in ("ready", "failing", "paused"):
+            hooks.add_metric([state], seen.get(state, 0))
+        calls = GaugeMetricFamily("headwater_webhook_calls", "Calls of webhooks, by their state.", labels=["state"])
+        for state in ("sent", "waiting", "given up", "dropped"):
+            calls.add_metric([state], seen.get(state, 0))
+        yield from (hooks, calls)
 
     def _models(self) -> Iterator[Metric]:
         labels = ["topic", "model"]

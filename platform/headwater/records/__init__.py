@@ -424,8 +424,8 @@ class SourceInfo(Shown):
 @dataclass(frozen=True, slots=True)
 class Status(Shown):
     """One look at a running engine: whether verbs can be called (`ready`), its topics and sources, and what is wrong in words
-    that say how to mend it (`problems`). `pid` is its process; `watches`, `detectors` and `pipelines` count by state. `model`
-    embeds, `chat_model` answers."""
+    that say how to mend it (`problems`). `pid` is its process; `watches`, `detectors`, `pipelines` and `webhooks` count by
+    state. `model` embeds, `chat_model` answers."""
 
     version: str
     ready: bool
@@ -441,6 +441,7 @@ class Status(Shown):
     detectors: Mapping[str, int] = field(default_factory=dict)
     pipelines: Mapping[str, int] = field(default_factory=dict)
     chat_model: str | None = None
+    webhooks: Mapping[str, int] = field(default_factory=dict)
 
 
 def address(topic: str, partition: int, offset: int) -> str:

@@ -122,6 +122,16 @@ class Webhooks:
         """Webhooks that fail, in words."""
         return [f"webhook {hook.name}: {hook.error}" for hook in store.read(self._log) if hook.error is not None]
 
+    def counts(self) -> dict[str, int]:
+        """Webhooks by state, and their calls by what became of them."""
+        held, waiting = store.read(self._log), store.counts(self._log).values()
+        states = [_state(hook) for hook in held]
+        return {
+            **{state: states.count(state) for state in ("ready", "failing", "paused")},
+            "sent": sum(hook.sent for hook in held), "waiting": sum(calls for calls, _ in waiting),
+            "given up": sum(lost for _, lost in waiting), "dropped": sum(hook.dropped for hook in held),
+        }  # fmt: skip
+
     def _find(self, id: int | str) -> Hook:
         for hook in store.read(self._log):
             if str(id) in (str(hook.id), hook.name):
@@ -142,7 +152,7 @@ class Webhooks:
             name = ALL if of == 0 else topics.get(of) if kind == "alert" else self._watches.name_of(of)
             names[kind] += [name] if name is not None else []
         waiting, lost = store.counts(self._log).get(hook.id, (0, 0))
-        state: WebhookState = "paused" if hook.paused is not None else "failing" if hook.error is not None else "ready"
+        state = _state(hook)
         next_ms = store.due(self._log).get(hook.id)
         return Webhook(
             hook.id, hook.name, hook.url, tuple(names["alert"]), tuple(names["watch"]), hook.secret, hook.private, hook.tries,
@@ -157,6 +167,10 @@ class Webhooks:
         due = None if call.due_ms is None else from_ms(max(call.due_ms, hook.wait_ms, self._clock_ms()))
         state = "given up" if call.due_ms is None else "waiting"
         return Call(call.id, call.kind, about, from_ms(call.made_ms), state, call.tries, due, call.error)  # type: ignore[arg-type]
+
+
+def _state(hook: Hook) -> WebhookState:
+    return "paused" if hook.paused is not None else "failing" if hook.error is not None else "ready"
 
 
 def _time(ms: int | None) -> datetime | None:
