@@ -44,7 +44,6 @@ _SETTLES_MS = 60_000  # after that, until minutes pass by the clock: what came m
 _NEAR = 5000  # records behind, up to which a topic is followed; else it is read from its history
 _LIVE_MS = 600_000  # records stored within that of their own time are of now
 _AT_ONCE = 200  # vectors judged in one step
-_FUTURE_MS = 600_000
 _SAME = 0.85  # of meaning, from which two passages say the same
 HISTORY = 500_000  # records of before that detectors learn from
 
@@ -260,7 +259,7 @@ class Detection:
                 level = orjson.loads(row.attributes or b"{}").get("level")
                 levels[row.attributes] = isinstance(level, str) and is_bad(level)
             passages = tuple(dict.fromkeys(topic.resolve(p.passage) for p in places.get(row.id, ()) if p.passage))
-            at = min(row.time_ms, row.appended_ms + _FUTURE_MS)
+            at = min(row.time_ms, row.appended_ms)  # a clock ahead of ours would close minutes that are still to come
             items.append(Item(row.seq, at, row.key, passages, levels[row.attributes], row.attributes))
         return items
 

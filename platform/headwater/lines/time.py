@@ -59,7 +59,7 @@ _DIGIT_FORMATS = [
     (
         "slashed",
         4,
-        r"(?P<mo>[0-9]{1,2})[/.-](?P<d>[0-9]{1,2})[/.-](?P<y>[0-9]{4})(?:[ T]|,[ ])"
+        r"(?P<mo>[0-9]{1,2})(?P<sep>[/.-])(?P<d>[0-9]{1,2})[/.-](?P<y>[0-9]{4})(?:[ T]|,[ ])"
         + _CLOCK
         + r"(?:[ ](?P<ap>[AaPp][Mm]))?"
         + _ZONE
@@ -185,7 +185,7 @@ class Instants:
             return int(value) if value else default
 
         month, day = number("mo") or _MONTHS.get((part.get("mon") or "").lower(), 0), number("d", 1)
-        if month > 12 and part.get("ap", "absent") != "absent":  # day first, as most of the world writes it
+        if "sep" in part and (month > 12 or (part["sep"] == "." and day <= 12)):  # day first, as most of the world writes it
             month, day = day, month
         hour, minute, second = number("h") or number("h2"), number("mi") or number("mi2"), number("s") or number("s2")
         second = 59 if second == 60 else second  # a leap second
