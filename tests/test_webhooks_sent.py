@@ -342,7 +342,11 @@ def test_a_webhook_is_made_listed_tested_paused_resumed_and_removed(hw: Headwate
     eventually(lambda: hw.webhook("pager").waiting == 1)  # nobody calls webhooks here: a daemon does
     (call,) = hw.webhook("pager").calls
     assert (call.kind, call.about, call.state, call.tries) == ("watch", f"{watch.id}-1", "waiting", 0)
+    eventually(lambda: hw.webhook("webhook2").waiting == 1)
+    counted = {"ready": 2, "failing": 0, "paused": 0, "sent": 0, "waiting": 2, "given up": 0, "dropped": 0}
+    assert hw.status().webhooks == counted
     assert hw.pause_webhook("pager").state == "paused"
+    assert hw.status().webhooks == {**counted, "ready": 1, "paused": 1}
     assert hw.resume_webhook("pager").state == "ready"
     hw.remove_watch("refusals")
     assert (hw.webhook("pager").waiting, hw.webhook("pager").watches) == (0, ())
