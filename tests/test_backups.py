@@ -121,3 +121,11 @@ def test_the_commands_back_up_and_restore(tmp_path: Path) -> None:
     assert "3 records of 1 topics" in again.stderr
     with apsw.Connection(str(tmp_path / "r" / "log.db")) as db:
         assert db.execute("SELECT count(*) FROM record").get == 3
+
+
+def test_a_backup_of_a_daemon_elsewhere_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HEADWATER_URL", "https://example.com")
+    refused = CliRunner().invoke(app, ["backup", str(tmp_path / "b")])
+    assert refused.exit_code == 2
+    assert "HEADWATER_URL" in refused.stderr
+    assert list(tmp_path.iterdir()) == []

@@ -83,7 +83,11 @@ def enable(
 
 @group.command("disable")
 def disable(topic: Topic, json: Json = False, data: Data = None, url: Url = None) -> None:
-    """Switch detectors off; what they found and learned stays."""
+    """Switch detectors off; what they found and learned stays.
+
+    \b
+    headwater anomaly disable logs
+    """
     with session_(data, url) as verbs:
         found = verbs.set_detecting(topic, enabled=False)
     _told(found, json)
@@ -96,7 +100,11 @@ def status(
     data: Data = None,
     url: Url = None,
 ) -> None:
-    """How detectors stand: of one topic, or wherever they are on."""
+    """How detectors stand: of one topic, or wherever they are on.
+
+    \b
+    headwater anomaly status --json
+    """
     with session_(data, url) as verbs:
         found = verbs.detecting(topic)
     if json:

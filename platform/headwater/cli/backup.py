@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from headwater.cli.session import Json
+from headwater.errors import UsageError
 
 if TYPE_CHECKING:
     from headwater.log.backups import Backup
@@ -36,6 +38,8 @@ def backup(
     from headwater.config import load
     from headwater.log import backups
 
+    if data is None and os.environ.get("HEADWATER_URL"):
+        raise UsageError("HEADWATER_URL names a daemon, a backup reads a directory: run it where that lies, or give --data DIR")
     directory = load(None, {"data_dir": None if data is None else str(data)}).settings.path
     with bar(1.0, "backing up", unit_bytes=False) as step:
         about = backups.backup(directory, into, progress=lambda done, total: step(done / total, 0, "backing up"))

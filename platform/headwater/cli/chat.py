@@ -213,7 +213,11 @@ def _list_by_default(
 
 @conversations.command("list")
 def list_conversations(json: Json = False, jsonl: Jsonl = False, data: Data = None, url: Url = None) -> None:
-    """Every conversation, the one spoken in last first."""
+    """Every conversation, the one spoken in last first.
+
+    \b
+    headwater conversations list --json
+    """
     form = output.chosen(json=json, jsonl=jsonl)
     with session(data, url) as verbs:
         found = verbs.conversations()
@@ -232,7 +236,11 @@ def _row(talk: Conversation) -> tuple[str, ...]:
 
 @conversations.command("show")
 def show_conversation(id: Id, json: Json = False, data: Data = None, url: Url = None) -> None:
-    """What was said in a conversation."""
+    """What was said in a conversation.
+
+    \b
+    headwater conversations show incident-7
+    """
     with session(data, url) as verbs:
         found = verbs.messages(id, limit=1000)
     if json:
@@ -243,7 +251,11 @@ def show_conversation(id: Id, json: Json = False, data: Data = None, url: Url = 
 
 @conversations.command("rm")
 def remove_conversation(id: Id, yes: Yes = False, data: Data = None, url: Url = None) -> None:
-    """Forget a conversation with its messages and answers."""
+    """Forget a conversation with its messages and answers.
+
+    \b
+    headwater conversations rm incident-7
+    """
     with session(data, url) as verbs:
         talk = verbs.conversation(id)
         confirmed(f"Forget conversation {talk.id} with its {output.plural(talk.messages, 'message')}?", yes)
@@ -276,7 +288,11 @@ def list_answers(
     data: Data = None,
     url: Url = None,
 ) -> None:
-    """The answers that are kept, newest first."""
+    """The answers that are kept, newest first.
+
+    \b
+    headwater answers list --limit 5
+    """
     form = output.chosen(json=json, jsonl=jsonl)
     with session(data, url) as verbs:
         found = verbs.answers(conversation=conversation, limit=limit)
@@ -295,7 +311,11 @@ def list_answers(
 
 @answers.command("show")
 def show_answer(id: Id, json: Json = False, data: Data = None, url: Url = None) -> None:
-    """An answer with what it was made of."""
+    """An answer with what it was made of.
+
+    \b
+    headwater answers show 4f0c...
+    """
     with session(data, url) as verbs:
         found = verbs.answer(id)
     if json:
@@ -312,7 +332,11 @@ def show_answer(id: Id, json: Json = False, data: Data = None, url: Url = None) 
 
 @answers.command("rerun")
 def rerun_answer(id: Id, model: Model = None, json: Json = False, data: Data = None, url: Url = None) -> None:
-    """Ask the same question again, and show what changed."""
+    """Ask the same question again, and show what changed.
+
+    \b
+    headwater answers rerun 4f0c...    what changed since I last asked?
+    """
     with session(data, url) as verbs:
         again = verbs.rerun(id, model=model)
     if json:

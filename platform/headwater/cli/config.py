@@ -74,7 +74,11 @@ def show(config: Config = None, json: Json = False) -> None:
 
 @group.command()
 def validate(file: Annotated[Path, typer.Argument(metavar="FILE")]) -> None:
-    """Check a settings file; the error says what is wrong and names the nearest known setting."""
+    """Check a settings file; the error says what is wrong and names the nearest known setting.
+
+    \b
+    headwater config validate headwater.toml
+    """
     from headwater.config import load
 
     loaded = load(file)
@@ -87,7 +91,11 @@ def init(
     file: Annotated[Path, typer.Argument(metavar="[FILE]")] = Path("headwater.toml"),
     force: Annotated[bool, typer.Option("--force", help="Write over a file that is there.")] = False,
 ) -> None:
-    """Write a settings file in which every setting stands, commented out, with its default. `-` writes to stdout."""
+    """Write a settings file in which every setting stands, commented out, with its default. `-` writes to stdout.
+
+    \b
+    headwater config init headwater.toml
+    """
     from headwater.errors import StorageError, UsageError
 
     text = template()

@@ -58,7 +58,11 @@ def _list_by_default(
 
 @group.command("list")
 def list_indexes(json: Json = False, jsonl: Jsonl = False, csv: Csv = False, data: Data = None, url: Url = None) -> None:
-    """The index of every topic."""
+    """The index of every topic.
+
+    \b
+    headwater index list
+    """
     form = output.chosen(json=json, jsonl=jsonl, csv=csv)
     with session(data, url) as verbs:
         found = verbs.indexes()
@@ -91,7 +95,11 @@ def list_indexes(json: Json = False, jsonl: Jsonl = False, csv: Csv = False, dat
 
 @group.command()
 def describe(name: Name, json: Json = False, data: Data = None, url: Url = None) -> None:
-    """One index: kind and parameters, model, sizes, segments, and how far it is where it is being built."""
+    """One index: kind and parameters, model, sizes, segments, and how far it is where it is being built.
+
+    \b
+    headwater index describe logs
+    """
     with session(data, url) as verbs:
         info = verbs.index(name)
     _show(info, json)
@@ -117,6 +125,9 @@ def create(
 
     What is stored already is embedded in the background; --wait shows how far it is. Changed settings take effect in the
     background too: the index as it is answers meanwhile, and nothing is embedded again.
+
+    \b
+    headwater index create logs --embedding-model bge-small
     """
     settings = _given(locals())
     with session(data, url) as verbs:
@@ -191,7 +202,11 @@ def rebuild(
 
 @group.command()
 def delete(name: Name, yes: Yes = False, json: Json = False, data: Data = None, url: Url = None) -> None:
-    """Switch meaning search off and drop the topic's vectors; records and keyword search stay."""
+    """Switch meaning search off and drop the topic's vectors; records and keyword search stay.
+
+    \b
+    headwater index delete logs --yes
+    """
     with session(data, url) as verbs:
         count = verbs.index(name).count_vectors
         confirmed(f"Drop {output.plural(count, 'vector')} of {name}?", yes)

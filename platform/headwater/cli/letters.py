@@ -62,7 +62,11 @@ def list_letters(
     data: Data = None,
     url: Url = None,
 ) -> None:
-    """Dead letters, newest first."""
+    """Dead letters, newest first.
+
+    \b
+    headwater dlq list --topic logs
+    """
     form = output.chosen(json=json, jsonl=jsonl, csv=csv)
     with session(data, url) as verbs:
         found = verbs.dead_letters(topic, limit=limit)
@@ -83,7 +87,11 @@ def list_letters(
 
 @group.command()
 def show(id: Annotated[int, typer.Argument(metavar="ID")], json: Json = False, data: Data = None, url: Url = None) -> None:
-    """One dead letter with its whole input."""
+    """One dead letter with its whole input.
+
+    \b
+    headwater dlq show 12
+    """
     with session(data, url) as verbs:
         letter = next((d for d in verbs.dead_letters(None, limit=_MOST) if d.id == id), None)
     if letter is None:
@@ -109,7 +117,11 @@ def show(id: Annotated[int, typer.Argument(metavar="ID")], json: Json = False, d
 
 @group.command()
 def replay(ids: Ids = None, every: All = False, topic: TopicOption = None, data: Data = None, url: Url = None) -> None:
-    """Try dead letters again; those that succeed are removed."""
+    """Try dead letters again; those that succeed are removed.
+
+    \b
+    headwater dlq replay --all --topic logs
+    """
     with session(data, url) as verbs:
         chosen = _chosen(verbs, ids, every, topic)
         failed: list[HeadwaterError] = []
@@ -130,7 +142,11 @@ def replay(ids: Ids = None, every: All = False, topic: TopicOption = None, data:
 def drop(
     ids: Ids = None, every: All = False, topic: TopicOption = None, yes: Yes = False, data: Data = None, url: Url = None
 ) -> None:
-    """Forget dead letters."""
+    """Forget dead letters.
+
+    \b
+    headwater dlq drop 12 13
+    """
     with session(data, url) as verbs:
         chosen = _chosen(verbs, ids, every, topic)
         if every:

@@ -52,7 +52,11 @@ def create(
     data: Data = None,
     url: Url = None,
 ) -> None:
-    """Make a pipeline, or change the one of that name: steps that are as they were decide nothing anew."""
+    """Make a pipeline, or change the one of that name: steps that are as they were decide nothing anew.
+
+    \b
+    headwater enrich create triage --config pipeline.yaml
+    """
     text = _read(config)
     with session(data, url) as verbs:
         made = verbs.create_pipeline(name, text, start=start, rerun=rerun)
@@ -67,7 +71,11 @@ def create(
 
 @group.command("start")
 def start(name: Name, data: Data = None, url: Url = None) -> None:
-    """Let a pipeline go on where it stopped."""
+    """Let a pipeline go on where it stopped.
+
+    \b
+    headwater enrich start triage
+    """
     with session(data, url) as verbs:
         found = verbs.start_pipeline(name)
     output.say(f"{found.name} is {found.state}; {output.plural(found.behind, 'record')} behind")
@@ -75,7 +83,11 @@ def start(name: Name, data: Data = None, url: Url = None) -> None:
 
 @group.command("stop")
 def stop(name: Name, data: Data = None, url: Url = None) -> None:
-    """Stop a pipeline until it is started, also over restarts."""
+    """Stop a pipeline until it is started, also over restarts.
+
+    \b
+    headwater enrich stop triage
+    """
     with session(data, url) as verbs:
         found = verbs.stop_pipeline(name)
     output.say(f"{found.name} is {found.state}")
@@ -83,7 +95,11 @@ def stop(name: Name, data: Data = None, url: Url = None) -> None:
 
 @group.command("delete")
 def delete(name: Name, yes: Yes = False, data: Data = None, url: Url = None) -> None:
-    """Forget a pipeline. What it wrote stays."""
+    """Forget a pipeline. What it wrote stays.
+
+    \b
+    headwater enrich delete triage --yes
+    """
     confirmed(f"Delete the pipeline {name!r}?", yes)
     with session(data, url) as verbs:
         verbs.delete_pipeline(name)
@@ -97,7 +113,11 @@ def status(
     data: Data = None,
     url: Url = None,
 ) -> None:
-    """How far pipelines are, at what rate, what they decided, knew already and cost."""
+    """How far pipelines are, at what rate, what they decided, knew already and cost.
+
+    \b
+    headwater enrich status
+    """
     with session(data, url) as verbs:
         found = verbs.pipelines() if name is None else [verbs.pipeline(name)]
     if json:
@@ -127,7 +147,11 @@ def backtest(
     data: Data = None,
     url: Url = None,
 ) -> None:
-    """Try a pipeline on the last records: results, their distribution, what differs from the version at work, time and cost."""
+    """Try a pipeline on the last records: results, their distribution, what differs from the version at work, time and cost.
+
+    \b
+    headwater enrich backtest triage --config pipeline.yaml
+    """
     text = None if config is None else _read(config)
     with session(data, url) as verbs, waiting(f"trying {name} on {output.plural(records, 'record')}"):
         done = verbs.backtest_pipeline(name, text, records=records, samples=samples, max_tokens=max_tokens, max_cost=max_cost)
@@ -145,7 +169,11 @@ def run(
     data: Data = None,
     url: Url = None,
 ) -> None:
-    """Run texts through a pipeline (or a file with one), showing every step; nothing is written."""
+    """Run texts through a pipeline (or a file with one), showing every step; nothing is written.
+
+    \b
+    headwater enrich run triage "card payments declined"
+    """
     given = list(texts or ()) or [line.rstrip("\r\n") for line in sys.stdin if line.strip()]
     if not given:
         raise typer.BadParameter("give texts, or pipe them in, one a line")
@@ -170,7 +198,11 @@ def trace(
     data: Data = None,
     url: Url = None,
 ) -> None:
-    """What each step makes of a stored record: its result, whether that was known already, time and cost."""
+    """What each step makes of a stored record: its result, whether that was known already, time and cost.
+
+    \b
+    headwater enrich trace triage logs/0/4711
+    """
     with session(data, url) as verbs:
         found = verbs.trace_pipeline(name, address)
     if json:
@@ -183,7 +215,11 @@ def trace(
 
 @group.command("schema")
 def schema() -> None:
-    """Print the JSON schema of pipelines, for editors that check YAML by it."""
+    """Print the JSON schema of pipelines, for editors that check YAML by it.
+
+    \b
+    headwater enrich schema > pipeline.schema.json
+    """
     from headwater.enrich.spec import schema as made
 
     output.out(json_module.dumps(made(), indent=2))

@@ -46,7 +46,11 @@ def _list_by_default(
 
 @group.command("list")
 def list_sources(json: Json = False, jsonl: Jsonl = False, csv: Csv = False, data: Data = None, url: Url = None) -> None:
-    """Every source with its state, what it has stored, how far behind it is, and its last error."""
+    """Every source with its state, what it has stored, how far behind it is, and its last error.
+
+    \b
+    headwater sources list
+    """
     form = output.chosen(json=json, jsonl=jsonl, csv=csv)
     with session(data, url) as verbs:
         found = verbs.sources()
@@ -91,21 +95,33 @@ def add_source(
 
 @group.command()
 def pause(name: Name, json: Json = False, data: Data = None, url: Url = None) -> None:
-    """Stop a source until it is resumed, also over restarts; what is pushed meanwhile is put off."""
+    """Stop a source until it is resumed, also over restarts; what is pushed meanwhile is put off.
+
+    \b
+    headwater sources pause syslog
+    """
     with session(data, url) as verbs:
         _show(verbs.pause_source(name), json)
 
 
 @group.command()
 def resume(name: Name, json: Json = False, data: Data = None, url: Url = None) -> None:
-    """Let a paused source go on where it was."""
+    """Let a paused source go on where it was.
+
+    \b
+    headwater sources resume app-log
+    """
     with session(data, url) as verbs:
         _show(verbs.resume_source(name), json)
 
 
 @group.command()
 def remove(name: Name, data: Data = None, url: Url = None) -> None:
-    """Forget a source that was added. Its records stay; added again it goes on where it was."""
+    """Forget a source that was added. Its records stay; added again it goes on where it was.
+
+    \b
+    headwater sources remove app-log
+    """
     with session(data, url) as verbs:
         verbs.remove_source(name)
     output.say(f"removed {output.line_of(name)}; its records stay")
@@ -113,7 +129,11 @@ def remove(name: Name, data: Data = None, url: Url = None) -> None:
 
 @group.command()
 def show(name: Name, json: Json = False, data: Data = None, url: Url = None) -> None:
-    """One source with all that is known of it."""
+    """One source with all that is known of it.
+
+    \b
+    headwater sources show app-log
+    """
     with session(data, url) as verbs:
         found = [source for source in verbs.sources() if name in (source.name, source.entry)]
     if not found:

@@ -61,7 +61,11 @@ def _list_by_default(
 
 @group.command("list")
 def list_topics(json: Json = False, jsonl: Jsonl = False, csv: Csv = False, data: Data = None, url: Url = None) -> None:
-    """All topics."""
+    """All topics.
+
+    \b
+    headwater topics list --json
+    """
     form = output.chosen(json=json, jsonl=jsonl, csv=csv)
     with session(data, url) as verbs:
         found = verbs.topics()
@@ -139,7 +143,11 @@ def set_(
 
 @group.command()
 def describe(name: Name, json: Json = False, data: Data = None, url: Url = None) -> None:
-    """One topic: counts, times, how far its indexes have come, settings."""
+    """One topic: counts, times, how far its indexes have come, settings.
+
+    \b
+    headwater topics describe logs
+    """
     with session(data, url) as verbs:
         topic = verbs.topic(name)
     _show(topic, json)
@@ -147,7 +155,11 @@ def describe(name: Name, json: Json = False, data: Data = None, url: Url = None)
 
 @group.command()
 def delete(name: Name, yes: Yes = False, data: Data = None, url: Url = None) -> None:
-    """Delete a topic with its records and indexes."""
+    """Delete a topic with its records and indexes.
+
+    \b
+    headwater topics delete logs --yes
+    """
     with session(data, url) as verbs:
         topic = verbs.topic(name)
         confirmed(f"Delete topic {name} with {output.plural(topic.records, 'record')}?", yes)

@@ -79,7 +79,13 @@ def add_watch(
     data: Data = None,
     url: Url = None,
 ) -> None:
-    """Watch for something from now on."""
+    """Watch for something from now on.
+
+    \b
+    headwater watch add "card payments declined" --topics logs --name declined
+    headwater watch add --like logs/0/4711 --name recurs
+    headwater watch add 'timeout level:error' --more-than 5 --within 10m
+    """
     if mode is not None and mode not in _MODES:
         raise typer.BadParameter(f"--mode is one of {', '.join(_MODES)}")
     wanted: Mode | None = mode  # type: ignore[assignment]  # checked above
@@ -97,7 +103,11 @@ def add_watch(
 
 @group.command("list")
 def list_watches(json: Json = False, jsonl: Jsonl = False, csv: Csv = False, data: Data = None, url: Url = None) -> None:
-    """Every watch, oldest first."""
+    """Every watch, oldest first.
+
+    \b
+    headwater watch list --json
+    """
     form = output.chosen(json=json, jsonl=jsonl, csv=csv)
     with session(data, url) as verbs:
         found = verbs.watches()
@@ -131,7 +141,11 @@ def wait(
     data: Data = None,
     url: Url = None,
 ) -> None:
-    """Wait until a watch fires, and print what it fired; exit code 4 when the time is up."""
+    """Wait until a watch fires, and print what it fired; exit code 4 when the time is up.
+
+    \b
+    headwater watch wait recurs --timeout 1h
+    """
     from headwater.config import duration_s
 
     form = output.chosen(json=json, jsonl=jsonl, csv=csv)
@@ -169,7 +183,11 @@ def wait(
 def remove(
     ids: Annotated[list[str], typer.Argument(metavar="ID...", help="Ids or names.")], data: Data = None, url: Url = None
 ) -> None:
-    """Forget watches, with what they fired."""
+    """Forget watches, with what they fired.
+
+    \b
+    headwater watch rm declined
+    """
     with session(data, url) as verbs:
         for id in ids:
             verbs.remove_watch(id)

@@ -41,7 +41,11 @@ def _list_by_default(
 
 @group.command("secret")
 def secret() -> None:
-    """Print a new signing secret, for WEBHOOK_SECRET. Nothing keeps it but you."""
+    """Print a new signing secret, for WEBHOOK_SECRET. Nothing keeps it but you.
+
+    \b
+    headwater webhook secret
+    """
     import secrets
 
     from headwater.webhooks.signing import secret_of
@@ -70,7 +74,12 @@ def add_webhook(
     data: Data = None,
     url: Url = None,
 ) -> None:
-    """Call an address from now on."""
+    """Call an address from now on.
+
+    \b
+    headwater webhook add https://example.com/hook --alerts logs --name pager
+    headwater webhook add http://127.0.0.1:9000/ --watch declined --allow-private
+    """
     topics = [part.strip() for part in (alerts or "").split(",") if part.strip()]
     with session(data, url) as verbs:
         made = verbs.add_webhook(
@@ -85,7 +94,11 @@ def add_webhook(
 
 @group.command("list")
 def list_webhooks(json: Json = False, jsonl: Jsonl = False, csv: Csv = False, data: Data = None, url: Url = None) -> None:
-    """Every webhook, oldest first."""
+    """Every webhook, oldest first.
+
+    \b
+    headwater webhook list
+    """
     form = output.chosen(json=json, jsonl=jsonl, csv=csv)
     with session(data, url) as verbs:
         found = verbs.webhooks()
@@ -105,7 +118,11 @@ def list_webhooks(json: Json = False, jsonl: Jsonl = False, csv: Csv = False, da
 
 @group.command("show")
 def show(id: Id, json: Json = False, data: Data = None, url: Url = None) -> None:
-    """One webhook: how its calls went, and those that have not succeeded."""
+    """One webhook: how its calls went, and those that have not succeeded.
+
+    \b
+    headwater webhook show pager
+    """
     with session(data, url) as verbs:
         found = verbs.webhook(id)
     if json:
@@ -116,7 +133,11 @@ def show(id: Id, json: Json = False, data: Data = None, url: Url = None) -> None
 
 @group.command("test")
 def call_once(id: Id, json: Json = False, data: Data = None, url: Url = None) -> None:
-    """Call it once now, signed; exit code 1 when that fails."""
+    """Call it once now, signed; exit code 1 when that fails.
+
+    \b
+    headwater webhook test pager
+    """
     with session(data, url) as verbs:
         done = verbs.test_webhook(id)
     if json:
@@ -131,7 +152,11 @@ def call_once(id: Id, json: Json = False, data: Data = None, url: Url = None) ->
 
 @group.command("pause")
 def pause(id: Id, json: Json = False, data: Data = None, url: Url = None) -> None:
-    """Call it no more until it is resumed; what it is to be sent waits."""
+    """Call it no more until it is resumed; what it is to be sent waits.
+
+    \b
+    headwater webhook pause pager
+    """
     with session(data, url) as verbs:
         found = verbs.pause_webhook(id)
     _told(found, json)
@@ -139,7 +164,11 @@ def pause(id: Id, json: Json = False, data: Data = None, url: Url = None) -> Non
 
 @group.command("resume")
 def resume(id: Id, json: Json = False, data: Data = None, url: Url = None) -> None:
-    """Let it go on; what waits and what was given up is tried anew, at once."""
+    """Let it go on; what waits and what was given up is tried anew, at once.
+
+    \b
+    headwater webhook resume pager
+    """
     with session(data, url) as verbs:
         found = verbs.resume_webhook(id)
     _told(found, json)
@@ -149,7 +178,11 @@ def resume(id: Id, json: Json = False, data: Data = None, url: Url = None) -> No
 def remove(
     ids: Annotated[list[str], typer.Argument(metavar="ID...", help="Ids or names.")], data: Data = None, url: Url = None
 ) -> None:
-    """Forget webhooks, with what they were to be sent."""
+    """Forget webhooks, with what they were to be sent.
+
+    \b
+    headwater webhook rm pager
+    """
     with session(data, url) as verbs:
         for id in ids:
             verbs.remove_webhook(id)
