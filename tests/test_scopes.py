@@ -155,6 +155,7 @@ def test_searching_asking_watching_and_following_keep_to_the_scope(served: tuple
         assert {hit.topic for hit in hw.search("payment failed", top_k=50)} == {"a"}
         assert SECRET not in repr(hw.ask("which payment failed?"))
         assert SECRET not in repr(hw.status())
+        assert hw.status().webhooks == {}  # those of others are not counted
         with pytest.raises(NotFoundError):
             hw.search("x", topics=[f"b-{SECRET}"])
         with pytest.raises(NotFoundError):

@@ -358,7 +358,7 @@ class _Scoped:
         pipelines["behind"] = max((one.behind for one in seen), default=0)
         return replace(
             whole, data_dir="", topics=topics, sources=sources, problems=(), watches=counts, detectors=detectors,
-            pipelines=pipelines,
+            pipelines=pipelines, webhooks={},
         )  # fmt: skip
 
     async def aclose(self) -> None:
