@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from headwater.keyword.index import Doc, KeywordIndex, Scope
 from headwater.query import parse
+from serving import eventually
 
 COLOURS = 3
 MANY = 1_000_000
@@ -82,6 +83,25 @@ def test_records_that_come_leave_a_list_known_and_a_deletion_does_not() -> None:
         index.commit()
         assert not index.holds_passage_ids(scope(0))
         assert index.passage_ids(scope(0), distinct=MANY).tolist() == [7, *range(51, 101), 500]
+
+
+def test_a_scope_that_is_asked_for_again_is_listed_in_the_background() -> None:
+    with KeywordIndex(None) as index:
+        index.add([doc(seq, seq + 1, 0) for seq in range(100)])
+        index.commit()
+        index.list_soon(scope(0), distinct=MANY)
+        index.list_soon(scope(1), distinct=MANY)
+        assert not index.holds_passage_ids(scope(0))  # filters that come once are not listed
+        index.list_soon(scope(0), distinct=MANY)
+        eventually(lambda: index.holds_passage_ids(scope(0)))
+        assert index.passage_ids(scope(0), distinct=MANY).tolist() == list(range(1, 101))
+        assert not index.holds_passage_ids(scope(1))
+        index.delete_before(1, 50)
+        index.commit()
+        index.list_soon(scope(0), distinct=MANY)
+        eventually(lambda: index.holds_passage_ids(scope(0)))
+    index.list_soon(scope(1), distinct=MANY)  # nothing happens in a closed index
+    assert not index.holds_passage_ids(scope(1))
 
 
 def test_a_list_knows_where_an_index_that_is_opened_again_ends(tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ Ints = npt.NDArray[np.int64]
 T = TypeVar("T")
 _COUNTS_BYTES = 1_000_000
 _LISTS_BYTES = 64_000_000
+_ASKED_BYTES = 100_000
 _FEW = 20_000  # records since a list was made that cost next to nothing to look through
 
 
@@ -79,6 +80,15 @@ class Lists:
 
     def __init__(self) -> None:
         self._held: Held[_Listed] = Held(_LISTS_BYTES)
+        self._asked: Held[int] = Held(_ASKED_BYTES)  # -1, or the deletions when `again` was last true
+
+    def again(self, scope: Scope, view: View) -> bool:
+        """Whether a scope without a list is asked for again: True once, until something is deleted."""
+        key = repr(scope)
+        if self.holds(scope, view) or (before := self._asked.get(key)) == view.deletions:
+            return False
+        self._asked.keep(key, -1 if before is None else view.deletions, 200 + len(key))
+        return before is not None
 
     def holds(self, scope: Scope, view: View) -> bool:
         """Whether a list costs next to nothing."""

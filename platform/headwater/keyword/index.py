@@ -12,7 +12,7 @@ import queue
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import chain
 from pathlib import Path
 from types import TracebackType
@@ -69,6 +69,7 @@ class KeywordIndex:
             self._view = View(searcher, frozenset(self._topics), dict(self._ends), 0)
             self._writer: tantivy.IndexWriter | None = self._index.writer(self._memory_bytes, 1)
         self._lists = Lists()
+        self._lister = ThreadPoolExecutor(1, "keyword-lister")
         self._encoder = Encoder()
         self._failure: Exception | None = None
         self._work: queue.Queue[Callable[[], bool]] = queue.Queue(_QUEUED)
@@ -151,6 +152,7 @@ class KeywordIndex:
                 self._closed = True
                 self._work.put(self._stop)
         self._owner.join()
+        self._lister.shutdown(cancel_futures=True)
 
     def _hand(self, work: Callable[[], bool]) -> None:
         with self._gate:
@@ -368,6 +370,14 @@ class KeywordIndex:
     def holds_passage_ids(self, scope: Scope) -> bool:
         """Whether `passage_ids` of this scope is known, but for what came lately, and costs next to nothing."""
         return self._lists.holds(scope, self._view)
+
+    def list_soon(self, scope: Scope, *, distinct: int) -> None:
+        """Note that a scope was asked for. The second time its passages are listed in the background: filters come again, and a
+        list makes the next search with this one cost less."""
+        if self._lists.again(scope, self._view):
+            with self._gate:
+                if not self._closed:
+                    self._lister.submit(self.passage_ids, scope, distinct=distinct)
 
     def newest(self, scope: Scope, passages: Sequence[int]) -> dict[int, tuple[int, int]]:
         """passage -> (its occurrences in scope, the seq of the newest), for those of at most 10,000 that have some."""

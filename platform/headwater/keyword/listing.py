@@ -19,7 +19,7 @@ from tantivy import Query as TQuery
 from headwater.keyword.scope import column_range, combined, ids
 
 BUCKETS = 60_000  # tantivy refuses an aggregation of more than 65,000
-_LISTED = 40_000  # documents listed at once: a hit takes 150 bytes on its way out, and memory that is used again is near
+_LISTED = 20_000  # documents listed at once: a hit takes 150 bytes on its way out, and memory that is used again is near
 Ints = npt.NDArray[np.int64]
 
 

@@ -173,6 +173,8 @@ class Nearness:
             told.plan = "overfetch"
             reply = search.overfetch(size, costs, lambda ids: self._in_scope(topic, scope, ids, costs))
             if reply is not None:
+                if not listed:
+                    self._keyword.list_soon(scope, distinct=counts.vectors)
                 return reply
             told.plan = "overfetch->exact"
         else:
