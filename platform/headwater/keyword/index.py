@@ -354,7 +354,7 @@ class KeywordIndex:
                 return dict(Counter(p for (p,) in self._list(view, query, "passage")).most_common(limit))
             return {int(bucket["key"]): int(bucket["doc_count"]) for bucket in reply["buckets"]}
 
-    def passage_ids(self, scope: Scope, *, distinct: int) -> npt.NDArray[np.int64]:
+    def passage_ids(self, scope: Scope, *, distinct: int, gently: bool = False) -> npt.NDArray[np.int64]:
         """`(n,)` int64: every passage with an occurrence in the scope of one topic, ascending. `distinct` is about how many
         passages the topic has (`keyword_listing`)."""
         view = self._view
@@ -362,7 +362,7 @@ class KeywordIndex:
         def since(seq: int) -> npt.NDArray[np.int64]:
             later = [(Occur.Must, column_range(self._schema, "seq", seq, None))] if seq else []
             query = combined([*self._clauses(scope, view), *later])
-            return passage_ids(view.searcher, self._schema, query, distinct=distinct)
+            return passage_ids(view.searcher, self._schema, query, distinct=distinct, gently=gently)
 
         with reading(self._path):
             return self._lists.ids(scope, view, since)
@@ -377,7 +377,7 @@ class KeywordIndex:
         if self._lists.again(scope, self._view):
             with self._gate:
                 if not self._closed:
-                    self._lister.submit(self.passage_ids, scope, distinct=distinct)
+                    self._lister.submit(self.passage_ids, scope, distinct=distinct, gently=True)
 
     def newest(self, scope: Scope, passages: Sequence[int]) -> dict[int, tuple[int, int]]:
         """passage -> (its occurrences in scope, the seq of the newest), for those of at most 10,000 that have some."""

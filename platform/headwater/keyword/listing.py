@@ -19,16 +19,21 @@ from tantivy import Query as TQuery
 from headwater.keyword.scope import column_range, combined, ids
 
 BUCKETS = 60_000  # tantivy refuses an aggregation of more than 65,000
+_GENTLY = 3_000  # beside searches, which wait for the interpreter meanwhile
 _LISTED = 20_000  # documents listed at once: a hit takes 150 bytes on its way out, and memory that is used again is near
 Ints = npt.NDArray[np.int64]
 
 
-def passage_ids(searcher: tantivy.Searcher, schema: tantivy.Schema, query: TQuery, *, distinct: int) -> Ints:
-    """`(n,)` int64, ascending, each once. `distinct` is about how many passages there are: few are counted, many listed."""
+def passage_ids(
+    searcher: tantivy.Searcher, schema: tantivy.Schema, query: TQuery, *, distinct: int, gently: bool = False
+) -> Ints:
+    """`(n,)` int64, ascending, each once. `distinct` is about how many passages there are: few are counted, many listed.
+    `gently`: in small parts, for searches to go on beside it."""
+    size = _GENTLY if gently else _LISTED
     total = matches(searcher, query)
     found = _counted(searcher, query) if distinct <= min(total // 3, BUCKETS // 2) else None
     if found is None:
-        parts = [query] if total <= _LISTED else _parts(searcher, schema, query, total)
+        parts = [query] if total <= size else _parts(searcher, schema, query, total, size)
         totals = [total] if len(parts) == 1 else [matches(searcher, part) for part in parts]
         found = np.concatenate([_listed(searcher, part, number) for part, number in zip(parts, totals, strict=True)])
     return found[np.diff(found, prepend=0) > 0]  # 0 is of a record without passages
@@ -70,10 +75,10 @@ def _listed(searcher: tantivy.Searcher, query: TQuery, total: int) -> Ints:
     return np.fromiter(map(itemgetter(0), hits), np.int64, len(hits))
 
 
-def _parts(searcher: tantivy.Searcher, schema: tantivy.Schema, query: TQuery, total: int) -> list[TQuery]:
+def _parts(searcher: tantivy.Searcher, schema: tantivy.Schema, query: TQuery, total: int, size: int) -> list[TQuery]:
     """A query cut by ranges of passages, in order, so that each part is small."""
     ends = searcher.aggregate(query, {end: {end: {"field": "passage"}} for end in ("min", "max")})
     first, last = int(ends["min"]["value"]), int(ends["max"]["value"])
-    step = (last - first) // (total // _LISTED + 1) + 1
+    step = (last - first) // (total // size + 1) + 1
     ranges = (column_range(schema, "passage", low, low + step) for low in range(first, last + 1, step))
     return [combined([(Occur.Must, query), (Occur.Must, within)]) for within in ranges]

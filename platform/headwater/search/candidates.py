@@ -36,6 +36,7 @@ _NARROW = 0.35  # part of a scan's cost that is left where a narrow copy chooses
 _WIDENINGS = 2
 _SPARE = 1.3  # more than expected to be needed is fetched
 _LEAST = 32
+_LEANS = 2  # times as many in scope as expected: filter and meaning go together
 _RISK = 2  # a further look may find as little as the last: it has to cost so much less than comparing exactly
 
 
@@ -173,7 +174,9 @@ class Nearness:
             told.plan = "overfetch"
             reply = search.overfetch(size, costs, lambda ids: self._in_scope(topic, scope, ids, costs))
             if reply is not None:
-                if not listed:
+                if (
+                    not listed and search.rate > _LEANS * costs.share
+                ):  # the next may shun it
                     self._keyword.list_soon(scope, distinct=counts.vectors)
                 return reply
             told.plan = "overfetch->exact"
@@ -202,6 +205,7 @@ class _Search:
     vector: np.ndarray
     wanted: int
     told: Told
+    rate: float = 0.0  # of those that over-fetching looked up, the part in scope
 
     def all(self) -> Nearest:
         """The nearest passages that still have records."""
@@ -256,6 +260,7 @@ class _Search:
                 looked.update(part)
                 inside |= found
                 self.told.step("look up", passages=len(part), in_scope=len(found))
+            self.rate = len(inside) / max(len(looked), 1)
             complete = len(near.ids) < size or size >= costs.passages
             if len(inside) >= self.wanted or complete:
                 return self._reply(near, ranked, inside, complete and not rest)
