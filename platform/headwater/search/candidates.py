@@ -174,9 +174,7 @@ class Nearness:
             told.plan = "overfetch"
             reply = search.overfetch(size, costs, lambda ids: self._in_scope(topic, scope, ids, costs))
             if reply is not None:
-                if (
-                    not listed and search.rate > _LEANS * costs.share
-                ):  # the next may shun it
+                if not listed and search.rate > _LEANS * costs.share:  # the next may shun it
                     self._keyword.list_soon(scope, distinct=counts.vectors)
                 return reply
             told.plan = "overfetch->exact"
