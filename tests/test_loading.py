@@ -103,10 +103,10 @@ class Slow:
     """An append that waits to be let go on, and fails when told."""
 
     def __init__(self) -> None:
-        self.go, self.calls, self.fail = threading.Semaphore(0), 0, False
+        self.go, self.calls, self.fail, self.patience_s = threading.Semaphore(0), 0, False, 240.0
 
     def __call__(self, topic: str, records: list[Any], **_: Any) -> Appended:
-        assert self.go.acquire(timeout=240)
+        assert self.go.acquire(timeout=self.patience_s)
         self.calls += 1
         if self.fail:
             raise headwater.StorageError("the disk is full")
@@ -148,6 +148,7 @@ def test_what_fails_is_raised_where_it_is_waited_for_and_stopping_stores_no_more
     assert "failed" in repr(failing)
 
     slow = Slow()
+    slow.patience_s = 5.0  # the second row may be on its way when the load is stopped, and nothing lets it go
     stopped = load(slow, "t", ROWS, batch=1)
     threading.Thread(target=slow.go.release).start()
     stopped.stop()
