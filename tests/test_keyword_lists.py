@@ -5,9 +5,11 @@ from __future__ import annotations
 import threading
 from pathlib import Path
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from headwater.errors import StorageError
 from headwater.keyword.index import Doc, KeywordIndex, Scope
 from headwater.query import parse
 from serving import eventually
@@ -83,6 +85,21 @@ def test_records_that_come_leave_a_list_known_and_a_deletion_does_not() -> None:
         index.commit()
         assert not index.holds_passage_ids(scope(0))
         assert index.passage_ids(scope(0), distinct=MANY).tolist() == [7, *range(51, 101), 500]
+
+
+def test_a_list_misses_nothing_that_is_added_again_after_a_commit_that_failed() -> None:
+    with KeywordIndex(None) as index:
+        index.add([doc(0, 1, 0)])
+        index.commit()
+        index.add([doc(1, 2, 0), doc(2, 3, 0)._replace(time_ms=2**70)])
+        with pytest.raises(StorageError):
+            index.commit()
+        index.add([doc(0, 9, 0, topic=2)])
+        index.commit()
+        assert index.passage_ids(scope(0), distinct=MANY).tolist() == [1]
+        index.add([doc(1, 2, 0), doc(2, 3, 0)])
+        index.commit()
+        assert index.passage_ids(scope(0), distinct=MANY).tolist() == [1, 2, 3]
 
 
 def test_a_scope_that_is_asked_for_again_is_listed_in_the_background() -> None:

@@ -29,7 +29,7 @@ from serving import serving, settings_in
 SECRET = "zebrafinch"  # stands in all that belongs to the other topic, and in no request
 OTHER = "outside"
 RECORDS = 3971  # of the other topic
-COUNTS = re.compile(r"(?<![\d.:-])39[67]\d(?![\d.])")  # its counts and offsets, alone or with those in scope
+COUNTS = re.compile(r"(?<![\w.:-])39[67]\d(?![\w.-])")  # its counts and offsets, alone or with those in scope
 
 
 @dataclass(frozen=True, slots=True)

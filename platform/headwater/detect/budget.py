@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from headwater.detect.habit import ALIKE, Habits
 from headwater.detect.seen import MINUTE_MS, Seen
@@ -61,6 +61,19 @@ class Incident:
     why_quiet: str | None = None
 
 
+class _Known(NamedTuple):
+    """What is known and goes on: called no anomaly by people as it lasted (`dismissed`), or lasting longer than an incident."""
+
+    last_ms: int
+    families: list[str]
+    subjects: list[str]
+    dismissed: bool
+
+    def has(self, one: Seen) -> bool:
+        """Whether a signal is of it."""
+        return one.family in self.families or one.subject in self.subjects
+
+
 class Budget:
     """The line, the budget and the open incident of one topic. `muted` has what people called no anomaly, by subject: the
     decades it had."""
@@ -74,7 +87,7 @@ class Budget:
         self._waiting: list[tuple[dict[str, float], float]] = []
         self._recent: list[tuple[Seen, float]] = []
         self.muted: dict[str, float] = {}
-        self._known: tuple[int, list[str], list[str], bool] | None = None  # last seen, families, subjects; if it was dismissed
+        self._known: _Known | None = None
         self._habits = Habits()
         self.incident: Incident | None = None
         self.minutes = self.n = 0
@@ -155,18 +168,14 @@ class Budget:
         """Whether what is known goes on: what people called no anomaly as it lasted, or what lasts longer than an incident."""
         if self._known is None:
             return
-        last_ms, families, subjects, dismissed = self._known
-        if any(self._is_known(one) and decades >= _JOINS for one, decades in calibrated):
-            self._known = at_ms, families, subjects, dismissed
-        elif at_ms - last_ms > QUIET * MINUTE_MS:
+        if any(self._known.has(one) and decades >= _JOINS for one, decades in calibrated):
+            self._known = self._known._replace(last_ms=at_ms)
+        elif at_ms - self._known.last_ms > QUIET * MINUTE_MS:
             self._known = None
-
-    def _is_known(self, one: Seen) -> bool:
-        return self._known is not None and (one.family in self._known[1] or one.subject in self._known[2])
 
     def _was_told(self, one: Seen) -> bool:
         """Whether this has lasted longer than an incident does, and so is nothing odd any more."""
-        return self._known is not None and not self._known[3] and self._is_known(one)
+        return self._known is not None and not self._known.dismissed and self._known.has(one)
 
     def _learn(self) -> None:
         """A block is over. It teaches what is normal a quarter of an hour later, unless it has become part of an incident by
@@ -192,9 +201,8 @@ class Budget:
         self._join(made, self._recent)
         if quiet is None and len(self.spent(at_ms)) + 1 > self.per_day:
             quiet = "the budget was spent"
-        if quiet is None and self._known is not None and self._known[3]:
-            known = all(self._is_known(one) for one, decades in made.signals if decades >= _CLEAR)
-            quiet = _DISMISSED if known else None
+        if quiet is None and (known := self._known) is not None and known.dismissed:
+            quiet = _DISMISSED if all(known.has(one) for one, decades in made.signals if decades >= _CLEAR) else None
         made.alerted, made.why_quiet = quiet is None, quiet
         if made.alerted:
             self._spent = [*self.spent(at_ms), at_ms]
@@ -230,7 +238,7 @@ class Budget:
         held.changed = False
         if at_ms - held.opened_ms > LONGEST * MINUTE_MS:
             subjects, families = [one.subject for one, _ in held.signals], {one.family for one, _ in held.signals}
-            self._known = at_ms, sorted(families.intersection(_SPREADS)), subjects, held.why_quiet == _DISMISSED
+            self._known = _Known(at_ms, sorted(families.intersection(_SPREADS)), subjects, held.why_quiet == _DISMISSED)
             self._recent = [pair for pair in self._recent if not self._was_told(pair[0])]
             self._highest.clear()
             self._highest_fused, self.incident = 0.0, None
@@ -247,7 +255,7 @@ class Budget:
         self._highest_fused = 0.0
         if self.incident is not None and self.incident.n == incident:
             families = {one.family for one, _ in self.incident.signals}.intersection(_LASTING)
-            self._known = (self.incident.last_ms, sorted(families), [], True) if families else None
+            self._known = _Known(self.incident.last_ms, sorted(families), [], True) if families else None
             self.incident = None
 
     def undo(self, subjects: Sequence[str]) -> None:
@@ -266,7 +274,8 @@ class Budget:
             "fused": self._fused.state(),
             "highest": self._highest, "highest_fused": self._highest_fused, "muted": self.muted,
             "minutes": self.minutes,
-            "n": self.n, "spent": self._spent, "waiting": self._waiting, "known": self._known, "habits": self._habits.state(),
+            "n": self.n, "spent": self._spent, "waiting": self._waiting, "habits": self._habits.state(),
+            "known": None if self._known is None else list(self._known),
             "recent": [[list(one), decades] for one, decades in self._recent],
             "incident": None if held is None else [
                 held.n, held.opened_ms, held.last_ms, held.by_chance_days, held.line_days,
@@ -283,8 +292,7 @@ class Budget:
         self._highest, self._highest_fused = dict(state["highest"]), state["highest_fused"]
         self.muted, self.minutes, self.n = dict(state["muted"]), state["minutes"], state["n"]
         self._spent = list(state["spent"])
-        known = state["known"]
-        self._known = None if known is None else (known[0], list(known[1]), list(known[2]), bool(known[3]))
+        self._known = None if state["known"] is None else _Known(*state["known"])
         self._habits.load(state["habits"])
         self._waiting = [(dict(highest), fused) for highest, fused in state["waiting"]]
         self._recent = _pairs(state["recent"])

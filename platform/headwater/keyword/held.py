@@ -96,7 +96,7 @@ class Lists:
         return known is not None and view.ends.get(scope.topics[0], 0) - known.end <= _FEW
 
     def ids(self, scope: Scope, view: View, since: Callable[[int], Ints]) -> Ints:
-        """The list; `since(seq)` gives that of the records from there on."""
+        """`(n,)` int64: the list; `since(seq)` gives that of the records from there on."""
         known, end = self._known(scope, view), view.ends.get(scope.topics[0], 0)
         if known is not None and known.end >= end:
             return known.ids

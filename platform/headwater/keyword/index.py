@@ -63,7 +63,7 @@ class KeywordIndex:
             searcher = self._index.searcher()
             by_topic = {"terms": {"field": "topic", "size": BUCKETS}, "aggs": {"last": {"max": {"field": "seq"}}}}
             held = searcher.aggregate(TQuery.all_query(), {"t": by_topic})["t"]["buckets"]
-            self._ends = {int(bucket["key"]): int(bucket["last"]["value"]) + 1 for bucket in held}  # a higher one does no harm
+            self._ends = {int(bucket["key"]): int(bucket["last"]["value"]) + 1 for bucket in held}
             self._deletions = 0
             self._topics = set(self._ends)
             self._view = View(searcher, frozenset(self._topics), dict(self._ends), 0)
@@ -220,6 +220,7 @@ class KeywordIndex:
             done.set_result(None)
             return True
         self._topics |= self._view.topics
+        self._ends = dict(self._view.ends)
         if self._writer is not None:
             try:
                 with writing(self._path):
@@ -270,7 +271,7 @@ class KeywordIndex:
             return self._read(words, view)
 
     def attainable(self, words: str) -> float:
-        """The upper end of the BM25 that `words` reach in this index (`keyword_words.attainable`); 0 where none is known.
+        """The upper end of the BM25 that `words` reach in this index (`headwater.keyword.words`); 0 where none is known.
         min(1, score / attainable) compares between queries."""
         view = self._view
         with reading(self._path):
@@ -356,7 +357,7 @@ class KeywordIndex:
 
     def passage_ids(self, scope: Scope, *, distinct: int, gently: bool = False) -> npt.NDArray[np.int64]:
         """`(n,)` int64: every passage with an occurrence in the scope of one topic, ascending. `distinct` is about how many
-        passages the topic has (`keyword_listing`)."""
+        passages the topic has, and `gently` lists in small parts (`headwater.keyword.listing`)."""
         view = self._view
 
         def since(seq: int) -> npt.NDArray[np.int64]:

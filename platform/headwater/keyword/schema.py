@@ -1,7 +1,7 @@
 """What the keyword index holds of a record: the schema, the analysis of text, and a document's form on its way in.
 
 Text is lower-cased, cut at everything that is not a letter or digit, folded to ASCII where it has an accent, and stemmed
-(English Snowball); stop words are kept, so that phrases are exact, and left out of queries instead (`keyword_words`). An
+(English Snowball); stop words are kept, so that phrases are exact, and left out of queries instead (`words`). An
 identifier (`conn_reset_by_peer`, `10.0.0.1`, `blk_-123`) is the phrase of its parts; one in camel case is kept whole and its
 parts are added behind the text. Han, kana and other scripts without spaces are indexed by character.
 

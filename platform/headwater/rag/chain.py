@@ -15,9 +15,9 @@ from headwater.chunks import sentences
 from headwater.errors import UsageError
 from headwater.llm.extractive import ABSTAIN_BELOW, FLOOR, Embed, Evidence, Extract, Sentence, Sort, content_words, extract
 from headwater.rag.citations import Quotable
-from headwater.rag.keyed import numbered
+from headwater.rag.keyed import besides, named_topics, numbered
 from headwater.rag.news import busiest, count_words, last_day, remedy, tell_of, whats_new
-from headwater.rag.place import Look, Placed, Scope, besides, find_events, named_topics, place
+from headwater.rag.place import Look, Placed, Scope, find_events, place
 from headwater.rag.retrieval import Retrieval
 from headwater.rag.say import Page, bounds, how_often, quote, stretch, whose
 from headwater.records import Answer, Coverage, PassageForm, SearchReply, to_ms

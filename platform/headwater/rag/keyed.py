@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -50,8 +51,6 @@ async def keyed(text: str, scope: Scope) -> tuple[str, Scope]:
 async def of_kind(text: str, scope: Scope) -> tuple[str, Scope]:
     """The text without what its records are called, and the scope of the topics that hold such: "which tickets mention the
     pool?" asks for those of `support-tickets`. Both as they are where nothing is called so, or nothing else is asked."""
-    from headwater.rag.place import named_topics
-
     if (match := _OF_KIND.search(text)) is None:
         return text, scope
     rest = " ".join(f"{text[: match.start()]} {text[match.end() :]}".split())
@@ -59,3 +58,18 @@ async def of_kind(text: str, scope: Scope) -> tuple[str, Scope]:
     if not topics or not content_words(rest):
         return text, scope
     return rest, replace(scope, topics=topics, listed=True)
+
+
+def named_topics(words: Collection[str], topics: Sequence[str]) -> list[str]:
+    """The topics whose names are among some words, whatever their endings (`deployed` names `deploys`); where there are none,
+    those that a word names by what their records are (`tickets` names `support-tickets`)."""
+    said = {stem for w in words for stem in content_words(w)}
+    named = [t for t in topics if (stems := set(content_words(t))) and stems <= said]
+    many = {w.casefold() for w in words if w.casefold().endswith("s")}
+    return named or [t for t in topics if re.split(r"[._-]", t.casefold())[-1] in many]
+
+
+def besides(words: Collection[str], topics: Sequence[str]) -> list[str]:
+    """The words that do not name these topics."""
+    known = {stem for t in topics for stem in content_words(t)}
+    return [w for w in words if not set(content_words(w)) <= known]

@@ -15,7 +15,8 @@ from datetime import timedelta
 
 from headwater.chunks import sentences
 from headwater.llm.extractive import LONGEST_SENTENCE, Embed, Evidence, content_words, tells_trouble
-from headwater.rag.place import Placed, Scope, besides, named_topics, when
+from headwater.rag.keyed import besides, named_topics
+from headwater.rag.place import Placed, Scope, when
 from headwater.rag.say import Page, bounds, how_often, quote, whose
 from headwater.records import Hit, Mode, Pattern, Record, to_ms
 from headwater.records.levels import LEVELS, canonical_level

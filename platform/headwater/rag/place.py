@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Protocol
 
-from headwater.llm.extractive import content_words
 from headwater.rag.keyed import keyed, of_kind
 from headwater.rag.question import EVENTS, Event, Question, understand
 from headwater.rag.say import bounds
@@ -288,21 +287,6 @@ def _distance(event: Event, hit: Hit) -> int:
     at = to_ms(hit.timestamp) % _DAY_MS
     apart = 0 if low <= at < high else min(abs(at - low), abs(at - high))
     return min(apart, _DAY_MS - apart)
-
-
-def named_topics(words: Collection[str], topics: Sequence[str]) -> list[str]:
-    """The topics whose names are among some words, whatever their endings (`deployed` names `deploys`); where there are none,
-    those that a word names by what their records are (`tickets` names `support-tickets`)."""
-    said = {stem for w in words for stem in content_words(w)}
-    named = [t for t in topics if (stems := set(content_words(t))) and stems <= said]
-    many = {w.casefold() for w in words if w.casefold().endswith("s")}
-    return named or [t for t in topics if re.split(r"[._-]", t.casefold())[-1] in many]
-
-
-def besides(words: Collection[str], topics: Sequence[str]) -> list[str]:
-    """The words that do not name these topics."""
-    known = {stem for t in topics for stem in content_words(t)}
-    return [w for w in words if not set(content_words(w)) <= known]
 
 
 def when(ms: int | None) -> datetime | None:
