@@ -29,7 +29,7 @@ from headwater.errors import NotFoundError
 from headwater.intake.deliveries import deliver
 from headwater.log.store import Origin
 from headwater.records import Appended, Draft, Record
-from headwater.sources import Source
+from headwater.sources import Draining, Source
 
 KILLS = int(os.environ.get("HEADWATER_TEST_KILLS", "10"))  # how often the tests of crashes kill; 50 takes some minutes
 NEEDS_KAFKA = pytest.mark.skipif(
@@ -164,7 +164,7 @@ class Nats(Server):
 
 
 async def follow(engine: Engine, source: Source) -> None:
-    """Store what a source yields, each batch with its state, until cancelled: what the daemon does."""
+    """Store what a source yields, each batch with its state, until stopped or cancelled: what the daemon does."""
 
     async def append(drafts: Sequence[Draft], origin: Origin) -> Appended:
         return await engine.append(source.topic, drafts, origin=origin)
@@ -178,15 +178,21 @@ async def follow(engine: Engine, source: Source) -> None:
 
 @asynccontextmanager
 async def following(engine: Engine, *sources: Source) -> AsyncIterator[None]:
-    """Run `follow` for each source meanwhile; what fails in one fails here."""
+    """Run `follow` for each source meanwhile, and stop it as the daemon does; what fails in one fails here."""
     tasks = [asyncio.create_task(follow(engine, source)) for source in sources]
     try:
         yield
     finally:
+        for source in sources:
+            if isinstance(source, Draining):
+                source.stop()
+        stopped = [task for task, source in zip(tasks, sources, strict=True) if isinstance(source, Draining)]
+        if stopped:
+            await asyncio.wait(stopped, timeout=240)
         for task in tasks:
             task.cancel()
         ended = await asyncio.gather(*tasks, return_exceptions=True)
-        assert all(isinstance(e, asyncio.CancelledError) for e in ended), ended
+        assert all(e is None or isinstance(e, asyncio.CancelledError) for e in ended), ended
 
 
 async def soon(done: Callable[[], bool], what: Callable[[], object], timeout_s: float = 240.0) -> None:

@@ -66,7 +66,8 @@ class Source(Protocol):
 
 @runtime_checkable
 class Draining(Protocol):
-    """A source that cannot be asked again for what it holds: before it is given up it is stopped, and ends by itself."""
+    """A source that cannot be asked again for what it holds, or tells others how far it was stored: before it is given up it is
+    stopped, and ends by itself."""
 
     def stop(self) -> None:
         """Take nothing more; the batches of what was taken are still to be had."""

@@ -112,6 +112,7 @@ class KafkaSource:
             "queued.max.messages.kbytes": max(1024, queue_bytes >> 10),
             **({"group.instance.id": instance} if instance and group else {}),
         }
+        self._stopping = False
         self._condition = Condition()
         self._counts: Counter[str] = Counter()
         self.lag: Mapping[str, int] = {}  # messages not yet read, by "topic/partition", of the partitions in hand
@@ -130,14 +131,19 @@ class KafkaSource:
             self._counts[count] += by
         self._condition = Condition(state, error, dict(self._counts))
 
+    def stop(self) -> None:
+        """Read no more; `batches` ends when what it handed out is stored, and tells the group so."""
+        self._stopping = True
+
     async def batches(self, state: State | None) -> AsyncIterator[Batch]:
-        """Endless. State: `{"log": name, "topics": {name: {"id": id, "next": {partition: offset}}}}`. A batch holds messages
-        of one partition. Its `lag_bytes` counts messages, as Kafka does; `lag` has them by partition."""
+        """Endless until `stop`. State: `{"log": name, "topics": {name: {"id": id, "next": {partition: offset}}}}`. A batch
+        holds messages of one partition. Its `lag_bytes` counts messages, as Kafka does; `lag` has them by partition."""
+        self._stopping = False
         loop = asyncio.get_running_loop()
         pool = ThreadPoolExecutor(1, thread_name_prefix="headwater-kafka")  # all calls of the client, which block, in order
         reader = Reader(self, state)
         try:
-            while True:
+            while not self._stopping:
                 pieces: Pieces = await loop.run_in_executor(pool, reader.step)
                 for piece in pieces:
                     reader.take_over(piece)

@@ -175,7 +175,7 @@ class Reader:
         consumer, self._consumer, self._admin = self._consumer, None, None
         if consumer is not None:
             self._committed_at = _LONG_AGO
-            self._commit(consumer)
+            self._commit(consumer, wait=not self._trouble)
             consumer.close()
 
     def _open(self) -> ck.Consumer:
@@ -185,7 +185,7 @@ class Reader:
         source = self._source
         source.note("connecting")
         self._consumer = consumer = ck.Consumer(
-            {**source.config, "error_cb": self._on_error, "logger": _Heard(self._on_failure)}
+            {**source.config, "error_cb": self._on_error, "on_commit": self._on_commit, "logger": _Heard(self._on_failure)}
         )
         shared = ("bootstrap.", "client.", "reconnect.", "security.", "sasl.", "ssl.")
         admin = {name: value for name, value in source.config.items() if name.startswith(shared)}
@@ -254,7 +254,8 @@ class Reader:
             self._topics[name].next[p] = self._start(consumer, (name, p), committed.get((name, p)))
         self._reading = {(name, p): self._topics[name].next[p] for name, p in wanted}
         self._assign(consumer)
-        self._to_commit |= {tp: self._reading[tp] for tp in fresh}
+        told = {tp: at for tp, (at, _) in committed.items()}
+        self._to_commit |= {tp: at for tp, at in self._reading.items() if tp in fresh or (given and told.get(tp) != at)}
         self._first, self._moved, self._trouble = False, True, False
         self._source.note("following" if wanted else "without partitions")
 
@@ -402,6 +403,13 @@ class Reader:
                 consumer.commit(offsets=told, asynchronous=True)
         except ck.KafkaException as error:
             logger.info("the group was not told where reading stands: %s", _said(error))
+
+    def _on_commit(self, error: ck.KafkaError | None, told: list[ck.TopicPartition]) -> None:
+        """What the group did not take, as while its members change, is told again."""
+        for p in told:
+            tp = (p.topic, p.partition)
+            if (error is not None or p.error is not None) and tp in self._reading:
+                self._to_commit.setdefault(tp, p.offset)
 
     # --------------------------------------------------------------------------------------------------------- trouble
     def _on_error(self, error: ck.KafkaError) -> None:
