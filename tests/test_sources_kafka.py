@@ -6,6 +6,7 @@ import asyncio
 import random
 import shutil
 from collections.abc import Iterator, Mapping
+from contextlib import aclosing
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ import pytest
 from brokers import KILLS, NEEDS_KAFKA, Kafka, Victims, count_of, following, records_of, settings_for, soon
 from headwater.engine import Engine
 from headwater.errors import ConfigError
-from headwater.sources import Source
+from headwater.sources import Draining, Source
 from headwater.sources.messages import Message, Reading
 
 pytestmark = NEEDS_KAFKA
@@ -415,6 +416,24 @@ def test_consumers_that_are_killed_lose_and_double_nothing(kafka: Kafka, tmp_pat
             )
 
     asyncio.run(rest())
+
+
+def test_a_source_that_is_stopped_tells_the_group_of_its_last_batch_before_it_ends(kafka: Kafka) -> None:
+    kafka.create("left")
+    kafka.produce("left", [{"value": f"n{i}"} for i in range(30)])
+
+    async def run() -> None:
+        found = source(kafka, "left", group="leavers", session_timeout_s=2)
+        taken = 0
+        async with aclosing(found.batches(None)) as batches:  # type: ignore[type-var]
+            async for batch in batches:
+                taken += len(batch.drafts)
+                if taken == 30:
+                    assert isinstance(found, Draining)
+                    found.stop()  # as the batch is being stored
+
+    asyncio.run(run())
+    assert kafka.committed("leavers", "left", 1) == {0: 30}
 
 
 @pytest.mark.slow

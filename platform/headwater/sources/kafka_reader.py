@@ -175,8 +175,8 @@ class Reader:
         consumer, self._consumer, self._admin = self._consumer, None, None
         if consumer is not None:
             self._committed_at = _LONG_AGO
-            self._commit(consumer, wait=not self._trouble)
-            consumer.close()
+            self._commit(consumer)
+            consumer.close()  # waits for the answer, no longer than a session
 
     def _open(self) -> ck.Consumer:
         import confluent_kafka as ck
