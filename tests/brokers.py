@@ -7,6 +7,7 @@ start of its last batch, does not know static membership, and holds a new group 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import importlib.util
 import os
 import random
@@ -52,12 +53,13 @@ NEEDS_NATS = pytest.mark.skipif(
 
 def free_port() -> int:
     """A port below those that systems hand out: while a broker is down, a client that tries one of those could be connected to
-    itself, and hold it."""
+    itself, and hold it. Tests that run beside this one get others."""
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % 10
     while True:
-        port = random.randrange(20_000, 30_000)
-        with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)) != 0:
-                return port
+        port = 20_000 + 1000 * worker + random.SystemRandom().randrange(1000)
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 def until(done: Callable[[], bool], what: str, timeout_s: float = 240.0) -> None:
@@ -135,7 +137,7 @@ class Kafka(Server):
         for message in messages:
             producer.produce(topic, **message)
             producer.poll(0)
-        assert producer.flush(20) == 0
+        assert producer.flush(240) == 0
 
     def committed(self, group: str, topic: str, partitions: int) -> dict[int, int]:
         from confluent_kafka import Consumer, TopicPartition

@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from brokers import free_port
 from headwater import errors, wire
 from headwater.api import problems
 from headwater.client import Client
@@ -237,12 +238,13 @@ def test_a_stream_that_had_begun_waits_for_a_daemon_that_starts_again_and_one_to
     async def main() -> None:
         stop = contextlib.ExitStack()
         with stop:
-            at = stop.enter_context(serving(settings_in(tmp_path)))
+            settings = settings_in(tmp_path, port=free_port())
+            at = stop.enter_context(serving(settings))
 
             async def pause(seconds: float) -> None:
                 pauses.append(seconds)
                 if len(pauses) == 5:  # longer than any single call is repeated
-                    stop.enter_context(serving(settings_in(tmp_path, port=int(at.rpartition(":")[2]))))
+                    stop.enter_context(serving(settings))
 
             async with Client(at, pause=pause) as client:
                 await client.append("t", ["before"])
