@@ -271,7 +271,7 @@ class Waits:
 def settings_of(server: FakeChat, **options: Any) -> LlmSettings:
     """Settings that name the server's model."""
     url = server.url if server.format in ("openai", "custom") else server.root
-    given = {"provider": server.format, "model": "tiny", "base_url": url, "api_key": SecretStr(CANARY), "timeout_s": 60.0}
+    given = {"provider": server.format, "model": "tiny", "base_url": url, "api_key": SecretStr(CANARY), "timeout_s": 240.0}
     return replace(LlmSettings(), **{**given, "cache_enabled": False, **options})
 
 

@@ -109,7 +109,7 @@ class Waits:
 
 def remote(server: FakeProvider, waits: Waits | None = None, **options: Any) -> RemoteEmbedder:
     provider = server.format.removeprefix("old-")
-    given: dict[str, Any] = {"base_url": server.root, "api_key": SecretStr(CANARY), "timeout_s": 60.0}
+    given: dict[str, Any] = {"base_url": server.root, "api_key": SecretStr(CANARY), "timeout_s": 240.0}
     given |= (
         {"sleep": waits or Waits(), "rng": random.Random(1), "now": lambda: 1000.0}
         | (TEMPLATE if provider == "http" else {})

@@ -160,7 +160,7 @@ def server(folder: Path, judged: Judged) -> Iterator[Stdio]:
     with serving(settings_in(folder / "data")) as url:
         with headwater.connect(url) as hw:
             hw.append("logs", [f"payment {n} failed for order {n * 7}" for n in range(300)])
-            hw.append("tickets", ["charged twice", "x" * 40_000, "漢字 \u202e🎉" * 50], wait="searchable", timeout_s=60)
+            hw.append("tickets", ["charged twice", "x" * 40_000, "漢字 \u202e🎉" * 50], wait="searchable", timeout_s=240)
         command = [sys.executable, "-m", "headwater_mcp", "--url", url, "--allow-write", "--root", str(files)]
         process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
         told = Stdio(process, judged)

@@ -104,9 +104,9 @@ def shop() -> Iterator[Headwater]:
             verbs.append("tickets", [{"value": text, "timestamp": T0 + timedelta(minutes=n)}])
         verbs.create_topic("handbook", passages="chunks")
         verbs.append("handbook", ["# Pools\n\nIn May 2012 the shop ran on one server. The pool of connections has 50 places."],
-                     wait="searchable", timeout_s=60)  # fmt: skip
+                     wait="searchable", timeout_s=240)  # fmt: skip
         for topic in ("logs", "deploys", "tickets"):
-            verbs.append(topic, [], wait="searchable", timeout_s=60)
+            verbs.append(topic, [], wait="searchable", timeout_s=240)
         while any(t.watermark.semantic < t.watermark.stored for t in verbs.topics()):
             pass
         yield verbs
@@ -230,8 +230,8 @@ def test_without_a_model_words_alone_decide() -> None:
             text = f"INFO web: page {n} served" if n < 20 else f"ERROR web: disk quota of tenant {n} exceeded"
             verbs.append("logs", [{"value": text, "timestamp": T0 + timedelta(minutes=n)}])
         old = {"value": "Disk quota exceeded for one tenant. Resolved by a larger quota.", "timestamp": T0 - timedelta(days=9)}
-        verbs.append("tickets", [old], wait="searchable", timeout_s=60)
-        verbs.append("logs", [{"value": "INFO web: page 99 served", "timestamp": T0}], wait="searchable", timeout_s=60)
+        verbs.append("tickets", [old], wait="searchable", timeout_s=240)
+        verbs.append("logs", [{"value": "INFO web: page 99 served", "timestamp": T0}], wait="searchable", timeout_s=240)
         answer = verbs.ask("what is new since 2026-03-10T12:15, and has anyone seen it before?")
         lines = told(verbs, answer)
         assert any("10 times" in line for line in lines)
@@ -255,7 +255,7 @@ def test_a_document_tells_of_what_is_new_whenever_it_was_loaded_and_with_its_rem
             ):
                 verbs.append("logs", [{"value": text, "timestamp": T0 + timedelta(minutes=n)}])
         verbs.create_topic("docs", passages="chunks")
-        verbs.append("docs", [runbook, report], wait="searchable", timeout_s=60)
+        verbs.append("docs", [runbook, report], wait="searchable", timeout_s=240)
         answer = verbs.ask("what is new since 2026-03-10T12:00, and has anyone seen it before?")
         told(verbs, answer)
         assert not answer.unsupported
@@ -278,7 +278,7 @@ def test_long_texts_with_times_of_their_own_are_no_documents() -> None:
         verbs.create_topic("reports", passages="chunks")
         for month, what in ((1, "The lamp in the hall was fixed by the porter."), (3, "The lift was fixed by a new cable.")):
             at = datetime(2026, month, 12, tzinfo=UTC)
-            verbs.append("reports", [{"value": f"# Report\n\n{what}", "timestamp": at}], wait="searchable", timeout_s=60)
+            verbs.append("reports", [{"value": f"# Report\n\n{what}", "timestamp": at}], wait="searchable", timeout_s=240)
         assert "The lift was fixed by a new cable." in verbs.ask("what was fixed in March?").text
         assert "lamp" not in verbs.ask("what was fixed in March?").text
         assert verbs.ask("what was fixed in February?").abstained

@@ -22,7 +22,7 @@ NOW_MS = 1_774_000_000_000
 @pytest.fixture(scope="module")
 def office() -> Iterator[Headwater]:
     """A morning at an office: log lines, tickets with numbers, what people wrote, and a handbook."""
-    wait: dict[str, Any] = {"wait": "searchable", "timeout_s": 60}
+    wait: dict[str, Any] = {"wait": "searchable", "timeout_s": 240}
     with headwater.open(headwater.MEMORY) as verbs:
         lines = [(n, f"INFO door: badge {n * 31} let in at gate {n % 4}") for n in range(60)]
         lines += [(n, f"ERROR heating: boiler {n % 3} lost pressure after {n} s") for n in range(20, 44)]
@@ -106,7 +106,7 @@ def test_the_key_of_log_lines_shuts_out_nothing() -> None:
         lines = [_record(n, f"ERROR web-7 request {n} failed with a timeout", "web-7") for n in range(40)]
         verbs.append("logs", lines)
         verbs.append(
-            "tickets", [_record(50, "web-7 failed because its disk is broken", "T-1")], wait="searchable", timeout_s=60
+            "tickets", [_record(50, "web-7 failed because its disk is broken", "T-1")], wait="searchable", timeout_s=240
         )
         assert "disk is broken" in verbs.ask("why has web-7 failed?").text
 

@@ -103,7 +103,7 @@ def test_strange_numbers_and_surrogates_are_normalised(api: httpx.Client) -> Non
 
 def test_waiting_until_searchable_finds_at_once_and_says_when_time_ran_out(api: httpx.Client) -> None:
     api.post("/v1/topics", json={"name": "t", "passages": "exact"})
-    done = api.post("/v1/topics/t/records?wait=searchable&timeout_s=60", json={"records": [{"value": "payment failed"}]})
+    done = api.post("/v1/topics/t/records?wait=searchable&timeout_s=240", json={"records": [{"value": "payment failed"}]})
     assert (done.status_code, done.json()["wait"]) == (201, "searchable")
     (hit,) = api.post("/v1/search", json={"q": "payment"}).json()["hits"]
     assert set(hit) == {
@@ -165,7 +165,7 @@ def test_a_silent_stream_has_heartbeats(api: httpx.Client, monkeypatch: pytest.M
 def test_an_answer_streams_its_events_in_order(api: httpx.Client) -> None:
     api.post("/v1/topics", json={"name": "t", "passages": "exact"})
     api.post(
-        "/v1/topics/t/records?wait=searchable&timeout_s=60",
+        "/v1/topics/t/records?wait=searchable&timeout_s=240",
         json={"records": [{"value": "The disk was full, so the payment service failed."}]},
     )
     with api.stream("POST", "/v1/ask", json={"question": "Why did the payment service fail?", "stream": True}) as reply:
@@ -329,7 +329,7 @@ def test_no_request_whatever_gets_a_5xx(api: httpx.Client) -> None:
     rng = random.Random(seed)
     paths = api.get("/openapi.json").json()
     api.post(
-        "/v1/topics/t/records?wait=searchable&timeout_s=60", json={"records": [{"value": f"disk {n} full"} for n in range(50)]}
+        "/v1/topics/t/records?wait=searchable&timeout_s=240", json={"records": [{"value": f"disk {n} full"} for n in range(50)]}
     )
     operations = [
         (method, path, operation)

@@ -24,7 +24,7 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
                 "tickets",
                 ["The refund of customer Ada was paid twice\x1b[31m", "Parking is free"],
                 wait="searchable",
-                timeout_s=60,
+                timeout_s=240,
             )
         yield url
 
@@ -72,7 +72,7 @@ def test_answers_are_looked_up_and_asked_again(url: str) -> None:
     shown = call(url, "answers", "show", asked["id"]).stdout
     assert "made from tickets/0/0" in shown
     with headwater.connect(url) as hw:
-        hw.append("tickets", ["The second refund of Ada was taken back"], wait="searchable", timeout_s=60)
+        hw.append("tickets", ["The second refund of Ada was taken back"], wait="searchable", timeout_s=240)
     again = call(url, "answers", "rerun", asked["id"]).stdout
     assert "1 record was stored since" in again
     assert any(line.startswith("+ ") for line in again.splitlines())

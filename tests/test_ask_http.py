@@ -31,7 +31,7 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     llm = LlmSettings(provider="rehearsal", model=str(folder / "script.json"), cache_enabled=False)
     with serving(replace(settings_in(folder / "data"), llm=llm)) as url:
         with headwater.connect(url) as hw:
-            hw.append("logs", [POOL], wait="searchable", timeout_s=60)
+            hw.append("logs", [POOL], wait="searchable", timeout_s=240)
         yield url
 
 

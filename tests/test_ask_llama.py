@@ -26,7 +26,7 @@ def hw(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Headwater]:
             "tickets",
             ["The refund of customer Ada was paid twice", "Parking is free on Sundays"],
             wait="searchable",
-            timeout_s=60,
+            timeout_s=240,
         )
         yield found
 
@@ -66,7 +66,7 @@ def test_a_chat_is_a_conversation_whose_answers_are_checked(hw: Headwater) -> No
 def test_over_asynchronous_verbs_it_is_awaited(tmp_path: Path) -> None:
     async def work() -> None:
         async with headwater.aopen(tmp_path, embedding={"model": "hash"}) as verbs:
-            await verbs.append("tickets", ["The refund of customer Ada was paid twice"], wait="searchable", timeout_s=60)
+            await verbs.append("tickets", ["The refund of customer Ada was paid twice"], wait="searchable", timeout_s=240)
             assert len(await retriever(verbs).aretrieve("refund")) == 1
             streamed = await chat_engine(verbs).astream_chat("refund of customer Ada?")
             assert "paid twice" in "".join([part async for part in streamed.async_response_gen()])

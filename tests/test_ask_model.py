@@ -50,10 +50,10 @@ def opened(folder: Path, script: Path, **llm: Any) -> Headwater:
     model = {"provider": "rehearsal", "model": str(script), "retries": 0, "cache_enabled": False, **llm}
     hw = headwater.open(folder, embedding={"model": "hash"}, llm=model)
     hw.append(
-        "logs", [{"value": POOL, "timestamp": f"2026-03-01T14:0{m}:10Z"} for m in range(9)], wait="searchable", timeout_s=60
+        "logs", [{"value": POOL, "timestamp": f"2026-03-01T14:0{m}:10Z"} for m in range(9)], wait="searchable", timeout_s=240
     )
     hw.append(
-        "deploys", [{"value": DEPLOY, "key": "payments", "timestamp": "2026-03-01T14:05:00Z"}], wait="searchable", timeout_s=60
+        "deploys", [{"value": DEPLOY, "key": "payments", "timestamp": "2026-03-01T14:05:00Z"}], wait="searchable", timeout_s=240
     )
     return hw
 

@@ -20,7 +20,7 @@ NOISE = "Our plan this month: a basic tour of the fee office."
 @pytest.fixture(scope="module")
 def hw(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Headwater]:
     with headwater.open(tmp_path_factory.mktemp("rerank"), embedding={"model": "hash"}) as found:
-        found.append("notes", [NOISE, PRICE, "The night shift starts at ten."], wait="searchable", timeout_s=60)
+        found.append("notes", [NOISE, PRICE, "The night shift starts at ten."], wait="searchable", timeout_s=240)
         yield found
 
 

@@ -21,7 +21,7 @@ def opened(folder: Path, said: dict[str, Any], *, wordings: int, **llm: Any) -> 
     model = {"provider": "rehearsal", "model": str(script), "retries": 0, "cache_enabled": False, **llm}
     hw = headwater.open(folder / "data", embedding={"model": "none"}, llm=model, ask={"wordings": wordings})
     hw.create_topic("logs", passages="exact")
-    hw.append("logs", [OURS, *NOISE], wait="searchable", timeout_s=60)
+    hw.append("logs", [OURS, *NOISE], wait="searchable", timeout_s=240)
     return hw
 
 

@@ -60,7 +60,7 @@ def test_backups_under_load_hold_all_that_was_acknowledged_and_search_after_a_re
                 r.value for at in range(0, about.records, 1000) for r in hw.records("logs", offset=at, limit=1000).records
             ]
             assert values == [f"INFO request {i} took {i % 90} ms" for i in range(about.records)]
-            hw.append("logs", ["INFO the first after the restore"], wait="searchable", timeout_s=60)
+            hw.append("logs", ["INFO the first after the restore"], wait="searchable", timeout_s=240)
             assert hw.search("request", mode="keyword").coverage.searched == about.records + 1
             assert len(hw.search("first after the restore", mode="semantic")) > 0
 

@@ -218,7 +218,7 @@ def test_texts_are_labelled_by_names_and_by_examples(hw: Headwater) -> None:
 def test_records_of_a_topic_inherit_the_label_of_their_passage(hw: Headwater) -> None:
     lines = [f"disk sd{n} is full now {n}" for n in range(60)] + [f"login of user {n} failed" for n in range(40)]
     hw.create_topic("logs", passages="template")
-    hw.append("logs", lines, wait="searchable", timeout_s=60)
+    hw.append("logs", lines, wait="searchable", timeout_s=240)
     reply = hw.classify(topics=["logs"], labels={"disk": "disk is full", "login": "login failed"})
     assert {c.label: c.records for c in reply.labels} == {"disk": 60, "login": 40}
     assert reply.passages < 10

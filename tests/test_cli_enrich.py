@@ -59,7 +59,7 @@ def test_a_pipeline_is_tried_made_looked_into_stopped_and_deleted(url: str, tmp_
     file.write_text(PIPELINE, "utf-8")
     with headwater.connect(url) as hw:
         hw.create_topic("t", passages="exact")
-        hw.append("t", ["the disk is full", "login failed"], wait="searchable", timeout_s=60)
+        hw.append("t", ["the disk is full", "login failed"], wait="searchable", timeout_s=240)
         tried = call(url, "enrich", "backtest", "p", "--config", str(file))
         assert "LABEL" in tried.stdout
         assert "2 records by 2 passages" in tried.stderr

@@ -22,7 +22,7 @@ def url(tmp_path: Path) -> Iterator[str]:
     with serving(settings_in(tmp_path)) as at:
         records = [{"key": f"k{n % 2}", "value": f"payment {n} of a kind"} for n in range(6)]
         httpx.post(f"{at}/v1/topics", json={"name": "t", "passages": "exact"}).raise_for_status()
-        httpx.post(f"{at}/v1/topics/t/records?wait=searchable&timeout_s=60", json={"records": records}).raise_for_status()
+        httpx.post(f"{at}/v1/topics/t/records?wait=searchable&timeout_s=240", json={"records": records}).raise_for_status()
         yield at
 
 

@@ -57,7 +57,7 @@ def test_a_watch_is_added_waited_for_listed_and_removed(url: str, tmp_path: Path
 
 def test_a_record_can_be_watched_for_and_counted(url: str) -> None:
     with headwater.connect(url) as hw:
-        hw.append("t", ["disk full on node 7"], wait="searchable", timeout_s=60)
+        hw.append("t", ["disk full on node 7"], wait="searchable", timeout_s=240)
     made = call(url, "add", "--like", "t/0/0", "--more-than", "2", "--within", "10m", "--ttl", "1d", "--json")
     watch = json.loads(made.stdout)
     assert (watch["like"], watch["more_than"], watch["within_s"]) == ("t/0/0", 2, 600.0)

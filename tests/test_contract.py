@@ -25,7 +25,7 @@ from serving import eventually, serving, settings_in
 def store(hw: Headwater, topic: str, records: list[object]) -> headwater.Appended:
     """Append and wait until it is found; the kind of passages is given, which spares the moment `auto` takes to decide."""
     hw.create_topic(topic, passages="exact")
-    return hw.append(topic, records, wait="searchable", timeout_s=60)  # type: ignore[arg-type]
+    return hw.append(topic, records, wait="searchable", timeout_s=240)  # type: ignore[arg-type]
 
 
 @pytest.fixture(params=["open", "connect"])
@@ -253,7 +253,7 @@ def test_a_program_that_forgets_to_close_ends_and_loses_nothing(tmp_path: Path) 
     program = (
         "import headwater, sys\n"
         "hw = headwater.open(sys.argv[1], embedding={'model': 'hash'})\n"
-        "hw.append('t', ['kept'], wait='searchable', timeout_s=60)\n"
+        "hw.append('t', ['kept'], wait='searchable', timeout_s=240)\n"
     )
     done = subprocess.run(
         [sys.executable, "-c", program, str(tmp_path)], capture_output=True, text=True, timeout=240, check=False

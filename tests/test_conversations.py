@@ -24,7 +24,7 @@ def hw(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Headwater]:
     with headwater.open(tmp_path_factory.mktemp("talk"), embedding={"model": "hash"}) as found:
         found.append("logs", [{"value": f"{ERROR}{n}", "timestamp": f"2026-03-01T14:0{n}:10Z"} for n in range(8)])
         found.append("tickets", ["The refund of customer Ada was paid twice", "Ada got the second refund on Monday"])
-        found.append("logs", ["INFO payments: settled batch 7"], wait="searchable", timeout_s=60)
+        found.append("logs", ["INFO payments: settled batch 7"], wait="searchable", timeout_s=240)
         yield found
 
 
@@ -110,7 +110,7 @@ def test_conversations_are_changed_removed_and_refused_as_they_should_be(hw: Hea
 
 def test_one_that_is_not_to_persist_is_gone_when_the_engine_is(tmp_path: Path) -> None:
     with headwater.open(tmp_path, embedding={"model": "hash"}) as hw:
-        hw.append("logs", [ERROR], wait="searchable", timeout_s=60)
+        hw.append("logs", [ERROR], wait="searchable", timeout_s=240)
         hw.create_conversation("whisper", persist=False)
         answer = hw.ask("gateway timeout for order?", conversation="whisper")
         hw.ask("gateway timeout for order?", conversation="aloud")
@@ -124,7 +124,7 @@ def test_one_that_is_not_to_persist_is_gone_when_the_engine_is(tmp_path: Path) -
 
 def test_one_whose_end_has_come_is_gone(tmp_path: Path) -> None:
     with headwater.open(tmp_path, embedding={"model": "hash"}) as hw:
-        hw.append("logs", [ERROR], wait="searchable", timeout_s=60)
+        hw.append("logs", [ERROR], wait="searchable", timeout_s=240)
         hw.create_conversation("brief", ttl=0.001)
         hw.create_conversation("other")
         assert [c.id for c in hw.conversations()] == ["other"]
@@ -138,7 +138,7 @@ def test_what_does_not_fit_into_the_window_is_summarised(tmp_path: Path) -> None
     script.write_text(json.dumps(say))
     llm = {"provider": "rehearsal", "model": str(script)}
     with headwater.open(tmp_path / "data", embedding={"model": "hash"}, llm=llm) as hw:
-        hw.append("logs", [ERROR], wait="searchable", timeout_s=60)
+        hw.append("logs", [ERROR], wait="searchable", timeout_s=240)
         hw.create_conversation("long", max_context_tokens=120)
         for n in range(6):
             hw.ask(f"what hit order 12 with a gateway timeout, time {n}?", conversation="long")
@@ -166,11 +166,11 @@ def test_an_answer_is_kept_with_what_it_was_made_of(hw: Headwater) -> None:
 
 def test_asked_again_an_answer_says_what_changed(tmp_path: Path) -> None:
     with headwater.open(tmp_path, embedding={"model": "hash"}) as hw:
-        hw.append("tickets", ["The refund of customer Ada was paid twice"], wait="searchable", timeout_s=60)
+        hw.append("tickets", ["The refund of customer Ada was paid twice"], wait="searchable", timeout_s=240)
         first = hw.ask("refund of customer Ada?")
         same = hw.rerun(first.id)
         assert same.summary.startswith("the answer is the same; nothing was stored since")
-        hw.append("tickets", ["The second refund of customer Ada was taken back by the bank"], wait="searchable", timeout_s=60)
+        hw.append("tickets", ["The second refund of customer Ada was taken back by the bank"], wait="searchable", timeout_s=240)
         again = hw.rerun(first.id)
         assert again.new_records == {"tickets": 1}
         assert again.found == ("tickets/0/1",)
@@ -181,9 +181,9 @@ def test_asked_again_an_answer_says_what_changed(tmp_path: Path) -> None:
 
 def test_as_of_answers_from_the_log_as_it_was(tmp_path: Path) -> None:
     with headwater.open(tmp_path, embedding={"model": "hash"}) as hw:
-        hw.append("tickets", ["The refund of customer Ada was paid twice"], wait="searchable", timeout_s=60)
+        hw.append("tickets", ["The refund of customer Ada was paid twice"], wait="searchable", timeout_s=240)
         first = hw.ask("refund of customer Ada?")
-        hw.append("tickets", ["The second refund of customer Ada was taken back by the bank"], wait="searchable", timeout_s=60)
+        hw.append("tickets", ["The second refund of customer Ada was taken back by the bank"], wait="searchable", timeout_s=240)
         assert len(hw.ask("refund of customer Ada?").citations) == 2
         marks = {topic: mark.stored for topic, mark in first.coverage.watermark.items()}
         past = hw.ask("refund of customer Ada?", as_of=marks)
@@ -196,7 +196,7 @@ def test_as_of_answers_from_the_log_as_it_was(tmp_path: Path) -> None:
 
 def test_a_purge_forgets_answers_made_of_deleted_records(tmp_path: Path) -> None:
     with headwater.open(tmp_path, embedding={"model": "hash"}) as hw:
-        hw.append("tickets", ["The refund of customer Ada was paid twice", "Parking is free"], wait="searchable", timeout_s=60)
+        hw.append("tickets", ["The refund of customer Ada was paid twice", "Parking is free"], wait="searchable", timeout_s=240)
         told = hw.ask("what of the refund?", conversation="c", topics=["tickets"])
         other = hw.ask("is parking free?", topics=["tickets"])
         assert not told.abstained
@@ -212,7 +212,7 @@ def test_a_purge_forgets_answers_made_of_deleted_records(tmp_path: Path) -> None
 
 def test_a_topic_that_is_deleted_takes_its_answers_with_it(tmp_path: Path) -> None:
     with headwater.open(tmp_path, embedding={"model": "hash"}) as hw:
-        hw.append("tickets", ["The refund of customer Ada was paid twice"], wait="searchable", timeout_s=60)
+        hw.append("tickets", ["The refund of customer Ada was paid twice"], wait="searchable", timeout_s=240)
         told = hw.ask("what of the refund?")
         hw.delete_topic("tickets")
         with pytest.raises(NotFoundError):

@@ -23,7 +23,7 @@ from made_documents import docx, html, mixed, notebook, pdf, pptx, xlsx, zipped
 
 @pytest.fixture(scope="module")
 def converter() -> Iterator[Converter]:
-    with Converter(seconds=20) as made:
+    with Converter(seconds=240) as made:
         yield made
 
 
@@ -209,7 +209,7 @@ def test_what_takes_too_long_or_too_much_is_ended_and_the_next_is_fine() -> None
     body = b"<p>" + b"<b>x" * 400_000
     with Converter(seconds=0.05) as slow, pytest.raises(UsageError, match=r"longer than 0.05 s"):
         slow.convert(b"<html>" + body, "html")
-    with Converter(seconds=20, memory_bytes=160 << 20) as small:
+    with Converter(seconds=240, memory_bytes=160 << 20) as small:
         with pytest.raises(UsageError, match=r"memory|was ended"):
             small.convert(json.dumps({"cells": [{"cell_type": "markdown", "source": ["x"] * 9_000_000}]}).encode(), "notebook")
         assert small.convert(html("<p>next</p>"), "html").text == "next"

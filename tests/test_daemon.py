@@ -76,7 +76,7 @@ def test_a_daemon_that_takes_the_call_and_is_slow_to_answer_is_found(tmp_path: P
         busy = threading.Thread(target=answer, args=(listening,), daemon=True)
         busy.start()
         assert launch.find(settings) == runtime
-        busy.join(timeout=30)
+        busy.join(timeout=240)
     held[0].close()
     assert launch.find(settings) is None  # nobody takes the call any more
     owner.release()
@@ -85,7 +85,7 @@ def test_a_daemon_that_takes_the_call_and_is_slow_to_answer_is_found(tmp_path: P
 def test_twenty_racing_starts_leave_one_owner_and_losers_name_it(tmp_path: Path, started: list[Daemon]) -> None:
     settings = settings_in(tmp_path)
     started.extend(Daemon(settings) for _ in range(20))
-    eventually(lambda: sum(d.process.poll() is None for d in started) == 1, timeout_s=180)
+    eventually(lambda: sum(d.process.poll() is None for d in started) == 1, timeout_s=240)
     runtime = answering(settings)
     losers = [d.process for d in started if d.process.poll() is not None]
     assert {p.returncode for p in losers} == {launch.OWNED_EXIT}
@@ -97,7 +97,7 @@ def test_twenty_racing_starts_leave_one_owner_and_losers_name_it(tmp_path: Path,
 def test_whoever_wants_a_daemon_gets_the_same_one(tmp_path: Path) -> None:
     settings = replace(settings_in(tmp_path / "data"), server=ServerSettings(port=0, api_key=SecretStr("s3cret")))
     with ThreadPoolExecutor(6) as pool:
-        found = list(pool.map(lambda _: launch.find_or_start(settings, timeout_s=60), range(6)))
+        found = list(pool.map(lambda _: launch.find_or_start(settings, timeout_s=240), range(6)))
     try:
         assert len(set(found)) == 1
         path = settings.path / launch.RUNTIME
@@ -116,7 +116,7 @@ def test_whoever_wants_a_daemon_gets_the_same_one(tmp_path: Path) -> None:
 def test_a_daemon_that_cannot_start_is_told_with_its_last_words(tmp_path: Path) -> None:
     settings = replace(settings_in(tmp_path), server=ServerSettings(host="0.0.0.0", port=0))
     with pytest.raises(UnreachableError, match="api_key must be set"):
-        launch.find_or_start(settings, timeout_s=60)
+        launch.find_or_start(settings, timeout_s=240)
 
 
 def test_what_was_acknowledged_is_there_after_a_kill(tmp_path: Path, started: list[Daemon]) -> None:

@@ -40,7 +40,7 @@ def hw(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Headwater]:
 
 def store(hw: Headwater, topic: str, records: list[Any], **config: Any) -> None:
     hw.create_topic(topic, **({"passages": "exact"} | config))
-    hw.append(topic, records, wait="searchable", timeout_s=60)
+    hw.append(topic, records, wait="searchable", timeout_s=240)
 
 
 # ---------------------------------------------------------------------- the verb
@@ -118,7 +118,7 @@ def test_a_limit_ends_a_deletion_early_and_asking_again_goes_on(hw: Headwater) -
 def test_the_routes_say_what_was_deleted(tmp_path: Path) -> None:
     with serving(settings_in(tmp_path)) as url, httpx.Client(base_url=url) as api:
         api.post(
-            "/v1/topics/t/records?wait=searchable&timeout_s=60",
+            "/v1/topics/t/records?wait=searchable&timeout_s=240",
             json={"records": [{"value": v, "key": "k"} for v in ("a b", "c", "d")]},
         )
         assert api.delete("/v1/topics/t/records?key=k&dry_run=true").json()["matched"] == 3
@@ -232,13 +232,13 @@ def test_a_second_delivery_does_not_bring_deleted_or_expired_records_back(tmp_pa
         await engine.create_topic("t", passages="exact", retention_records=4)
         drafts = [Draft(f"line {n}", key="k" if n == 8 else None, position=10 * n) for n in range(10)]
         origin = Origin("file#1", "file", {"at": 100})
-        await engine.append("t", drafts, origin=origin, wait="searchable", timeout_s=60)
+        await engine.append("t", drafts, origin=origin, wait="searchable", timeout_s=240)
         await engine.delete_records("t", key="k")
         await asyncio.to_thread(engine.stock.expire)
         kept = [r.value for r in (await engine.records("t")).records]
         assert kept == ["line 5", "line 6", "line 7", "line 9"]
         again = await engine.append(
-            "t", [*drafts, Draft("line 10", position=100)], origin=origin, wait="searchable", timeout_s=60
+            "t", [*drafts, Draft("line 10", position=100)], origin=origin, wait="searchable", timeout_s=240
         )
         assert [r.duplicate for r in again.records] == [True] * 10 + [False]
         assert again.records[8].address == "t/0/8"
@@ -249,7 +249,7 @@ def test_a_second_delivery_does_not_bring_deleted_or_expired_records_back(tmp_pa
 
 
 def test_the_same_idempotency_key_does_not_bring_them_back(hw: Headwater) -> None:
-    hw.append("t", [{"key": "k", "value": "secret"}], idempotency_key="import", wait="searchable", timeout_s=60)
+    hw.append("t", [{"key": "k", "value": "secret"}], idempotency_key="import", wait="searchable", timeout_s=240)
     hw.delete_records("t", key="k")
     hw.purge_topic("t")
     assert hw.append("t", [{"key": "k", "value": "secret"}], idempotency_key="import").records[0].duplicate
@@ -283,7 +283,7 @@ def test_a_deletion_that_is_killed_is_finished_by_asking_again(tmp_path: Path) -
         "    hw.create_topic('t', passages='exact')\n"
         "    for at in range(0, 8000, 2000):\n"
         "        records = [{'key': f'k{n % 2}', 'value': f'value {n}'} for n in range(at, at + 2000)]\n"
-        "        hw.append('t', records, wait='searchable', timeout_s=60)\n"
+        "        hw.append('t', records, wait='searchable', timeout_s=240)\n"
         "print('ready', flush=True)\n"
         "while hw.delete_records('t', key='k1', limit=300).more: print('step', flush=True)\n"
         "print('done', flush=True)\n"
@@ -342,9 +342,9 @@ def test_a_purge_leaves_no_trace_of_deleted_records_in_any_file(tmp_path: Path, 
             }
             for n in range(30)
         ]
-        await engine.append("t", lines[:100], wait="searchable", timeout_s=60)
-        await engine.append("t", secret, idempotency_key=f"{CANARY}-import", wait="searchable", timeout_s=60)
-        await engine.append("t", [lines[0], *secret[:5], *lines[100:]], wait="searchable", timeout_s=60)
+        await engine.append("t", lines[:100], wait="searchable", timeout_s=240)
+        await engine.append("t", secret, idempotency_key=f"{CANARY}-import", wait="searchable", timeout_s=240)
+        await engine.append("t", [lines[0], *secret[:5], *lines[100:]], wait="searchable", timeout_s=240)
         assert await values(engine, f"{CANARY}0", mode="keyword")
         assert (await engine.delete_records("t", key=f"{CANARY}-key")).deleted == 35
         await engine.create_topic("u")
@@ -358,7 +358,7 @@ def test_a_purge_leaves_no_trace_of_deleted_records_in_any_file(tmp_path: Path, 
         assert await values(engine, f"{CANARY}0", mode="keyword") == []
         assert "worker" in (await values(engine, "worker served request"))[0]
         await assert_converged(engine, "t")
-        await engine.append("t", ["INFO worker 7 served request 7"], wait="searchable", timeout_s=60)
+        await engine.append("t", ["INFO worker 7 served request 7"], wait="searchable", timeout_s=240)
         assert sum(p.count for p in (await engine.patterns("t", limit=1000)).patterns) == 202
         assert holding(tmp_path, CANARY) == []
 
@@ -377,7 +377,7 @@ def test_a_purge_takes_dead_letters_but_those_of_records_that_are_left(tmp_path:
         await engine.create_topic("t")
         await engine.create_topic("u")
         fault = Fault(3, "no JSON", f'{{"who": "{CANARY}"')
-        await engine.append("t", ["kept", f"{CANARY} mended and appended again"], wait="searchable", timeout_s=60)
+        await engine.append("t", ["kept", f"{CANARY} mended and appended again"], wait="searchable", timeout_s=240)
         for topic in ("t", "u"):
             await engine.deliver(topic, "ingest:/x.jsonl", faults=[fault], stream="x#1")
         id = engine.log.topic("t").id
@@ -398,7 +398,7 @@ def test_a_purge_takes_words_of_merged_templates_that_only_deleted_records_had(t
         names = [f"{CANARY}.a", f"{CANARY}.b", "pluto.c", "mars.d", "venus.e"]
         for name in names:  # one by one, so that each has a template of its own until they merge
             await engine.append(
-                "t", [{"key": name, "value": f"INFO connection of {name} was closed"}], wait="searchable", timeout_s=60
+                "t", [{"key": name, "value": f"INFO connection of {name} was closed"}], wait="searchable", timeout_s=240
             )
         merged = [p.passage.text for p in (await engine.patterns("t")).patterns]
         assert merged == ["INFO connection of <*> was closed"]
@@ -406,7 +406,7 @@ def test_a_purge_takes_words_of_merged_templates_that_only_deleted_records_had(t
         report = await engine.purge_topic("t", markers=[CANARY])
         assert report.found == {CANARY: ()}
         await engine.append(
-            "t", [{"key": "x", "value": "INFO connection of jupiter.f was closed"}], wait="searchable", timeout_s=60
+            "t", [{"key": "x", "value": "INFO connection of jupiter.f was closed"}], wait="searchable", timeout_s=240
         )
         patterns = (await engine.patterns("t")).patterns
         assert [(p.passage.text, p.count) for p in patterns] == [("INFO connection of <*> was closed", 4)]
@@ -419,7 +419,7 @@ def test_a_purge_builds_segments_with_dead_members_anew(tmp_path: Path) -> None:
     async def main(engine: Engine) -> None:
         await engine.create_topic("t", passages="exact")
         await engine.append(
-            "t", [{"key": f"k{n % 10}", "value": f"value number {n}"} for n in range(300)], wait="searchable", timeout_s=60
+            "t", [{"key": f"k{n % 10}", "value": f"value number {n}"} for n in range(300)], wait="searchable", timeout_s=240
         )
         index = engine.stock.find("t").vectors
         assert index is not None

@@ -70,7 +70,7 @@ def fill(hw: Headwater) -> None:
         texts += ["the cache was warm"] * (minute % 3 == 0 and not late)
         texts += ["a retry was needed"] * (4 if late else minute % 10 == 0)
         records += [{"value": text, "timestamp": at} for text in texts]
-    hw.append("logs", records, wait="searchable", timeout_s=60)
+    hw.append("logs", records, wait="searchable", timeout_s=240)
 
 
 def test_what_is_gone_and_what_comes_more_often_is_told_and_the_usual_is_not(hw: Headwater) -> None:

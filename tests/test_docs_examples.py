@@ -105,7 +105,7 @@ def _events(text: str) -> list[tuple[str, object]]:
 def test_the_chat_page_gets_the_daemons_events_through_its_server_and_its_key_stays_there(tmp_path: Path) -> None:
     with serving(settings_in(tmp_path / "served", api_key=SecretStr("a key of the daemon"))) as daemon:
         with headwater.connect(daemon, "a key of the daemon") as hw:
-            hw.append("notes", NOTES, wait="searchable", timeout_s=60)
+            hw.append("notes", NOTES, wait="searchable", timeout_s=240)
         with (
             _app("chat_page", tmp_path, HEADWATER_URL=daemon, HEADWATER_SERVER_API_KEY="a key of the daemon") as url,
             httpx.Client(base_url=url, timeout=MOST_S) as page,
@@ -125,7 +125,7 @@ def test_the_chat_page_gets_the_daemons_events_through_its_server_and_its_key_st
 def test_the_chat_page_shows_an_answer_in_a_browser_as_text(tmp_path: Path) -> None:
     with serving(settings_in(tmp_path / "served")) as daemon:
         with headwater.connect(daemon) as hw:
-            hw.append("notes", NOTES, wait="searchable", timeout_s=60)
+            hw.append("notes", NOTES, wait="searchable", timeout_s=240)
         with _app("chat_page", tmp_path, HEADWATER_URL=daemon) as url, browser(tmp_path / "profile") as page:
             page.open(url)
             page.evaluate(f"document.getElementById('question').value = {QUESTION!r}")

@@ -368,7 +368,7 @@ def test_a_second_engine_on_a_directory_is_refused_and_the_first_is_unharmed(tmp
             with pytest.raises(OwnedError) as caught:
                 await Engine(settings_for(tmp_path, 100_000)).__aenter__()
             assert caught.value.url == "http://127.0.0.1:4321"
-            await engine.append("events", ["still here"], wait="searchable", timeout_s=60)
+            await engine.append("events", ["still here"], wait="searchable", timeout_s=240)
         async with Engine(settings_for(tmp_path, 100_000)) as engine:
             assert (await engine.search("still", topics=["events"]))[0].value == "still here"
 
