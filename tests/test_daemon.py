@@ -14,6 +14,7 @@ from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -117,6 +118,26 @@ def test_a_daemon_that_cannot_start_is_told_with_its_last_words(tmp_path: Path) 
     settings = replace(settings_in(tmp_path), server=ServerSettings(host="0.0.0.0", port=0))
     with pytest.raises(UnreachableError, match="api_key must be set"):
         launch.find_or_start(settings, timeout_s=240)
+
+
+def test_whoever_stops_waiting_for_a_daemon_leaves_none_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    spawn, find = launch._spawn, launch.find
+    spawned: list[subprocess.Popen[bytes]] = []
+
+    def spawning(*arguments: Any) -> subprocess.Popen[bytes]:
+        spawned.append(spawn(*arguments))
+        return spawned[-1]
+
+    def interrupted(settings: Settings) -> launch.Runtime | None:
+        if spawned:
+            raise KeyboardInterrupt
+        return find(settings)
+
+    monkeypatch.setattr(launch, "_spawn", spawning)
+    monkeypatch.setattr(launch, "find", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        launch.find_or_start(settings_in(tmp_path))
+    assert [child.returncode for child in spawned] == [-signal.SIGKILL]
 
 
 def test_what_was_acknowledged_is_there_after_a_kill(tmp_path: Path, started: list[Daemon]) -> None:

@@ -49,7 +49,7 @@ def find(settings: Settings) -> Runtime | None:
     return runtime if _answers(runtime) else None
 
 
-def find_or_start(settings: Settings, *, timeout_s: float = 30.0, config: Path | None = None) -> Runtime:
+def find_or_start(settings: Settings, *, timeout_s: float = 60.0, config: Path | None = None) -> Runtime:
     """The daemon of the data directory, started in the background when there is none. `config` is the TOML file that
     `settings` was read from, for what only a file can say. UnreachableError, with the daemon's own last words, when it
     does not start; WaitTimeout when it takes longer than `timeout_s`."""
@@ -177,11 +177,22 @@ def _turn(directory: Path) -> Iterator[bool]:
 
 
 def _start(settings: Settings, config: Path | None, end: float) -> Runtime | None:
-    """Start a daemon and wait for it. None when another process owns the directory: that one will be ready."""
+    """Start a daemon and wait for it. None when another process owns the directory: that one will be ready. An interrupt ends
+    the daemon with the waiting."""
     directory = settings.path
     with (directory / LOG).open("ab") as log:
         begun = log.tell()
         child = _spawn(settings, config, log)
+    try:
+        return _ready(settings, child, end, begun)
+    except (KeyboardInterrupt, SystemExit):  # whoever wanted it has gone
+        child.kill()
+        child.wait()
+        raise
+
+
+def _ready(settings: Settings, child: subprocess.Popen[bytes], end: float, begun: int) -> Runtime | None:
+    """Wait for the daemon that was started as `child`, whose log begins at byte `begun`; see `_start`."""
     while time.monotonic() < end:
         if (runtime := find(settings)) is not None:
             threading.Thread(target=child.wait, name="headwater-daemon", daemon=True).start()  # it must not become a zombie
@@ -189,8 +200,8 @@ def _start(settings: Settings, config: Path | None, end: float) -> Runtime | Non
         if (code := child.poll()) == OWNED_EXIT:
             return None
         if code is not None:
-            said = _last_words(directory / LOG, begun)
-            raise UnreachableError(f"the daemon of {directory} did not start (exit {code}):\n{said}")
+            said = _last_words(settings.path / LOG, begun)
+            raise UnreachableError(f"the daemon of {settings.path} did not start (exit {code}):\n{said}")
         time.sleep(_LOOK_S)
     return None
 
