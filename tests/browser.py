@@ -73,7 +73,7 @@ def browser(directory: Path, *, timeout_s: float = 240.0) -> Iterator[Browser]:
         port = place.read_text().splitlines()[0]
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/json/list", timeout=240) as reply:
             page = next(one for one in json.load(reply) if one["type"] == "page")
-        with connect(page["webSocketDebuggerUrl"], max_size=None) as channel:
+        with connect(page["webSocketDebuggerUrl"], max_size=None, open_timeout=240, ping_interval=None) as channel:
             yield Browser(channel)
     finally:
         process.terminate()

@@ -7,6 +7,7 @@ import gzip
 import io
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -64,9 +65,9 @@ def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
     with said.open("wb") as errors:
         process = subprocess.Popen([*PROGRAM, "up", str(place / "app.log")], env=environment, stderr=errors, stdout=errors)
         try:
-            _until(lambda: b"is up at" in said.read_bytes(), "the daemon")
-            url = said.read_text().split("is up at ")[1].split()[0]
-            yield Daemon(url, data, environment, said)
+            up = re.compile(r"is up at (\S+)\s")
+            _until(lambda: up.search(said.read_text()) is not None, "the daemon")
+            yield Daemon(up.findall(said.read_text())[0], data, environment, said)
         finally:
             process.send_signal(signal.SIGINT)
             assert process.wait(WAIT_S) == 0

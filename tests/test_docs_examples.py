@@ -150,7 +150,7 @@ def _receiver(directory: Path, secret: str) -> Iterator[tuple[str, Path]]:
         )  # fmt: skip
         try:
             end = time.monotonic() + MOST_S
-            while (found := re.search(r"listening on (\S+)", out.read_text())) is None:
+            while (found := re.search(r"listening on (\S+)\n", out.read_text())) is None:
                 assert process.poll() is None
                 assert time.monotonic() < end
                 time.sleep(0.02)
