@@ -63,7 +63,7 @@ def texts(hw: Headwater, topic: str) -> list[str]:
 
 def test_what_a_topic_takes_out_is_in_no_record_hit_or_pattern_and_search_finds_the_rest(hw: Headwater) -> None:
     hw.create_topic("t", redact=["secrets", "personal"])
-    assert hw.append("t", FULL, wait="searchable", timeout_s=60).records
+    assert hw.append("t", FULL, wait="searchable", timeout_s=240).records
     page = hw.records("t").records
     assert not clear(str(page))
     assert page[0].value.endswith("failed with [aws-key]")
@@ -84,9 +84,9 @@ def test_what_a_topic_takes_out_is_in_no_record_hit_or_pattern_and_search_finds_
 def test_nothing_of_it_reaches_the_disk(tmp_path: Path) -> None:
     with headwater.open(tmp_path, embedding={"model": "hash"}) as hw:
         hw.create_topic("t", redact=["secrets", "personal"])
-        hw.append("t", FULL, wait="searchable", timeout_s=60)
+        hw.append("t", FULL, wait="searchable", timeout_s=240)
         hw.search(f"who paid with {CARD}", topics=["t"])  # queries are kept too, to judge another model by
-        hw.append("plain", ["the canary Zq81kd is stored as it is"], wait="searchable", timeout_s=60)
+        hw.append("plain", ["the canary Zq81kd is stored as it is"], wait="searchable", timeout_s=240)
     files = [path for path in tmp_path.rglob("*") if path.is_file()]
     held = b"".join(path.read_bytes() for path in files)
     assert b"Zq81kd" in held  # the search below can find what is there
@@ -99,13 +99,13 @@ def test_a_provider_of_embeddings_never_sees_it_neither_in_passages_nor_in_queri
             model = EmbeddingSettings(model="openai:m", base_url=server.url, api_key=SecretStr("k"))
             async with Engine(Settings(data_dir=str(tmp_path), embedding=model)) as engine:
                 await engine.create_topic("t", redact="secrets,personal")
-                await engine.append("t", FULL, wait="searchable", timeout_s=60)
+                await engine.append("t", FULL, wait="searchable", timeout_s=240)
                 assert (await engine.search(f"a refund to {MAIL}", topics=["t"], mode="semantic")).hits
                 batch = await engine.search_batch([{"q": f"key {KEY}", "topics": ["t"], "mode": "semantic"}])
                 assert not isinstance(batch[0], HeadwaterError)
                 await engine.add_watch(f"payments with {CARD}", topics=["t"])
-                await engine.append("t", ["one more"], wait="searchable", timeout_s=60)
-                await engine.append("plain", [f"here it is: {KEY}"], wait="searchable", timeout_s=60)
+                await engine.append("t", ["one more"], wait="searchable", timeout_s=240)
+                await engine.append("plain", [f"here it is: {KEY}"], wait="searchable", timeout_s=240)
             sent = [text for request in server.requests for text in request.body["input"]]
             assert len(sent) >= 6
             assert clear(str(sent)) == [KEY]  # of the topic that does not redact: the search can find something
@@ -118,7 +118,7 @@ def test_a_provider_of_embeddings_never_sees_it_neither_in_passages_nor_in_queri
 def test_a_key_gets_a_name_of_its_own_that_stays_the_same(hw: Headwater) -> None:
     hw.create_topic("t", redact=["personal"], partitions=4)
     entries = [{"value": f"{n}", "key": key} for n, key in enumerate([MAIL, "bob@example.org", MAIL, "order-7"])]
-    hw.append("t", entries, wait="searchable", timeout_s=60)
+    hw.append("t", entries, wait="searchable", timeout_s=240)
     keys = {record.value: record.key for record in hw.records("t").records}
     assert keys["0"] == keys["2"] != keys["1"]
     assert str(keys["0"]).startswith("[email:")
@@ -136,11 +136,11 @@ def test_the_same_key_has_another_name_in_another_data_directory() -> None:
 
 
 def test_changed_settings_hold_from_the_next_record_on(hw: Headwater) -> None:
-    hw.append("t", [f"a {KEY}"], wait="searchable", timeout_s=60)
+    hw.append("t", [f"a {KEY}"], wait="searchable", timeout_s=240)
     assert hw.set_topic("t", redact=["secrets"]).config["redact"] in (("secrets",), ["secrets"])
     hw.append("t", [f"b {KEY}"])
     hw.set_topic("t", redact=[])
-    hw.append("t", [f"c {KEY}"], wait="searchable", timeout_s=60)
+    hw.append("t", [f"c {KEY}"], wait="searchable", timeout_s=240)
     assert texts(hw, "t") == [f"a {KEY}", "b [aws-key]", f"c {KEY}"]
 
 
@@ -173,7 +173,7 @@ def test_a_value_too_large_is_set_aside_redacted(tmp_path: Path) -> None:
 
 def test_a_topic_that_redacts_does_so_whoever_writes_to_it(hw: Headwater) -> None:
     hw.create_topic("out", redact=["secrets"])
-    hw.append("in", [f"a {KEY}"], wait="searchable", timeout_s=60)
+    hw.append("in", [f"a {KEY}"], wait="searchable", timeout_s=240)
     hw.create_pipeline("p", {"topics": ["in"], "output": "out", "steps": [{"stop": "nothing"}]})
     eventually(lambda: hw.pipeline("p").records == 1)
     assert texts(hw, "out") == ["a [aws-key]"]

@@ -99,10 +99,13 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str,
     _, writer = tokens.create("writer", ["a", "team-*"], write=True)
     with serving(settings_in(path)) as url:
         with headwater.connect(url, admin) as hw:
-            hw.append("a", [{"value": f"payment {n} failed", "key": "k"} for n in range(5)], wait="searchable", timeout_s=60)
+            hw.append("a", [{"value": f"payment {n} failed", "key": "k"} for n in range(5)], wait="searchable", timeout_s=240)
             b = f"b-{SECRET}"
             hw.append(
-                b, [{"value": f"payment failed {SECRET}", "key": SECRET, "attributes": {SECRET: SECRET}}], wait="searchable"
+                b,
+                [{"value": f"payment failed {SECRET}", "key": SECRET, "attributes": {SECRET: SECRET}}],
+                wait="searchable",
+                timeout_s=240,
             )
             hw.add_watch(f"{SECRET} payment", name=SECRET, topics=[b])
             hw.add_watch("payment", name="everything")

@@ -99,12 +99,14 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     _, writer = tokens.create("writer", ["mine"], write=True)
     with serving(settings_in(path, api_key=SecretStr(admin))) as url:
         with headwater.connect(url, admin) as hw:
-            hw.append("mine", [{"value": f"payment {n} failed", "key": "k"} for n in range(5)], wait="searchable")
+            hw.append(
+                "mine", [{"value": f"payment {n} failed", "key": "k"} for n in range(5)], wait="searchable", timeout_s=240
+            )
             hidden = [
                 {"value": f"payment {n} failed for {SECRET}", "key": SECRET, "attributes": {SECRET: SECRET}}
                 for n in range(RECORDS)
             ]
-            hw.append(OTHER, hidden, wait="searchable", timeout_s=60)
+            hw.append(OTHER, hidden, wait="searchable", timeout_s=240)
             hw.add_watch(f"{SECRET} payment", name=SECRET, topics=[OTHER], since="1h")
             hw.add_watch("payment", name="everything", since="1h")
             hw.set_detecting(OTHER)
@@ -303,7 +305,7 @@ def test_a_stream_ends_with_the_token_that_it_was_begun_with(tmp_path: Path, pla
         headwater.connect(url, admin) as hw,
         headwater.connect(url, shown) as own,
     ):
-        hw.append("mine", ["payment before"], wait="searchable", timeout_s=60)
+        hw.append("mine", ["payment before"], wait="searchable", timeout_s=240)
         own.add_watch("payment", name="w")
         bearer = {"authorization": f"Bearer {shown}"}
         query = {"q": "payment"} if place != "watches/w/events" else {}

@@ -178,7 +178,9 @@ def test_whatever_a_value_holds_a_terminal_shows_it_as_text_and_obeys_none_of_it
 
 def test_printed_hits_are_a_table_of_which_much_is_cut_and_that_said() -> None:
     with headwater.open(":memory:", **{"embedding.model": "hash"}) as hw:
-        hw.append("t", [f"order {n} was late" + " and so on" * 50 * (n == 0) for n in range(60)], wait="searchable")
+        hw.append(
+            "t", [f"order {n} was late" + " and so on" * 50 * (n == 0) for n in range(60)], wait="searchable", timeout_s=240
+        )
         lines = str(hw.records("t", limit=60)).splitlines()
     assert lines[0].split() == ["address", "timestamp", "key", "value"]
     assert len(lines) == 52

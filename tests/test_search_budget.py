@@ -24,9 +24,9 @@ def hw(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Headwater]:
     with headwater.open(tmp_path_factory.mktemp("budget"), embedding={"model": "none"}) as opened:
         opened.create_topic("notes", passages="exact")
         rows = [f"payment of {word} failed for order {n * 7919}" for n in range(6) for word in WORDS]
-        opened.append("notes", rows, wait="searchable", timeout_s=60)
+        opened.append("notes", rows, wait="searchable", timeout_s=240)
         opened.create_topic("long", passages="exact")
-        opened.append("long", ["thesis " + "lorem ipsum dolor " * 4000], wait="searchable", timeout_s=60)
+        opened.append("long", ["thesis " + "lorem ipsum dolor " * 4000], wait="searchable", timeout_s=240)
         yield opened
 
 
@@ -96,7 +96,7 @@ def test_the_command_line_has_the_budget_too(tmp_path: Path) -> None:
     from headwater.cli.app import app
 
     with headwater.open(tmp_path, embedding={"model": "none"}) as opened:
-        opened.append("notes", [f"payment failed for order {n}" for n in range(20)], wait="searchable", timeout_s=60)
+        opened.append("notes", [f"payment failed for order {n}" for n in range(20)], wait="searchable", timeout_s=240)
     done = CliRunner().invoke(
         app, ["search", "payment", "--data", str(tmp_path), "--top-k", "20", "--max-tokens", "700", "--json"]
     )

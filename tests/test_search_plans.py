@@ -311,7 +311,7 @@ def test_meaning_alone_says_why_it_finds_nothing_while_there_are_no_vectors(tmp_
         await until(by_words)
         notes = (await engine.search("payment", topics=["t"], mode="semantic")).coverage.notes
         assert any("no passage of t has a vector yet" in note and "mode hybrid or keyword" in note for note in notes)
-        await engine.append("plain", ["the payment failed"], wait="searchable", timeout_s=60)
+        await engine.append("plain", ["the payment failed"], wait="searchable", timeout_s=240)
         notes = (await engine.search("payment", topics=["plain"], mode="semantic")).coverage.notes
         assert "nothing is found by meaning in plain: no embedding model" in notes
 

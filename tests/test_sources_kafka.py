@@ -307,7 +307,7 @@ def _send(address: str, first: int, end: int, *, size: int = 0) -> None:
     producer = Producer({"bootstrap.servers": address})
     for i in range(first, end):
         producer.produce("lines", f"n{i}".ljust(size, "."), partition=0)
-    assert producer.flush(10) == 0
+    assert producer.flush(240) == 0
 
 
 @pytest.mark.slow
@@ -463,7 +463,7 @@ def test_a_group_s_members_come_and_go_and_each_message_is_stored_once(kafka: Ka
                     for _ in range(20):
                         await produce(100)
                         await asyncio.sleep(0.02)
-                    await soon(lambda: bool(two.lag), lambda: two.condition, 60)  # type: ignore[attr-defined]
+                    await soon(lambda: bool(two.lag), lambda: two.condition)  # type: ignore[attr-defined]
                     await produce(500)
                     await all_stored(engine, one, two)
                 await produce(500)

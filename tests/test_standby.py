@@ -98,7 +98,7 @@ def test_the_vectors_of_a_remote_model_are_searchable_again_after_a_restart_with
         async with FakeOpenAI() as server:
             chosen = settings(tmp_path, server.url, None)
             async with Engine(chosen) as engine:
-                await engine.append("tickets", ["alpha", "beta"], wait="searchable", timeout_s=60)
+                await engine.append("tickets", ["alpha", "beta"], wait="searchable", timeout_s=240)
             calls = len(server.requests)
             async with Engine(chosen) as engine:
                 assert (await engine.index("tickets")).count_vectors == 2

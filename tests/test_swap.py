@@ -42,7 +42,7 @@ async def until(holds: Callable[[], bool | Awaitable[bool]]) -> None:
 
 async def fill(engine: Engine, texts: list[str], **config: object) -> None:
     await engine.create_topic("t", passages="exact", **config)
-    await engine.append("t", texts, wait="searchable", timeout_s=60)
+    await engine.append("t", texts, wait="searchable", timeout_s=240)
 
 
 async def ready(engine: Engine) -> Shadow:
@@ -80,7 +80,7 @@ def hw(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Headwater]:
 
 def test_a_model_is_built_beside_the_live_one_compared_cut_over_and_rolled_back(hw: Headwater) -> None:
     hw.create_topic("t", passages="exact")
-    hw.append("t", TEXTS, wait="searchable", timeout_s=60)
+    hw.append("t", TEXTS, wait="searchable", timeout_s=240)
     before = [(h.address, h.score) for h in hw.search("warehouse 7", topics=["t"], mode="semantic", top_k=20)]
     begun = hw.rebuild_index("t", "hash:64", shadow=True)
     assert begun.shadow is not None
@@ -108,7 +108,7 @@ def test_a_model_is_built_beside_the_live_one_compared_cut_over_and_rolled_back(
     assert (over.model, over.dimension, over.count_vectors) == ("hash:64", 64, 120)
     assert (over.shadow.model, over.shadow.state, over.shadow.kept_until is not None) == ("hash", "former", True)
     assert hw.topic("t").config["embedding_model"] == "hash:64"
-    hw.append("t", ["a record that came after the cut-over"], wait="searchable", timeout_s=60)
+    hw.append("t", ["a record that came after the cut-over"], wait="searchable", timeout_s=240)
     assert hw.search("came after", topics=["t"], mode="semantic", include=["vector"])[0].vector is not None
 
     back = hw.swap_index("t", "roll-back")
@@ -126,7 +126,7 @@ def test_a_model_is_built_beside_the_live_one_compared_cut_over_and_rolled_back(
 
 def test_index_settings_are_given_changed_and_shown(hw: Headwater) -> None:
     hw.create_topic("t", passages="exact", index_kind="ivf", ivf_cells=4)
-    hw.append("t", TEXTS, wait="searchable", timeout_s=60)
+    hw.append("t", TEXTS, wait="searchable", timeout_s=240)
     info = hw.index("t")
     assert (info.kind, info.ivf, info.state, info.progress) == ("ivf", {"cells": 4, "n_probe": 16}, "ready", None)
     first = [h.address for h in hw.search("warehouse 7 snow", topics=["t"], mode="semantic")]
@@ -143,7 +143,7 @@ def test_index_settings_are_given_changed_and_shown(hw: Headwater) -> None:
 @pytest.mark.parametrize("metric", ["dot", "euclidean"])
 def test_a_changed_metric_changes_no_result_and_no_score_of_a_model(hw: Headwater, metric: str) -> None:
     hw.create_topic("t", passages="exact")
-    hw.append("t", TEXTS, wait="searchable", timeout_s=60)
+    hw.append("t", TEXTS, wait="searchable", timeout_s=240)
 
     def found() -> list[tuple[str, float]]:
         reply = hw.search("warehouse 7 snow", topics=["t"], mode="semantic", top_k=20, min_score=0.2)
@@ -161,7 +161,7 @@ def test_a_changed_metric_changes_no_result_and_no_score_of_a_model(hw: Headwate
 def test_the_commands_show_how_far_it_is_and_both_answers_and_take_the_steps(tmp_path: Path) -> None:
     with serving(settings_in(tmp_path)) as url, headwater.connect(url) as hw:
         hw.create_topic("t", passages="exact")
-        hw.append("t", TEXTS, wait="searchable", timeout_s=60)
+        hw.append("t", TEXTS, wait="searchable", timeout_s=240)
 
         def command(*words: str, code: int = 0) -> str:
             done = CliRunner().invoke(app, ["index", *words, "--url", url])
@@ -272,7 +272,7 @@ def test_everything_of_a_swap_survives_a_restart(tmp_path: Path) -> None:
     async def back(engine: Engine) -> None:
         info = await engine.index("t")
         assert (info.model, info.count_vectors) == ("hash:64", 120)
-        await engine.append("t", ["later"], wait="searchable", timeout_s=60)
+        await engine.append("t", ["later"], wait="searchable", timeout_s=240)
         await engine.swap_index("t", "roll-back")
         await until(lambda: engine.stock.find("t").semantic == 121)
 
@@ -339,7 +339,7 @@ def test_a_provider_that_does_not_answer_holds_up_the_topics_of_its_own_model_al
                 await engine.append("far", ["one", "two"])
                 await fill(engine, TEXTS)
                 await engine.rebuild_index("t", "openai:small", shadow=True)
-                done = await engine.append("t", ["and one more"], wait="searchable", timeout_s=60)
+                done = await engine.append("t", ["and one more"], wait="searchable", timeout_s=240)
                 assert not done.timed_out
                 assert (await engine.index("far")).state == "building"
                 assert (await engine.shadow("t")).progress.done == 0

@@ -104,7 +104,7 @@ def test_a_collector_gets_the_daemons_traces_and_metrics_and_no_text_of_records(
     try:
         runtime = answering(settings, process)
         with headwater.connect(runtime.url, runtime.token) as hw:
-            hw.append("notes", [f"where is the {WORD}?"], wait="searchable", timeout_s=60)
+            hw.append("notes", [f"where is the {WORD}?"], wait="searchable", timeout_s=240)
             assert len(hw.search(f"a lost {WORD}", explain=True)) > 0
             hw.ask(f"who has seen the {WORD}?")
             with pytest.raises(headwater.NotFoundError):

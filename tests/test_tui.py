@@ -145,7 +145,7 @@ def test_a_watch_is_made_fires_and_is_removed(url: str) -> None:
         await view(app, pilot, Watches)
         await answers(app, pilot, "n", "disk")
         await sees(app, pilot, "w1", "watching")
-        await app.verbs.append("chat", ["the disk is full"], wait="searchable", timeout_s=60)
+        await app.verbs.append("chat", ["the disk is full"], wait="searchable", timeout_s=240)
         await sees(app, pilot, "the disk is full")
         app.screen.query_one(Table).focus()
         await pilot.press("d")

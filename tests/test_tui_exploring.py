@@ -42,7 +42,7 @@ def url(tmp_path: Path) -> Any:
 
 async def fill(url: str, topic: str, drafts: list[Any]) -> None:
     async with Client(url) as hw:
-        await hw.append(topic, drafts, wait="searchable")
+        await hw.append(topic, drafts, wait="searchable", timeout_s=240)
 
 
 def test_of_many_topics_those_with_a_part_of_a_name_are_listed(url: str) -> None:

@@ -148,7 +148,7 @@ def test_keys_can_be_changed_and_an_unknown_one_names_the_nearest(url: str) -> N
 def test_pictures_of_every_view_are_made_and_ask_no_other_site_for_anything(tmp_path: Path) -> None:
     root = Path(__file__).parents[1]
     command = [sys.executable, str(root / "docs/screenshots.py"), "--small", "--to", str(tmp_path)]
-    subprocess.run(command, check=True, capture_output=True, timeout=200)
+    subprocess.run(command, check=True, capture_output=True, timeout=800)
     made = {path.name for path in tmp_path.iterdir()}
     assert made == {f"tui-{kind.NAME.lower()}.svg" for kind in (*VIEWS, Record)}
     for path in tmp_path.iterdir():

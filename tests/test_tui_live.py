@@ -166,7 +166,7 @@ def test_a_stream_goes_on_where_it_stopped_when_the_daemon_comes_back(tmp_path: 
                     with serving(there):
                         async with Client(at) as other:
                             await other.append("chat", ["it is back"])
-                        await sees(app, pilot, "it is back", timeout_s=60)
+                        await sees(app, pilot, "it is back", timeout_s=240)
                         await shown(lambda: not app.trouble, pilot)
 
     asyncio.run(main())

@@ -14,6 +14,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -41,7 +42,7 @@ def address(tmp_path: Path) -> Iterator[str]:
 
 async def _fill(url: str) -> None:
     async with Client(url) as hw:
-        await hw.append("payments", ["payments are slow", "the pool is exhausted"], wait="searchable", timeout_s=60)
+        await hw.append("payments", ["payments are slow", "the pool is exhausted"], wait="searchable", timeout_s=240)
 
 
 @contextlib.contextmanager
@@ -112,7 +113,8 @@ class Page:
 
     async def shows(self, wanted: str) -> None:
         """Wait until the app has sent `wanted` to the page's terminal, control codes left out."""
-        for _ in range(400):
+        end = time.monotonic() + 240
+        while time.monotonic() < end:
             seen = re.sub(r"\x1b\[[0-9;?<>]*[A-Za-z]", "", str(await self.value("window.received || ''")))
             if wanted in seen:
                 return
@@ -146,7 +148,7 @@ def test_headless_chromium_shows_the_views_and_its_keys_reach_them(address: str,
         async with httpx.AsyncClient() as asking:
             pages = (await asking.get(f"http://{devtools}/json/list")).json()
         target = next(page["webSocketDebuggerUrl"] for page in pages if page["type"] == "page")
-        async with websockets.connect(target, max_size=None) as socket:
+        async with websockets.connect(target, max_size=None, open_timeout=240, ping_interval=None) as socket:
             page = Page(socket)
             await page.call("Page.enable")
             await page.call("Page.addScriptToEvaluateOnNewDocument", source=_LISTEN)

@@ -44,8 +44,8 @@ async def fill(url: str) -> None:
         ]
         await hw.create_topic("logs", passages="template")
         await hw.append("logs", lines)
-        await hw.append("chat", ["payments are slow", "[bold]not markup[/bold] \x1b[31mred"], wait="searchable", timeout_s=60)
-        await hw.append("logs", ["2026-11-21T10:30:00Z INFO request 1200 took 1 ms"], wait="searchable", timeout_s=60)
+        await hw.append("chat", ["payments are slow", "[bold]not markup[/bold] \x1b[31mred"], wait="searchable", timeout_s=240)
+        await hw.append("logs", ["2026-11-21T10:30:00Z INFO request 1200 took 1 ms"], wait="searchable", timeout_s=240)
 
 
 def text_of(app: HeadwaterApp) -> str:
