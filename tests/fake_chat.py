@@ -166,7 +166,8 @@ class FakeChat(FakeOpenAI):
     async def _stream(
         self, step: str, request: Request, words: list[str], reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> bool:
-        head = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n"
+        head = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnection: close\r\n"
+        head += "Transfer-Encoding: chunked\r\n\r\n"
         writer.write(head.encode())
         half = len(words) // 2
         gone = asyncio.ensure_future(reader.read(1))
