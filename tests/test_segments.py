@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from builders import builders_never_end, builders_wait
 from headwater.errors import DamageError, StorageError
 from headwater.vectors import Hnsw, SegmentRow, VectorIndex, building
 from headwater.vectors.chroma import Clients, connect, create
@@ -24,11 +25,13 @@ Open = Callable[..., VectorIndex]
 SEAL = """
 import sys, threading
 from pathlib import Path
-from headwater.vectors import Hnsw, VectorIndex
+from headwater.vectors import Hnsw, VectorIndex, building
 from vector_catalogue import SqliteCatalogue
 home = Path(sys.argv[1])
 catalogue = SqliteCatalogue(home / "log.db", 32)
 catalogue.commit_segment = lambda *row: threading.Event().wait()  # the catalogue row never comes
+if sys.argv[2].startswith("building"):
+    building.Building.finish = lambda *made: threading.Event().wait()  # nor does the rename
 settings = {"dimension": 32, "metric": "cosine", "hnsw": Hnsw(), "seal_at": 300, "max_segments": 4, "builder_nice": 0}
 index = VectorIndex(home / "index", catalogue, **settings)
 index.open()
@@ -193,19 +196,21 @@ def test_searches_adds_and_removals_go_on_while_a_segment_is_built(
     index = opened()
     fill(index, catalogue, 0, N)
     results: list[bool] = []
-    sealing = threading.Thread(target=lambda: results.append(index.maintain()))
-    sealing.start()
     vectors, searches = random_vectors(4 * N), 0
-    wait_for(lambda: any((tmp_path / "index").glob("building-*/plan.json")))
-    fill(index, catalogue, N, N + 30)
-    index.remove([7, N + 2])
-    while sealing.is_alive():
-        sealing.join(0.02)  # the child runs at the lowest priority: leave it some time
-        i = searches % N
-        if i != 7:
-            assert index.search(vectors[i], 1).ids.tolist() == [i]
-        searches += 1
-    sealing.join()
+    with builders_wait() as searched:
+        sealing = threading.Thread(target=lambda: results.append(index.maintain()))
+        sealing.start()
+        wait_for(lambda: any((tmp_path / "index").glob("building-*/plan.json")))
+        fill(index, catalogue, N, N + 30)
+        index.remove([7, N + 2])
+        while sealing.is_alive():
+            sealing.join(0.02)  # the child runs at the lowest priority: leave it some time
+            i = searches % N
+            if i != 7:
+                assert index.search(vectors[i], 1).ids.tolist() == [i]
+            searches += 1
+            if searches > 10:
+                searched.set()
     assert results == [True]
     assert searches > 10
     assert (index.counts.tail, index.counts.vectors) == (29, N + 28)
@@ -220,10 +225,11 @@ def test_what_is_removed_while_a_segment_is_built_is_in_no_file_after_it_was_cle
     index, results = opened(), list[int]()
     fill(index, catalogue, 0, N)
     sealing = threading.Thread(target=index.maintain)
-    sealing.start()
-    wait_for(lambda: any((tmp_path / "index").glob("building-*/plan.json")))  # its vectors are written down
-    catalogue.forget([7, 8])
-    index.remove([7, 8])
+    with builders_wait():
+        sealing.start()
+        wait_for(lambda: any((tmp_path / "index").glob("building-*/plan.json")))  # its vectors are written down
+        catalogue.forget([7, 8])
+        index.remove([7, 8])
     cleansing = threading.Thread(target=lambda: results.append(index.cleanse()))
     cleansing.start()
     while cleansing.is_alive():
@@ -250,7 +256,7 @@ def test_a_process_killed_while_sealing_loses_nothing(
     fill(opened(), catalogue, 0, N)
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
     for moment in ("building-*/chroma", "seg-*"):
-        process = subprocess.Popen([sys.executable, "-c", SEAL, str(tmp_path)])
+        process = subprocess.Popen([sys.executable, "-c", SEAL, str(tmp_path), moment])
         wait_for(lambda moment=moment: any((tmp_path / "index").glob(moment)))
         process.kill()
         process.wait(240)
@@ -276,17 +282,16 @@ def test_a_killed_builder_leaves_nothing_behind_and_is_tried_again(
 ) -> None:
     index = opened()
     fill(index, catalogue, 0, N)
-    real = subprocess.Popen
+    with builders_never_end(tmp_path / "index"), monkeypatch.context() as patch:
+        real = subprocess.Popen
 
-    def doomed(*args: object, **more: object) -> subprocess.Popen[bytes]:
-        child = real(*args, **more)
-        (directory,) = (tmp_path / "index").glob("building-*")
-        wait_for(lambda: (directory / "chroma" / "chroma.sqlite3").exists())
-        os.kill(child.pid, signal.SIGKILL)
-        return child
+        def doomed(*args: object, **more: object) -> subprocess.Popen[bytes]:
+            child = real(*args, **more)
+            wait_for(lambda: any((tmp_path / "index").glob("building-*/chroma/chroma.sqlite3")))
+            os.kill(child.pid, signal.SIGKILL)
+            return child
 
-    with monkeypatch.context() as patch:
-        patch.setattr(building.subprocess, "Popen", doomed)
+        patch.setattr(subprocess, "Popen", doomed)
         with pytest.raises(DamageError, match="status -9"):
             index.maintain()
     assert directories(tmp_path) == []
@@ -355,9 +360,10 @@ def test_closing_stops_a_build(tmp_path: Path, catalogue: SqliteCatalogue, opene
     fill(index, catalogue, 0, N)
     results: list[bool] = []
     sealing = threading.Thread(target=lambda: results.append(index.maintain()))
-    sealing.start()
-    wait_for(lambda: any((tmp_path / "index").glob("building-*/plan.json")))
-    index.close()
-    sealing.join(240)
+    with builders_never_end(tmp_path / "index"):
+        sealing.start()
+        wait_for(lambda: any((tmp_path / "index").glob("building-*/chroma")))
+        index.close()
+        sealing.join(240)
     assert results == [False]
     assert directories(tmp_path) == []
