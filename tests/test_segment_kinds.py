@@ -19,6 +19,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from builders import builders_wait
 from headwater.config import Metric
 from headwater.errors import UsageError
 from headwater.vectors import Hnsw, Ivf, Kind, SegmentRow, VectorIndex, files, segment
@@ -244,18 +245,21 @@ def test_after_a_change_of_metric_answers_are_exact_until_the_segment_is_built_a
 def test_progress_tells_how_far_a_build_has_come(catalogue: SqliteCatalogue, opened: Open) -> None:
     index, seen, done = opened(), [], threading.Event()
     fill(index, catalogue, 0, N)
+    with builders_wait() as seen_building:
 
-    def watch() -> None:
-        while not done.is_set():
-            if (now := index.progress) is not None:
-                seen.append(now)
-            time.sleep(0.001)
+        def watch() -> None:
+            while not done.is_set():
+                if (now := index.progress) is not None:
+                    seen.append(now)
+                    if now.stage == "build":
+                        seen_building.set()
+                time.sleep(0.001)
 
-    watcher = threading.Thread(target=watch)
-    watcher.start()
-    settle(index)
-    done.set()
-    watcher.join(240)
+        watcher = threading.Thread(target=watch)
+        watcher.start()
+        settle(index)
+        done.set()
+        watcher.join(240)
     stages = [one.stage for one in seen]
     assert stages == sorted(stages, key=["write", "build", "install"].index)
     built = [one for one in seen if one.stage == "build"]
@@ -387,9 +391,18 @@ def test_a_large_graph_is_checked_in_the_background_while_searches_are_exact(
     fill(index, catalogue, 0, N)
     settle(index)
     monkeypatch.setattr(segment, "_AT_ONCE_BYTES", 0)
+    looked, check = threading.Event(), segment.Segment._check_graph
+
+    def after_a_look(checked: segment.Segment) -> bool:
+        looked.wait(240)
+        return check(checked)
+
+    monkeypatch.setattr(segment.Segment, "_check_graph", after_a_look)
     index = opened()
     assert not index.counts.segments[0].ready
     assert index.search(random_vectors(1)[0], 3).exact
+    assert index.search(random_vectors(1)[0], 3).exact  # the first has begun the check
+    looked.set()
     end = time.monotonic() + 240
     while not index.counts.segments[0].ready:
         assert time.monotonic() < end
