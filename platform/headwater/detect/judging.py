@@ -23,7 +23,7 @@ from headwater.detect.sequence import Sequences
 from headwater.detect.silence import Silence
 from headwater.records.anomalies import DetectorKind, Sensitivity
 
-VERSION = 4  # of the state
+VERSION = 5  # of the state
 _LATE = 15  # minutes
 _SETTLING = 2  # minutes until everybody who speaks does so again
 _LONGEST_GAP = 7 * 1440  # minutes closed one by one

@@ -4,7 +4,7 @@ An even flow would be Poisson: exp(-n) is the chance that n expected records all
 clumps is silent more often, what beats like a heart less. So two chances are learned of each key: that it is silent in a
 minute after one in which it spoke, and that it stays silent; both as a factor on the expected records, which go by the time
 of the day, and shrunk to Poisson where little is known. The chance of a silence is the product over its minutes (a chain of
-two states: Gilbert 1960).
+two states: Gilbert 1960). A key that lives on under a new name is not silent (headwater.detect.succession).
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import Any
 
 from headwater.detect.season import Season
 from headwater.detect.seen import MINUTE_MS, MOST_SCORE, Seen
+from headwater.detect.succession import OVERLAP, Begun, Ended, succeeded
 
 _MOST_KEYS = 5000
 _KNOWN = 30.0  # minutes with records, before a key can be missed
@@ -52,11 +53,11 @@ class _Chance:
 
 
 class _Key:
-    __slots__ = ("began", "count", "first", "hours", "known", "last", "minutes", "missed", "score", "seq", "stays")
+    __slots__ = ("began", "count", "first", "hours", "known", "last", "minutes", "missed", "records", "score", "seq", "stays")
 
     def __init__(self, minute: int) -> None:
         self.began = self.last = minute
-        self.seq, self.known = 0, 0.0
+        self.seq, self.known, self.records = 0, 0.0, 0
         self.count = self.minutes = self.missed = self.score = 0.0
         self.hours: dict[int, float] = {}
         self.first, self.stays = _Chance(), _Chance()
@@ -93,7 +94,7 @@ class Silence:
         for key in counts:
             if key not in self._keys and len(self._keys) < _MOST_KEYS:
                 self._keys[key] = _Key(minute)
-        seen, gone = [], []
+        silent, gone = dict[str, _Key](), []
         for key, held in self._keys.items():
             count, seq = counts.get(key, (0, 0))
             rate = held.rate(minute, factor)
@@ -103,7 +104,7 @@ class Silence:
                 held.missed += rate
                 held.score += rate * sort.factor(rate) / math.log(10)
                 if held.count / (held.minutes + 5) >= _LEAST_RATE and held.score > 1:
-                    seen.append(_seen(key, held, minute, min(held.score, MOST_SCORE)))
+                    silent[key] = held
             if not count and minute - held.last > (_FORGET if held.known >= _KNOWN else _PASSING):
                 gone.append(key)
             if (learn or count) and held.known and minute > held.last:
@@ -111,17 +112,27 @@ class Silence:
             if count:
                 held.last, held.seq, held.missed, held.score = minute, seq, 0.0, 0.0
                 held.known += 1
+                held.records += count
             if learn or count:
                 held.learn(minute, count)
-        for key in gone:
+        renamed = self._renamed(silent, minute)
+        gone += [key for key in renamed if minute - self._keys[key].last > _AGE]
+        for key in set(gone):
             del self._keys[key]
-        return seen
+        return [_seen(key, held, minute, min(held.score, MOST_SCORE)) for key, held in silent.items() if key not in renamed]
+
+    def _renamed(self, silent: Mapping[str, _Key], minute: int) -> set[str]:
+        """The silent keys that live on under new names. Those are known to be missed themselves after a while, and what they
+        replaced is forgotten then."""
+        ended = [Ended(key, held.last, held.missed) for key, held in silent.items()]
+        since = min((one.last for one in ended), default=minute) - OVERLAP
+        return succeeded(ended, (Begun(k, h.began, h.records) for k, h in self._keys.items() if h.began >= since))
 
     def state(self) -> dict[str, Any]:
         """What `load` takes: plain JSON."""
         return {
             "keys": [
-                [k, h.began, h.last, h.seq, h.known, h.count, h.minutes, h.missed, h.score, list(h.hours.items()),
+                [k, h.began, h.last, h.seq, h.known, h.count, h.minutes, h.missed, h.score, h.records, list(h.hours.items()),
                  *([c.minutes, c.silent, c.expected] for c in (h.first, h.stays))]
                 for k, h in self._keys.items()
             ]
@@ -129,11 +140,11 @@ class Silence:
 
     def load(self, state: Mapping[str, Any]) -> None:
         """Go on where `state` was taken."""
-        for key, began, last, seq, known, count, minutes, missed, score, hours, first, stays in state["keys"]:
+        for key, began, last, seq, known, count, minutes, missed, score, records, hours, first, stays in state["keys"]:
             held = self._keys[key] = _Key(began)
             held.last, held.seq, held.known, held.count, held.minutes = last, seq, known, count, minutes
             held.hours = dict(hours)
-            held.missed, held.score = missed, score
+            held.missed, held.score, held.records = missed, score, records
             held.first.minutes, held.first.silent, held.first.expected = first
             held.stays.minutes, held.stays.silent, held.stays.expected = stays
 
