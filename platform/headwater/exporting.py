@@ -43,15 +43,14 @@ async def traces(settings: TelemetrySettings, version: str, environment: Mapping
         from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
     except ImportError as error:
         raise ConfigError(_EXTRA) from error
-    provider = _provider(
-        _resource(version, environment), OTLPSpanExporter(_endpoint(settings, "traces")), settings, environment
-    )
+    exporter = OTLPSpanExporter(_endpoint(settings, "traces"))
+    provider = _provider(_resource(version, environment), exporter, settings, environment)
     tracer = provider.get_tracer("headwater", version)
     try:
         with telemetry.tracing(tracer):
             yield tracer
     finally:
-        await anyio.to_thread.run_sync(_within, provider.shutdown)
+        await anyio.to_thread.run_sync(_within, provider.shutdown, exporter.shutdown)
 
 
 @contextlib.asynccontextmanager
@@ -91,7 +90,7 @@ async def metrics(
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_END_S):
                 await send()
-        await anyio.to_thread.run_sync(_within, exporter.shutdown)
+        await anyio.to_thread.run_sync(exporter.shutdown)
 
 
 def requests(app: ASGIApp, tracer: Any) -> ASGIApp:
@@ -140,11 +139,14 @@ def _interval_s(settings: TelemetrySettings, environment: Mapping[str, str]) -> 
     return max(int(given) / 1000 if given.isdecimal() else settings.metrics_interval_s, 0.1)
 
 
-def _within(end: Callable[[], object]) -> None:
-    """Send what is left, for as long as the daemon may take to stop."""
+def _within(end: Callable[[], object], give_up: Callable[[], object]) -> None:
+    """Send what is left, for as long as the daemon may take to stop; then give up, so that nothing is tried again behind it."""
     thread = threading.Thread(target=end, name="headwater-telemetry", daemon=True)
     thread.start()
     thread.join(_END_S)
+    if thread.is_alive():
+        give_up()
+        thread.join(_END_S)
 
 
 def otlp(families: Iterable[Metric], resource: Any, version: str, since_ns: int, now_ns: int) -> Any:
