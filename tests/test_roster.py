@@ -194,13 +194,14 @@ def test_a_stream_of_nats_is_added_paused_and_goes_on_behind_what_is_stored(tmp_
     import nats
 
     async def check(server: brokers.Nats) -> None:
-        client = await nats.connect(server.url)
-        await client.jetstream().add_stream(name="ORDERS", subjects=["orders.*"])
+        client = await nats.connect(server.url, connect_timeout=240)
+        stream = client.jetstream(timeout=240)
+        await stream.add_stream(name="ORDERS", subjects=["orders.*"])
         async with running(tmp_path / "data") as (engine, _):
 
             async def publish(first: int, end: int) -> None:
                 for n in range(first, end):
-                    await client.jetstream().publish("orders.new", b"order %d" % n)
+                    await stream.publish("orders.new", b"order %d" % n)
 
             async def stored(count: int) -> bool:
                 return any(t.records == count for t in await engine.topics())
@@ -213,8 +214,12 @@ def test_a_stream_of_nats_is_added_paused_and_goes_on_behind_what_is_stored(tmp_
             await engine.resume_source("orders")
             await until(lambda: stored(9))
             assert [r.value for r in (await engine.records("orders")).records] == [f"order {n}" for n in range(9)]
-            (source,) = await engine.sources()
-            assert (source.entry, source.kind, source.records, source.lag) == ("orders", "nats", 9, 0)
+
+            async def counted() -> bool:
+                (source,) = await engine.sources()
+                return (source.entry, source.kind, source.records, source.lag) == ("orders", "nats", 9, 0)
+
+            await until(counted)  # behind the records themselves
         await client.close()
 
     server = brokers.Nats(tmp_path)

@@ -270,7 +270,7 @@ def test_an_outage_is_told_and_a_topic_made_anew_is_read_from_its_start(tmp_path
                 await asyncio.to_thread(broker.create, "lines", 2)
                 broker.produce("lines", [{"value": f"b{i}", "partition": i % 2} for i in range(300)])
                 await soon(lambda: count_of(engine) >= 400, lambda: (count_of(engine), found.condition))
-                assert found.condition.state == "following"
+                await soon(lambda: found.condition.state == "following", lambda: found.condition)
                 await asyncio.to_thread(broker.kill)
             return [record.value for record in records_of(engine)]
 
@@ -423,7 +423,7 @@ def test_a_source_that_is_stopped_tells_the_group_of_its_last_batch_before_it_en
     kafka.produce("left", [{"value": f"n{i}"} for i in range(30)])
 
     async def run() -> None:
-        found = source(kafka, "left", group="leavers", session_timeout_s=2)
+        found = source(kafka, "left", group="leavers", session_timeout_s=10)
         taken = 0
         async with aclosing(found.batches(None)) as batches:  # type: ignore[type-var]
             async for batch in batches:
@@ -442,7 +442,7 @@ def test_a_group_s_members_come_and_go_and_each_message_is_stored_once(kafka: Ka
     kafka.create("moving", partitions)
 
     def member(label: str) -> Source:
-        return source(kafka, "moving", group="movers", label=label, session_timeout_s=2, batch_records=50)
+        return source(kafka, "moving", group="movers", label=label, session_timeout_s=10, batch_records=50)
 
     async def produce(n: int) -> None:
         nonlocal total

@@ -36,8 +36,8 @@ async def js_of(server: Nats) -> tuple[Any, Any]:
     """A connection and its JetStream."""
     import nats
 
-    client = await nats.connect(server.url)
-    return client, client.jetstream()
+    client = await nats.connect(server.url, connect_timeout=240)
+    return client, client.jetstream(timeout=240)
 
 
 async def publish(server: Nats, messages: list[tuple[str, bytes, dict[str, str] | None]]) -> None:
@@ -158,11 +158,20 @@ def test_a_restart_goes_on_behind_the_last_record_and_the_server_knows(server: N
     async def run() -> list[str]:
         await make(server, "restarted")
         await publish(server, lines("restarted", 0, 40))
-        await stored(tmp_path, source(server, "restarted", batch_records=7), 40)
         client, js = await js_of(server)
-        consumer = await js.consumer_info("restarted", "headwater")
+
+        async def known() -> tuple[int, int]:
+            consumer = await js.consumer_info("restarted", "headwater")
+            return consumer.ack_floor.stream_seq, consumer.num_ack_pending
+
+        found = source(server, "restarted", batch_records=7)
+        async with Engine(settings_for(tmp_path)) as engine, following(engine, found):
+            await soon(lambda: count_of(engine) == 40, lambda: found.condition)
+            async with asyncio.timeout(240):  # it is told once the last batch is stored
+                while await known() != (40, 0):
+                    await asyncio.sleep(0.02)
+        assert await known() == (40, 0)
         await client.close()
-        assert (consumer.ack_floor.stream_seq, consumer.num_ack_pending) == (40, 0)
         await publish(server, lines("restarted", 40, 50))
         return values(await stored(tmp_path, source(server, "restarted"), 50))
 
@@ -303,7 +312,7 @@ def test_an_outage_is_told_and_reading_goes_on_after_it(tmp_path: Path) -> None:
             await asyncio.to_thread(server.start)
             await publish(server, lines("late", 30, 60))
             await soon(lambda: count_of(engine) == 60, lambda: found.condition)
-            assert found.condition.state == "following"
+            await soon(lambda: found.condition.state == "following", lambda: found.condition)
             return values(records_of(engine))
 
     try:

@@ -213,7 +213,8 @@ def send_with_the_sdk(endpoint: str, texts: Sequence[str], compressed: bool) -> 
     from opentelemetry.sdk.resources import Resource
 
     provider = LoggerProvider(resource=Resource.create({"service.name": "shop"}))
-    exporter = OTLPLogExporter(endpoint=endpoint, compression=Compression.Gzip if compressed else Compression.NoCompression)
+    packed = Compression.Gzip if compressed else Compression.NoCompression
+    exporter = OTLPLogExporter(endpoint=endpoint, compression=packed, timeout=240)
     provider.add_log_record_processor(BatchLogRecordProcessor(exporter))
     handler, logger = LoggingHandler(logger_provider=provider), logging.getLogger("shop.orders")
     logger.addHandler(handler)
