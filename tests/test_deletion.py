@@ -6,9 +6,11 @@ import asyncio
 import contextlib
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -441,7 +443,7 @@ def test_a_purge_builds_segments_with_dead_members_anew(tmp_path: Path) -> None:
         assert sum(s.dead for s in after.counts.segments) == 0
         assert len(await values(engine, "value number", mode="semantic", top_k=300)) == 270
 
-    run(tmp_path, main, **{"index.seal_at": 200})
+    run(tmp_path, main, **{"index.seal_at": 300})  # all at once: they come in two steps, and it may look between them
 
 
 def test_appends_and_searches_go_on_while_a_purge_runs(tmp_path: Path) -> None:
@@ -460,6 +462,27 @@ def test_appends_and_searches_go_on_while_a_purge_runs(tmp_path: Path) -> None:
         await assert_converged(engine, "t")
 
     run(tmp_path, main)
+
+
+def test_a_purge_looks_into_files_while_others_are_put_away(tmp_path: Path) -> None:
+    ended = threading.Event()
+
+    def come_and_go() -> None:
+        while not ended.is_set():
+            for n in range(20):
+                (tmp_path / "passing" / f"{n}" / "deep").mkdir(parents=True, exist_ok=True)
+            shutil.rmtree(tmp_path / "passing")
+
+    with headwater.open(tmp_path, embedding={"model": "none"}) as hw:
+        store(hw, "t", ["one"])
+        passing = threading.Thread(target=come_and_go)
+        passing.start()
+        try:
+            for _ in range(20):
+                assert hw.purge_topic("t", markers=["nothing like it"]).found == {"nothing like it": ()}
+        finally:
+            ended.set()
+            passing.join(240)
 
 
 def test_markers_that_would_be_found_by_chance_are_refused(hw: Headwater) -> None:

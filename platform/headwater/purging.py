@@ -10,6 +10,7 @@ in between. Backups, and copies that others made, are out of its reach.
 from __future__ import annotations
 
 import logging
+import os
 import time
 from collections.abc import Iterator, Sequence
 from functools import partial
@@ -72,7 +73,7 @@ class Purge:
             self._cache.compact()
         counts["keyword documents"] = self._feed_anew()
         sizes = self._log.compact()
-        files = list(self._files())
+        files = sorted(self._files())
         found = {marker: tuple(self._name(f) for f in files if _holds(f, marker)) for marker in markers}
         seconds = round(time.monotonic() - began, 3)
         logger.info("purged %s in %.1f s", name, seconds)
@@ -137,7 +138,8 @@ class Purge:
         return str(path.relative_to(self._directory) if path.is_relative_to(self._directory) else path)
 
     def _files(self) -> Iterator[Path]:
-        yield from (path for path in sorted(self._directory.rglob("*")) if path.is_file() and not path.is_symlink())
+        for folder, _, names in os.walk(self._directory):  # it passes over what goes meanwhile, such as a segment put away
+            yield from (path for name in names if (path := Path(folder, name)).is_file() and not path.is_symlink())
         if self._cache is not None and not self._cache.path.is_relative_to(self._directory):
             yield self._cache.path
 
