@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import socket
@@ -66,9 +67,11 @@ def test_a_daemon_that_takes_the_call_and_is_slow_to_answer_is_found(tmp_path: P
 
     def answer(listening: socket.socket) -> None:
         held.append(listening.accept()[0])  # it waits in vain
-        with listening.accept()[0] as second:
-            second.recv(4096)
-            second.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body))
+        with contextlib.suppress(OSError):  # nobody listens any more
+            while True:
+                with listening.accept()[0] as another, contextlib.suppress(ConnectionError):  # who waited too long has gone
+                    another.recv(4096)
+                    another.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body))
 
     owner = Ownership(settings.path)
     with socket.create_server(("127.0.0.1", 0)) as listening:
@@ -77,6 +80,7 @@ def test_a_daemon_that_takes_the_call_and_is_slow_to_answer_is_found(tmp_path: P
         busy = threading.Thread(target=answer, args=(listening,), daemon=True)
         busy.start()
         assert launch.find(settings) == runtime
+        listening.shutdown(socket.SHUT_RDWR)
         busy.join(timeout=240)
     held[0].close()
     assert launch.find(settings) is None  # nobody takes the call any more
