@@ -83,6 +83,8 @@ class FakeChat(FakeOpenAI):
         words = self._words(request)
         self.spent += self._prompt_tokens(request) + len(words)
         if step == "timeout":
+            if self.patience is not None:
+                await self.patience.end()
             await reader.read()  # until the client gives up
             return False
         await asyncio.sleep(self.delay_s)
@@ -208,6 +210,8 @@ class FakeChat(FakeOpenAI):
             self._chunk(writer, 'data: {"choices": [{"index": 0, "delta": {"content": "x\n\n')
             writer.write(b"0\r\n\r\n")
         elif step == "stall":
+            if self.patience is not None:
+                await self.patience.end()
             await gone
             self.closed += 1
         await writer.drain()

@@ -9,13 +9,16 @@ Every request is kept in `requests`. Vectors depend on the text only (`vector_of
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
+import types
 import zlib
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import pytest
 
 FAULTS = ("429", "429-date", "500", "503", "timeout", "bad-json", "cut", "reset", "count", "dimension", "nan", "null", "index")
 
@@ -23,6 +26,43 @@ FAULTS = ("429", "429-date", "500", "503", "timeout", "bad-json", "cut", "reset"
 def vector_of(text: str, dimension: int) -> list[float]:
     """The vector this server gives a text: far from those of other texts."""
     return [float(x) for x in np.random.default_rng(zlib.crc32(text.encode())).normal(size=dimension)]
+
+
+class Patience:
+    """Time limits that run out when a server holds an answer back, then and only then: however slow the machine is, nothing
+    else is late. `asked` are the seconds of each; `ready` says whether those under way may run out yet."""
+
+    def __init__(self) -> None:
+        self.asked: list[float | None] = []
+        self.ready: Callable[[], bool] = lambda: True
+        self._under_way: list[asyncio.Timeout] = []
+        self._held = 0
+
+    @classmethod
+    def of(cls, module: str, monkeypatch: pytest.MonkeyPatch) -> Patience:
+        """That of a module of the product, which takes its limits from `asyncio.timeout`."""
+        made = cls()
+        monkeypatch.setattr(f"{module}.asyncio", types.SimpleNamespace(**{**vars(asyncio), "timeout": made.timeout}))
+        return made
+
+    @contextlib.asynccontextmanager
+    async def timeout(self, seconds: float | None) -> AsyncIterator[None]:
+        self.asked.append(seconds)
+        async with asyncio.timeout(None) as limit:
+            self._under_way.append(limit)
+            try:
+                yield
+            finally:
+                self._under_way.remove(limit)
+
+    async def end(self) -> None:
+        """A call is held back: its time is up once no other is under way that is not held back too."""
+        self._held += 1
+        while len(self._under_way) > self._held or not self.ready():
+            await asyncio.sleep(0.001)
+        for limit in self._under_way:
+            limit.reschedule(asyncio.get_running_loop().time())
+        self._held = 0
 
 
 @dataclass
@@ -43,6 +83,7 @@ class FakeOpenAI:
     code: str | None = None
     requests: list[Request] = field(default_factory=list)
     at_exit: list[Callable[[], Awaitable[None]]] = field(default_factory=list)  # clients to close before the server
+    patience: Patience | None = None  # of the clients: it ends where an answer is held back
 
     async def __aenter__(self) -> FakeOpenAI:
         self._steps: Iterator[str] = iter(self.plan) if not callable(self.plan) else iter(self.plan, None)
@@ -90,6 +131,8 @@ class FakeOpenAI:
     async def _answer(self, step: str, request: Request, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
         """Answer one request; False when the connection is done with."""
         if step == "timeout":
+            if self.patience is not None:
+                await self.patience.end()
             await reader.read()  # until the client gives up
             return False
         if step == "reset":

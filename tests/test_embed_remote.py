@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from pydantic import SecretStr
 
-from fake_openai import FAULTS, FakeOpenAI, vector_of
+from fake_openai import FAULTS, FakeOpenAI, Patience, vector_of
 from headwater.config import EmbeddingSettings
 from headwater.embed import Embedder, Fallback, Kind, VectorCache, load
 from headwater.embed.endpoint import check_endpoint, refuse_private
@@ -51,11 +51,18 @@ def with_server(plan: Sequence[str], work: Callable[[FakeOpenAI], Awaitable[Any]
     return asyncio.run(main())
 
 
-def embed_once(plan: Sequence[str], texts: Sequence[str], waits: Waits | None = None, **options: Any) -> Any:
+def embed_once(
+    plan: Sequence[str], texts: Sequence[str], waits: Waits | None = None, patience: Patience | None = None, **options: Any
+) -> Any:
     async def work(server: FakeOpenAI) -> Any:
         return await remote(server, waits, **options).embed(texts), server.requests
 
-    return with_server(plan, work)
+    return with_server(plan, work, patience=patience)
+
+
+@pytest.fixture
+def patience(monkeypatch: pytest.MonkeyPatch) -> Patience:
+    return Patience.of("headwater.embed.remote", monkeypatch)
 
 
 def unit(texts: Sequence[str], dimension: int = 8) -> np.ndarray[Any, Any]:
@@ -87,10 +94,11 @@ def test_answers_are_put_in_order_whatever_the_server_does(step: str) -> None:
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_a_fault_that_passes_is_tried_again(fault: str) -> None:
+def test_a_fault_that_passes_is_tried_again(fault: str, patience: Patience) -> None:
     waits = Waits()
     texts = ["one", "two"]
-    vectors, requests = embed_once([fault], texts, waits, timeout_s=1.0 if fault == "timeout" else 60.0, dimension=8)
+    vectors, requests = embed_once([fault], texts, waits, patience, timeout_s=7.0, dimension=8)
+    assert patience.asked == [7.0, 7.0]
     assert np.allclose(vectors, unit(texts), atol=1e-6)
     assert len(requests) == 2
     assert len(waits.seconds) == 1
@@ -173,7 +181,7 @@ def test_a_dimension_that_changes_later_is_refused() -> None:
     with_server(["ok", "dimension"], work)
 
 
-def test_a_third_of_all_calls_failing_loses_nothing_and_keeps_the_order() -> None:
+def test_a_third_of_all_calls_failing_loses_nothing_and_keeps_the_order(patience: Patience) -> None:
     seed = 20
     print("seed", seed)
     rng = random.Random(seed)
@@ -182,12 +190,9 @@ def test_a_third_of_all_calls_failing_loses_nothing_and_keeps_the_order() -> Non
     plan = ["timeout" if p == "timeout" and i % 3 == 0 else p.replace("timeout", "cut") for i, p in enumerate(plan)]
 
     async def work(server: FakeOpenAI) -> None:
-        given: dict[str, Any] = {"retries": 12, "dimension": 8, "batch_size": 4}
-        patient, hasty = remote(server, waits, timeout_s=60.0, **given), remote(server, waits, timeout_s=1.0, **given)
+        embedder = remote(server, waits, retries=12, dimension=8, batch_size=4)
         for call in range(200):
             texts = [f"call {call} text {i} {'x' * rng.randrange(9)}" for i in range(rng.randrange(1, 9))]
-            at = len(server.requests)
-            embedder = hasty if "timeout" in plan[at : at + 2 * len(texts)] else patient
             assert np.allclose(await embedder.embed(texts), unit(texts), atol=1e-6)
         sent = plan[: len(server.requests)]
         asked = sum(p in ("429", "503", "429-date") for p in sent)
@@ -195,7 +200,7 @@ def test_a_third_of_all_calls_failing_loses_nothing_and_keeps_the_order() -> Non
         assert sum(s >= 2.0 for s in waits.seconds) >= asked  # each Retry-After was waited for
         assert len(waits.seconds) == sum(p in FAULTS for p in sent)  # and nothing was tried again without a fault
 
-    with_server(plan, work)
+    with_server(plan, work, patience=patience)
 
 
 def test_calls_are_paced_to_the_rate_asked_for() -> None:

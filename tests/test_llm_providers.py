@@ -12,12 +12,18 @@ import pytest
 from pydantic import SecretStr
 
 from fake_chat import ANSWER, CANARY, FAULTS, FORMATS, HELLO, FakeChat, Format, Waits, chat_of, settings_of, with_server
+from fake_openai import Patience
 from headwater.config import LlmSettings
 from headwater.embed.fault import Fault
 from headwater.errors import ConfigError, HeadwaterError, ModelError
 from headwater.llm.chat import Completion, Message, Piece
 from headwater.llm.lookup import load
 from headwater.llm.models import Models
+
+
+@pytest.fixture
+def patience(monkeypatch: pytest.MonkeyPatch) -> Patience:
+    return Patience.of("headwater.llm.caller", monkeypatch)
 
 
 async def whole_and_stream(server: FakeChat) -> tuple[Completion, list[Piece | Completion]]:
@@ -70,9 +76,11 @@ def test_what_is_sent_is_the_documented_format(form: Format) -> None:
 @pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
 @pytest.mark.parametrize("form", ["openai", "anthropic", "ollama"])
 @pytest.mark.parametrize("fault", FAULTS)
-def test_a_fault_that_passes_is_tried_again_and_a_cut_answer_is_never_complete(form: Format, fault: str, stream: bool) -> None:
+def test_a_fault_that_passes_is_tried_again_and_a_cut_answer_is_never_complete(
+    form: Format, fault: str, stream: bool, patience: Patience
+) -> None:
     async def work(server: FakeChat) -> Any:
-        chat = chat_of(server, timeout_s=1.0 if fault == "timeout" else 60.0)
+        chat = chat_of(server)
         if not stream:
             return await chat.complete(HELLO)
         try:
@@ -80,7 +88,7 @@ def test_a_fault_that_passes_is_tried_again_and_a_cut_answer_is_never_complete(f
         except ModelError as error:
             return error
 
-    got = with_server(work, [fault], format=form, retry_after="0")
+    got = with_server(work, [fault], format=form, retry_after="0", patience=patience)
     if stream and fault in ("cut", "silent-cut", "in-stream", "bad-json"):  # pieces were given: it is not begun anew
         assert isinstance(got, ModelError)
         assert "the answer was cut" in str(got)
@@ -187,9 +195,10 @@ def test_a_stream_that_is_given_up_ends_the_call() -> None:
     assert with_server(work, token_s=0.2) == 1
 
 
-def test_a_stream_that_stalls_is_cut_by_its_timeout() -> None:
+def test_a_stream_that_stalls_is_cut_by_its_timeout(patience: Patience) -> None:
     async def work(server: FakeChat) -> None:
         got: list[Any] = []
+        patience.ready = lambda: bool(got)
 
         async def read() -> None:
             async for part in chat_of(server, timeout_s=0.2).stream(HELLO):
@@ -199,8 +208,9 @@ def test_a_stream_that_stalls_is_cut_by_its_timeout() -> None:
             await read()
         assert got
         assert all(isinstance(p, Piece) for p in got)
+        assert set(patience.asked) == {0.2}
 
-    with_server(work, ["stall"])
+    with_server(work, ["stall"], patience=patience)
 
 
 def test_an_answer_beyond_all_measure_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
