@@ -188,7 +188,7 @@ def test_no_more_calls_are_under_way_than_allowed_and_waiting_is_in_order() -> N
         await asyncio.gather(*(chat.complete(user(str(n))) for n in range(30)))
         return server.most_running
 
-    assert with_server(work, delay_s=0.01) == 5
+    assert with_server(work, delay_s=0.01, together=5) == 5
 
 
 def test_many_calls_are_under_way_at_once() -> None:
