@@ -33,7 +33,7 @@ def test_a_days_budget_holds_under_concurrency_and_faults(tmp_path: Path, form: 
     async def work(server: FakeChat) -> tuple[int, int]:
         with Log(tmp_path, clock_ms=lambda: 0) as log:
             settings = settings_of(server, budget_tokens_per_day=900, max_tokens=20, retries=5)
-            ledger = Ledger(settings, log)
+            ledger = Ledger(settings, log, clock=lambda: 0.0)
             caller = Caller(load_model(f"{form}:tiny", settings, env={}), settings, ledger=ledger, sleep=Waits(), rng=rng)
             server.at_exit.append(caller.aclose)
             chat = Chat([caller], settings)
@@ -55,13 +55,13 @@ def test_what_was_taken_is_known_after_a_restart_and_what_was_held_by_a_dead_pro
 
     async def first() -> None:
         with Log(tmp_path, clock_ms=lambda: 0) as log:
-            ledger = Ledger(settings, log)
+            ledger = Ledger(settings, log, clock=lambda: 0.0)
             ledger.settle(await ledger.hold("m", 300, None), Usage(100, 50, None))
             await ledger.hold("m", 400, None)  # never settled
 
     async def second() -> None:
         with Log(tmp_path, clock_ms=lambda: 0) as log:
-            ledger = Ledger(settings, log)
+            ledger = Ledger(settings, log, clock=lambda: 0.0)
             taken = ledger.today()["m"]
             assert taken.input + taken.output == 550
             assert taken.usage.cost is None
@@ -90,7 +90,7 @@ def test_a_budget_begins_anew_at_midnight_utc() -> None:
 
 
 def test_a_call_waits_for_what_others_may_leave_and_not_for_ever() -> None:
-    ledger = Ledger(LlmSettings(budget_tokens_per_day=100))
+    ledger = Ledger(LlmSettings(budget_tokens_per_day=100), clock=lambda: 0.0)
 
     async def work() -> None:
         hold = await ledger.hold("m", 80, None)
