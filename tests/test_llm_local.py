@@ -20,7 +20,7 @@ from small_model import real
 
 def with_local(work: Callable[[Models, Chat], Awaitable[Any]], **options: Any) -> Any:
     async def main() -> Any:
-        models = Models(LlmSettings(provider="local", max_tokens=24, timeout_s=120.0, **options), env={})
+        models = Models(LlmSettings(provider="local", max_tokens=24, timeout_s=240.0, **options), env={})
         chat = models.get()
         assert chat is not None
         try:

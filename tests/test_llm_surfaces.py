@@ -161,10 +161,11 @@ def test_a_client_that_goes_away_ends_the_call(tmp_path: Path, stream: bool) -> 
                     if "token" in line:
                         return
 
-    slow: dict[str, Any] = {"token_s": 0.3, "answer": lambda _: "word " * 100}
+    # left alone, the call would outlast the wait for its end
+    slow: dict[str, Any] = {"token_s": 10.0, "answer": lambda _: "word " * 100}
     with (
         fake_server([] if stream else ["timeout"], **slow) as server,
-        serving(replace(settings_in(tmp_path), llm=settings_of(server, timeout_s=60.0, retries=0))) as url,
+        serving(replace(settings_in(tmp_path), llm=settings_of(server, timeout_s=600.0, retries=0))) as url,
     ):
         asyncio.run(leave(url))
         asyncio.run(_until(lambda: server.running == 0))
