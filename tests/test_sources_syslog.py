@@ -285,6 +285,8 @@ def test_messages_over_tls_are_stored_and_strangers_are_not_let_in(tmp_path: Pat
             await asyncio.wait_for(reader.read(), 240)
         finally:
             writer.close()
+            with contextlib.suppress(OSError):
+                await writer.wait_closed()
 
     async def run() -> None:
         async with listening(source, take):

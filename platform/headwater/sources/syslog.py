@@ -113,6 +113,14 @@ class Syslog:
         loop = asyncio.get_running_loop()
         port = self._port
         try:
+            if (
+                self._transport != "udp"
+            ):  # first: where any port will do, one that is free for TCP is nearly always free for UDP
+                server = await asyncio.start_server(
+                    self._connection, self._host, port, limit=_CHUNK_BYTES, ssl=_context(*self._tls)
+                )
+                open_.push_async_callback(self._close, server)
+                port = self.ports["tcp"] = server.sockets[0].getsockname()[1]
             if self._transport != "tcp":
                 family = socket.AF_INET6 if ":" in self._host else socket.AF_INET
                 receiver = socket.socket(family, socket.SOCK_DGRAM)
@@ -120,18 +128,12 @@ class Syslog:
                 receiver.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVE_BYTES)
                 receiver.setblocking(False)
                 receiver.bind((self._host, port))
-                port = self.ports["udp"] = receiver.getsockname()[1]
+                self.ports["udp"] = receiver.getsockname()[1]
                 loop.add_reader(receiver.fileno(), self._receive, receiver)
                 open_.callback(loop.remove_reader, receiver.fileno())
                 open_.callback(self._receive, receiver)  # at the end, what has come by then
                 counting = asyncio.create_task(self._count_system_drops(os.fstat(receiver.fileno()).st_ino))
                 open_.callback(counting.cancel)
-            if self._transport != "udp":
-                server = await asyncio.start_server(
-                    self._connection, self._host, port, limit=_CHUNK_BYTES, ssl=_context(*self._tls)
-                )
-                self.ports["tcp"] = server.sockets[0].getsockname()[1]
-                open_.push_async_callback(self._close, server)
         except OSError as error:
             reason = error.strerror or error
             raise StorageError(
