@@ -34,7 +34,9 @@ async def work(directory: Path, url: str, *, drain: bool) -> None:
             sys.stdout.write(".")
             sys.stdout.flush()
             await asyncio.sleep(0.01)
-        while (hook := await engine.webhook("desk")).waiting or (await engine.watches())[0].behind:
+        # the watch is asked first: what it fires waits for its call from then on
+        while (await engine.watches())[0].behind or (await engine.webhook("desk")).waiting:
+            hook = await engine.webhook("desk")
             if hook.state == "failing":
                 await engine.resume_webhook("desk")
             await asyncio.sleep(0.02)
