@@ -78,5 +78,5 @@ class SqliteCatalogue:
 
     def _db(self) -> apsw.Connection:
         db = apsw.Connection(str(self._path))
-        db.set_busy_timeout(10_000)
+        db.set_busy_timeout(240_000)
         return db
