@@ -370,8 +370,8 @@ def test_hints_wake_a_waiting_source_and_leave_no_thread(tmp_path: Path) -> None
     async def go() -> None:
         path = tmp_path / "a.log"
         async with Hints(tmp_path) as hints:
-            waiting = asyncio.ensure_future(hints.wake(30.0))
-            for i in range(300):  # the watch may begin a little after the wait
+            waiting = asyncio.ensure_future(hints.wake(3600.0))
+            for i in range(4800):  # the watch may begin a little after the wait
                 path.write_text(f"{i}\n")
                 done, _ = await asyncio.wait([waiting], timeout=0.05)
                 if done:
