@@ -33,7 +33,7 @@ def _environment(temporary: Path, **settings: str) -> dict[str, str]:
 
 def _run(environment: Mapping[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [*PROGRAM, *arguments], env=dict(environment), capture_output=True, text=True, timeout=240, check=False
+        [*PROGRAM, *arguments], env=dict(environment), capture_output=True, text=True, timeout=800, check=False
     )
 
 
