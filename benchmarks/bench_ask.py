@@ -100,7 +100,7 @@ async def serve_relay(port: int, model: int) -> None:
     from starlette.responses import StreamingResponse
     from starlette.routing import Route
 
-    client = httpx.AsyncClient(timeout=120, limits=httpx.Limits(max_connections=None))
+    client = httpx.AsyncClient(timeout=240, limits=httpx.Limits(max_connections=None))
 
     async def relay(request: Request) -> StreamingResponse:
         body = await request.body()
@@ -127,7 +127,7 @@ def process(*arguments: str, **environment: str) -> Iterator[subprocess.Popen[by
         yield made
     finally:
         made.terminate()
-        made.wait(30)
+        made.wait(240)
 
 
 # -------------------------------------------------------------------------------------------------------------- measuring
@@ -193,7 +193,7 @@ async def streams(url: str, bodies: list[dict[str, Any]], pid: int | None) -> di
     read = Read()
     before = _rss(pid)
     most = before
-    async with httpx.AsyncClient(timeout=120, limits=httpx.Limits(max_connections=None)) as client:
+    async with httpx.AsyncClient(timeout=240, limits=httpx.Limits(max_connections=None)) as client:
         began = time.perf_counter()
         running = asyncio.gather(*(stream(client, url, body, read) for body in bodies))
         while not running.done():
@@ -274,7 +274,7 @@ async def measure(args: argparse.Namespace, folder: Path, many: list[str]) -> di
         def to_relay(text: str) -> dict[str, Any]:
             return {"model": "m", "stream": True, "messages": [{"role": "user", "content": text}]}
 
-        async with httpx.AsyncClient(timeout=120) as client:
+        async with httpx.AsyncClient(timeout=240) as client:
             count = 5 if args.small else QUESTIONS
             await first_token_ms(client, ask, to_ask(question(rng, "short")))
             direct, through = [], []
@@ -292,7 +292,7 @@ async def measure(args: argparse.Namespace, folder: Path, many: list[str]) -> di
             for text in whole[: max(4, len(whole) // 4)]:
                 await first_token_ms(client, ask, to_ask(text))
             singly = (time.perf_counter() - began) / max(4, len(whole) // 4) * len(whole)
-        async with httpx.AsyncClient(timeout=120, limits=httpx.Limits(max_connections=None)) as client:
+        async with httpx.AsyncClient(timeout=240, limits=httpx.Limits(max_connections=None)) as client:
             began = time.perf_counter()
             await asyncio.gather(*(first_token_ms(client, ask, to_ask(text)) for text in whole))
             metrics["concurrency_gain"] = round(singly / (time.perf_counter() - began), 1)

@@ -224,7 +224,7 @@ def over_http(directory: Path, corpus: Corpus, args: Namespace, label: str, metr
     """Text queries in hybrid mode, embedded with the default model, one client: while a daemon that has just started still
     checks and loads its graph, then when it answers."""
     settings = load(None, _settings(directory, args)).settings
-    runtime = launch.find_or_start(settings, timeout_s=120)
+    runtime = launch.find_or_start(settings, timeout_s=240)
     try:
         with headwater.connect(runtime.url, token=runtime.token) as hw:
             asked = [f"{words} {i}" for i, words in enumerate(corpus.words)]

@@ -240,7 +240,7 @@ async def over_http(args: Namespace, metrics: dict[str, Any]) -> None:
             async with connect() as hw:
                 await hw.create_topic("fresh", passages="exact")
                 await hw.create_topic("load", passages="exact")
-                await hw.append("fresh", ["the model is loaded before the clock starts"], wait="searchable", timeout_s=60)
+                await hw.append("fresh", ["the model is loaded before the clock starts"], wait="searchable", timeout_s=240)
             syncs = 20 if args.small else 400
             fsyncs = await asyncio.to_thread(fsync_ms, Path(directory), syncs)
             sdk = await acknowledge_sdk(connect, 10 if args.small else 200)

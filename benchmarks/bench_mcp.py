@@ -100,7 +100,7 @@ async def open_http(runtime: launch.Runtime) -> AsyncIterator[Client]:
 
     headers = {"authorization": f"Bearer {runtime.token}"} if runtime.token else {}
     async with (
-        httpx2.AsyncClient(headers=headers, timeout=60) as http,
+        httpx2.AsyncClient(headers=headers, timeout=240) as http,
         Client(streamable_http_client(f"{runtime.url}/mcp", http_client=http)) as client,
     ):
         yield client
@@ -272,12 +272,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _measure(args: Any, settings: Settings, metrics: dict[str, Any]) -> None:
     by_topic = drafts(args.lines)
-    runtime = launch.find_or_start(settings, timeout_s=120)
+    runtime = launch.find_or_start(settings, timeout_s=240)
     with headwater.connect(runtime.url, runtime.token) as hw:
         say("loading the incident")
         for topic, of in by_topic.items():
             for at in range(0, len(of), 1000):
-                hw.append(topic, of[at : at + 1000], wait="searchable", timeout_s=120)
+                hw.append(topic, of[at : at + 1000], wait="searchable", timeout_s=240)
         say("tokens to the cause: tools, raw logs, Chroma")
         tools = asyncio.run(_with_http(runtime, through_tools))
         chroma = through_chroma(by_topic, hw)

@@ -62,7 +62,7 @@ def daemon(directory: Path) -> Iterator[tuple[headwater.Headwater, launch.Runtim
             yield hw, runtime, _port(hw)
     finally:
         process.send_signal(signal.SIGTERM)
-        process.wait(30)
+        process.wait(240)
 
 
 def _port(hw: headwater.Headwater) -> int:
@@ -125,7 +125,7 @@ async def export(url: str, bodies: Sequence[bytes], protobuf: bool) -> None:
             if reply.status_code != 200 or reply.content.strip() not in (b"", b"{}"):
                 raise SystemExit(f"not taken: {reply.status_code} {reply.text}")
 
-    async with httpx.AsyncClient(timeout=60) as http:
+    async with httpx.AsyncClient(timeout=240) as http:
         await asyncio.gather(*(send(http) for _ in range(SENDERS)))
 
 

@@ -23,7 +23,7 @@ async def passages_of(engine: Engine, topic: str, lines: Sequence[str]) -> tuple
     """Append the lines to a topic with default settings: the passage of each, and what kind of passages `auto` chose."""
     seqs: list[int] = []
     for at in range(0, len(lines), APPEND):
-        appended = await engine.append(topic, list(lines[at : at + APPEND]), wait="searchable", timeout_s=120)
+        appended = await engine.append(topic, list(lines[at : at + APPEND]), wait="searchable", timeout_s=240)
         seqs.extend(r.seq for r in appended.records)
     index = engine.stock.find(topic)  # no verb lists the passage of every record
     places = index.catalogue.places([index.row.id << SEQ_BITS | seq for seq in seqs])

@@ -64,7 +64,7 @@ async def keys(pilot: Pilot[None], presses: int) -> list[float]:
     return took
 
 
-async def read(listed: RecordList, deadline_s: float = 20.0) -> None:
+async def read(listed: RecordList, deadline_s: float = 240.0) -> None:
     """Wait until every row in sight is a record."""
     end = time.monotonic() + deadline_s
     top = round(listed.scroll_offset.y)
