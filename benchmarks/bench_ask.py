@@ -134,7 +134,7 @@ def process(*arguments: str, **environment: str) -> Iterator[subprocess.Popen[by
 async def answering(url: str, path: str = "/") -> None:
     """Wait until something listens there."""
     async with httpx.AsyncClient() as client:
-        for _ in range(600):
+        for _ in range(2400):
             with contextlib.suppress(httpx.HTTPError):
                 await client.get(url + path)
                 return
