@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 import headwater
 from headwater.blocking import Headwater
 from headwater.errors import UsageError
-from headwater.records.changes import Windows, adjusted, chance, compare, matters, ratio
+from headwater.records.changes import Change, Windows, adjusted, chance, compare, matters, ratio
 from serving import serving, settings_in
 
 START = datetime(2026, 3, 1, 8, 0, tzinfo=UTC)
@@ -87,6 +87,39 @@ def test_what_is_gone_and_what_comes_more_often_is_told_and_the_usual_is_not(hw:
     assert more.chance < 1e-9
     assert changed.coverage.since == START
     assert [p.change for p in hw.patterns("logs").patterns] == [None] * 3
+
+
+def test_a_record_of_a_wrong_clock_does_not_stretch_the_time_that_is_compared(hw: Headwater) -> None:
+    fill(hw)
+
+    def changes() -> list[tuple[str, Change | None]]:
+        found = (*hw.patterns("logs", gone_since=MARK).patterns, *hw.patterns("logs", changed_since=MARK).patterns)
+        return [(p.passage.text, p.change) for p in found]
+
+    before = changes()
+    far = datetime.now(UTC) + timedelta(days=3000)
+    hw.append("logs", [{"value": "the usual thing happened", "timestamp": far}], wait="searchable", timeout_s=240)
+    assert changes() == before
+    assert len(before) == 3
+
+
+def test_rates_that_differ_by_any_factor_are_ranked_and_none_becomes_zero(hw: Headwater) -> None:
+    fill(hw)
+    found = hw.patterns("logs", changed_since=MARK, until=MARK + timedelta(days=3000)).patterns
+    assert {p.passage.text for p in found} >= {"the cache was warm", "the usual thing happened"}
+    assert all(p.change is not None and p.change.times > 0 for p in found)
+
+
+def test_where_nothing_came_since_the_mark_all_that_came_regularly_is_gone(hw: Headwater) -> None:
+    now = datetime.now(UTC).replace(microsecond=0)
+    hw.create_topic("logs", passages="exact")
+    records = [{"value": "heartbeat", "timestamp": now - timedelta(minutes=400 - n)} for n in range(200)]
+    rare = {"value": "seen once", "timestamp": now - timedelta(minutes=300)}
+    hw.append("logs", [*records, rare], wait="searchable", timeout_s=240)
+    mark = now - timedelta(hours=2)
+    for found in (hw.patterns("logs", gone_since=mark), hw.patterns("logs", changed_since=mark)):
+        assert [p.passage.text for p in found.patterns] == ["heartbeat"]
+        assert found.coverage.since == now - timedelta(minutes=400)
 
 
 def test_one_mark_at_a_time(hw: Headwater) -> None:

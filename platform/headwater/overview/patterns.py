@@ -23,8 +23,9 @@ MOST, MOST_WITH_FIELDS = 1000, 100  # patterns of one reply
 
 
 class Marks(NamedTuple):
-    """At most one of three: since when patterns are new, gone, or come at another rate (ms)."""
+    """At most one of three: since when patterns are new, gone, or come at another rate, as asked at `now_ms` (ms)."""
 
+    now_ms: int
     new: int | None = None
     gone: int | None = None
     changed: int | None = None
@@ -35,7 +36,7 @@ class Marks(NamedTuple):
         given = (new, gone, changed)
         if sum(one is not None for one in given) > 1:
             raise UsageError("new_since, gone_since and changed_since contradict each other; choose one")
-        return cls(*(None if one is None else parse_time(one, now_ms=now_ms, begins=True) for one in given))
+        return cls(now_ms, *(None if one is None else parse_time(one, now_ms=now_ms, begins=True) for one in given))
 
 
 def listed(
@@ -50,7 +51,8 @@ def listed(
     if mark is None:
         found = patterns(log, keyword, searcher, plan, new_since_ms=marks.new, limit=limit)
     else:
-        found = changed(log, keyword, searcher, plan, mark_ms=mark, gone=marks.gone is not None, limit=limit)
+        gone = marks.gone is not None
+        found = changed(log, keyword, searcher, plan, mark_ms=mark, gone=gone, now_ms=marks.now_ms, limit=limit)
     if not fields:
         return found
     return replace(found, patterns=with_values(log, keyword, requiring_words(plan), plan.topics[0], found.patterns))
@@ -79,17 +81,20 @@ def patterns(
 
 
 def changed(
-    log: Log, keyword: KeywordIndex, searcher: Searcher, plan: Plan, *, mark_ms: int, gone: bool, limit: int
+    log: Log, keyword: KeywordIndex, searcher: Searcher, plan: Plan, *, mark_ms: int, gone: bool, now_ms: int, limit: int
 ) -> PatternsReply:
     """The passages of the plan's one topic whose rate differs before and after a mark, the most certain first; with `gone`
     those that do not come any more. The time before is as long as the plan says, else four times that after, at least an
-    hour."""
+    hour; the time after ends with the newest record, or now where none came since the mark."""
     (topic,) = plan.topics
     plan = requiring_words(plan)
-    span = keyword.time_range(replace(plan.scope, since_ms=None))
-    if span is None or (span[1] < mark_ms and not gone):
+    until_ms = plan.scope.until_ms
+    known_ms = until_ms if until_ms is not None or mark_ms > now_ms else now_ms + 1  # a wrong clock makes no long window
+    span = keyword.time_range(replace(plan.scope, since_ms=None, until_ms=known_ms))
+    if span is None:
         return PatternsReply((), searcher.coverage(plan, 0, 0))
-    end_ms = plan.scope.until_ms if plan.scope.until_ms is not None else max(span[1] + 1, mark_ms + 1)
+    newest_ms = span[1] if span[1] >= mark_ms else max(now_ms, mark_ms)
+    end_ms = newest_ms + 1 if until_ms is None else until_ms
     earlier = mark_ms - max(4 * (end_ms - mark_ms), 3_600_000)
     begin_ms = plan.scope.since_ms if plan.scope.since_ms is not None else max(earlier, min(span[0], mark_ms - 1))
     if not begin_ms < mark_ms < end_ms:

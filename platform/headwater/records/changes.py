@@ -89,7 +89,7 @@ def compare(counts: Sequence[tuple[int, int]], windows: Windows) -> list[Change]
     """The changes of many patterns, by their counts before and after."""
     chances = adjusted([chance(before, after, windows) for before, after in counts])
     return [
-        Change(before, windows.before_s, after, windows.after_s, round(ratio(before, after, windows), 4), told)
+        Change(before, windows.before_s, after, windows.after_s, float(f"{ratio(before, after, windows):.4g}"), told)
         for (before, after), told in zip(counts, chances, strict=True)
     ]
 
