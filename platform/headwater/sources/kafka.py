@@ -177,7 +177,9 @@ def _client_config(
             raise ConfigError(f"{name} is a secret: set it in the environment, as KAFKA_{name.upper().replace('.', '_')}")
     return {
         "client.id": "headwater",
+        "reconnect.backoff.ms": 500,  # half of it is how often a broker that is down is tried
         "reconnect.backoff.max.ms": 5000,
+        "socket.connection.setup.timeout.ms": 10_000,
         "socket.keepalive.enable": True,
         "topic.metadata.refresh.interval.ms": 10_000,
         "fetch.wait.max.ms": 100,

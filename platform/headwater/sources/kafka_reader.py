@@ -12,10 +12,9 @@ never counts against the log itself, which may have been restored from a backup.
 from __future__ import annotations
 
 import logging
-import re
 import secrets
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -23,6 +22,7 @@ from headwater.batches import Fault
 from headwater.errors import UnreachableError
 from headwater.records import Draft
 from headwater.sources import State
+from headwater.sources.kafka_hearing import Hearing, is_named, missing, said
 from headwater.sources.messages import Message, Reading
 
 if TYPE_CHECKING:
@@ -118,7 +118,8 @@ class Reader:
         self._consumer: ck.Consumer | None = None
         self._admin: AdminClient | None = None
         self._moved = False  # places were set that the log does not know yet
-        self._trouble = self._rebalanced = False
+        self._trouble = self._rebalanced = self._missing = False
+        self._hearing = Hearing(logger, self._on_failure)
         self._committed_at = self._looked_at = self._measured_at = _LONG_AGO
         self._silent_ids = 0  # how often the broker was asked for ids and said nothing
 
@@ -164,19 +165,29 @@ class Reader:
             if self._measure(consumer) and not pieces:
                 self._moved = True  # so that what was told of the lag does not stay when nothing comes
         except ck.KafkaException as error:
-            raise UnreachableError(f"Kafka at {self._source.config['bootstrap.servers']}: {_said(error)}") from error
+            raise UnreachableError(f"Kafka at {self._source.config['bootstrap.servers']}: {said(error)}") from error
         if self._moved:
             self._moved = False
             return [Piece(), *pieces]
         return pieces
 
     def close(self) -> None:
-        """Tell the group how far the log has come, and leave it."""
+        """Tell the group how far the log has come, and leave it; where no broker answers, it is left to find out."""
         consumer, self._consumer, self._admin = self._consumer, None, None
-        if consumer is not None:
+        if consumer is not None and self._answers(consumer):
             self._committed_at = _LONG_AGO
             self._commit(consumer)
-            consumer.close()  # waits for the answer, no longer than a session
+            consumer.close()  # waits for the answer
+
+    def _answers(self, consumer: ck.Consumer) -> bool:
+        """Whether there is a broker to take leave of: without one that would wait for many seconds, and for nothing."""
+        import confluent_kafka as ck
+
+        try:
+            return self._source.group is None or consumer.list_topics(timeout=_RETRY_S) is not None
+        except ck.KafkaException as error:
+            logger.info("the group was not left: %s", said(error))
+            return False
 
     def _open(self) -> ck.Consumer:
         import confluent_kafka as ck
@@ -185,7 +196,7 @@ class Reader:
         source = self._source
         source.note("connecting")
         self._consumer = consumer = ck.Consumer(
-            {**source.config, "error_cb": self._on_error, "on_commit": self._on_commit, "logger": _Heard(self._on_failure)}
+            {**source.config, "error_cb": self._on_error, "on_commit": self._on_commit, "logger": self._hearing}
         )
         shared = ("bootstrap.", "client.", "reconnect.", "security.", "sasl.", "ssl.")
         admin = {name: value for name, value in source.config.items() if name.startswith(shared)}
@@ -311,14 +322,14 @@ class Reader:
             there = consumer.list_topics(timeout=_RETRY_S).topics
         except ck.KafkaException as error:
             self._trouble = True
-            self._source.note("unreachable", self._unreachable(_said(error)))
+            self._source.note("unreachable", self._unreachable(said(error)))
             return
         if self._trouble and self._source.group is not None and not all(name in there for name, _ in self._reading):
-            self._source.note("waiting for the topic")  # which may be another one when it comes
+            self._source.note("waiting for the topic", missing(self._source.topics, there))  # it may be another when it comes
             return
         wanted = list(self._reading)
         if self._source.group is None:
-            names = [name for name in there if any(_is_named(name, pattern) for pattern in self._source.topics)]
+            names = [name for name in there if any(is_named(name, pattern) for pattern in self._source.topics)]
             wanted = [(name, p) for name in names if there[name].error is None for p in there[name].partitions]
         ids = self._ids({name for name, _ in self._reading})
         remade = any(not (known := self._topics[n].id).startswith("-") and id != known for n, id in ids.items())
@@ -331,6 +342,16 @@ class Reader:
             self._moved = self._moved or self._first  # what comes from now on is to be read from its start
             self._first = False
             self._source.note("waiting for the topic")
+        self._tell_missing(there)
+
+    def _tell_missing(self, there: Collection[str]) -> None:
+        """Say which topics are not there; one may be made later, and one may be a slip of the pen."""
+        was, error = self._missing, missing(self._source.topics, there)
+        self._missing = error is not None
+        if error is not None:
+            self._source.note("following" if self._reading else "waiting for the topic", error)
+        elif was:
+            self._source.note("following" if self._reading else "joining the group")
 
     # ---------------------------------------------------------------------------------------------- asking the broker
     def _ids(self, names: set[str]) -> dict[str, str]:
@@ -402,7 +423,7 @@ class Reader:
             else:
                 consumer.commit(offsets=told, asynchronous=True)
         except ck.KafkaException as error:
-            logger.info("the group was not told where reading stands: %s", _said(error))
+            logger.info("the group was not told where reading stands: %s", said(error))
 
     def _on_commit(self, error: ck.KafkaError | None, told: list[ck.TopicPartition]) -> None:
         """What the group did not take, as while its members change, is told again."""
@@ -421,10 +442,10 @@ class Reader:
             self._trouble = True
             self._source.note("unreachable", self._unreachable(error.str()))
         else:
-            logger.info("Kafka: %s", error)
+            self._hearing.log(logging.INFO, "Kafka: %s", str(error))
 
-    def _unreachable(self, said: str) -> str:
-        return f"none of {self._source.config['bootstrap.servers']} can be reached: {said}"
+    def _unreachable(self, words: str) -> str:
+        return self._hearing.unreachable(self._source.config["bootstrap.servers"], words)
 
     def _on_failure(self) -> None:
         """A connection failed. Behind it the topic may be another one, so what comes is not taken before that is known."""
@@ -442,36 +463,12 @@ class Reader:
             return tp in self._reading
         if code in (ck.KafkaError.UNKNOWN_TOPIC_OR_PART, ck.KafkaError._UNKNOWN_TOPIC):
             self._trouble = True
-            self._source.note("waiting for the topic", error.str())
+            self._source.note("waiting for the topic", missing([tp[0]], ()) if tp[0] else error.str())
         elif code == ck.KafkaError._MAX_POLL_EXCEEDED:
             self._source.note("rejoining the group", error.str(), count="stalls")
         else:
             self._source.note("failing", error.str())
         return False
-
-
-class _Heard(logging.LoggerAdapter[logging.Logger]):
-    """The log of the client library, which tells of failing connections nowhere else."""
-
-    def __init__(self, failed: Callable[[], None]) -> None:
-        super().__init__(logger, {})
-        self._failed = failed
-
-    def log(self, level: int, msg: object, *args: object, **kwargs: Any) -> None:
-        """Pass the line on at a level that suits it: the library calls every refused connection an error."""
-        if "FAIL" in (msg, *args):
-            self._failed()
-        super().log(min(level, logging.INFO), msg, *args, **kwargs)
-
-
-def _is_named(name: str, pattern: str) -> bool:
-    if not pattern.startswith("^"):
-        return name == pattern
-    return re.match(pattern, name) is not None and (not name.startswith("__") or pattern.startswith("^__"))
-
-
-def _said(error: ck.KafkaException) -> str:
-    return str(error.args[0].str() if error.args else error)
 
 
 def _bytes(data: bytes | str | None) -> bytes:
