@@ -169,10 +169,9 @@ def test_what_is_odd_is_explained_and_a_verdict_is_one_key(url: str) -> None:
         await view(app, pilot, Anomalies)
         await sees(app, pilot, "no detectors are on")
         await app.verbs.set_detecting("odd")
-        for _ in range(300):
-            if (await app.verbs.detecting("odd"))[0].found:
-                break
-            await pilot.pause(0.1)
+        async with asyncio.timeout(240):
+            while not (await app.verbs.detecting("odd"))[0].found:
+                await pilot.pause(0.1)
         await pilot.press("i")
         await sees(app, pilot, "odd: watching", "by chance", "found in history", "▲ 1 odd")
         await pilot.press("d")

@@ -31,7 +31,7 @@ from headwater_tui.widgets.histogram import Histogram
 from headwater_tui.widgets.table import Table
 from headwater_tui.widgets.text_pane import TextPane, folded
 from serving import serving, settings_in
-from tui_driving import answers, run, sees, shown, text_of, view
+from tui_driving import answers, run, sees, shown, text_of, view, written
 
 
 @pytest.fixture
@@ -79,7 +79,7 @@ def test_whether_a_topic_says_other_things_is_shown_with_what_makes_the_differen
         await sees(app, pilot, "apart", "records before and", "disk <*> is full", "payment <*> was accepted")
         file = tmp_path / "patterns.csv"
         await answers(app, pilot, "x", str(file))
-        await shown(file.exists, pilot)
+        await shown(lambda: written(file), pilot)
         rows = list(csv.DictReader(file.read_text().splitlines()))
         assert {row["pattern"] for row in rows} == {"disk <*> is full", "payment <*> was accepted"}
         assert all(row["topic"] == "logs" and row["times"] and row["example"].startswith("logs/0/") for row in rows)
@@ -102,7 +102,7 @@ def test_the_answers_of_a_conversation_are_written_with_what_they_cite(url: str,
         await pilot.press("escape")
         for ending in ("jsonl", "md"):
             await answers(app, pilot, "x", str(tmp_path / f"out.{ending}"))
-            await shown(lambda ending=ending: (tmp_path / f"out.{ending}").exists(), pilot)  # type: ignore[misc]
+            await shown(lambda ending=ending: written(tmp_path / f"out.{ending}"), pilot)  # type: ignore[misc]
         told = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
         assert [one["question"] for one in told] == ["why are payments slow?", "what is empty?"]
         assert told[0]["citations"][0]["address"] == "chat/0/0"

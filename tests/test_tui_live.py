@@ -24,7 +24,7 @@ from headwater_tui.screens.status import StatusView
 from headwater_tui.widgets.query_bar import QueryBar
 from headwater_tui.widgets.record_list import RecordList
 from serving import eventually, serving, settings_in
-from tui_driving import answers, fill, run, sees, shown, text_of, view
+from tui_driving import answers, fill, run, sees, shown, text_of, view, written
 
 
 @pytest.fixture
@@ -104,7 +104,7 @@ def test_rows_are_written_by_the_ending_of_the_name(url: str, tmp_path: Path) ->
         await sees(app, pilot, "2 of 2", "payments")
         for ending in ("jsonl", "csv", "md"):
             await answers(app, pilot, "x", str(tmp_path / f"out.{ending}"))
-            await shown(lambda ending=ending: (tmp_path / f"out.{ending}").exists(), pilot)  # type: ignore[misc]
+            await shown(lambda ending=ending: written(tmp_path / f"out.{ending}"), pilot)  # type: ignore[misc]
         lines = (tmp_path / "out.jsonl").read_text().splitlines()
         assert json.loads(lines[0])["value"] == "payments are slow"
 

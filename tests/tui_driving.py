@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
 from textual.pilot import Pilot
@@ -46,6 +47,11 @@ async def fill(url: str) -> None:
         await hw.append("logs", lines)
         await hw.append("chat", ["payments are slow", "[bold]not markup[/bold] \x1b[31mred"], wait="searchable", timeout_s=240)
         await hw.append("logs", ["2026-11-21T10:30:00Z INFO request 1200 took 1 ms"], wait="searchable", timeout_s=240)
+
+
+def written(path: Path) -> bool:
+    """Whether a file has been written: what is as short as here is put into it at once."""
+    return path.exists() and path.stat().st_size > 0
 
 
 def text_of(app: HeadwaterApp) -> str:
