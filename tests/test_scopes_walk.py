@@ -177,8 +177,15 @@ def test_no_route_of_the_api_tells_a_narrow_token_of_another_topic(served: Serve
 
 
 def _of_topics(page: str) -> str:
-    """The lines of a metrics page that count what is stored, not the process."""
-    return "\n".join(line for line in page.splitlines() if line.startswith("headwater_") and "_request_" not in line)
+    """The lines of a metrics page that count what is stored, not the process; its numbers as they are elsewhere."""
+    lines = (line.removesuffix(".0") for line in page.splitlines())
+    return "\n".join(line for line in lines if line.startswith("headwater_") and "_request_" not in line)
+
+
+def test_the_walk_would_see_the_counts_that_it_looks_for(served: Served) -> None:
+    with httpx.Client(base_url=served.url, headers={"authorization": f"Bearer {served.admin}"}, timeout=240) as http:
+        assert COUNTS.search(_of_topics(http.get("/metrics").text))
+        assert COUNTS.search(http.get("/v1/topics").text)
 
 
 @pytest.mark.parametrize("attack", HEARD, ids=lambda attack: attack.name)

@@ -80,7 +80,8 @@ class Collector:
 
 
 @pytest.fixture
-def collector() -> Iterator[Collector]:
+def collector(monkeypatch: pytest.MonkeyPatch) -> Iterator[Collector]:
+    monkeypatch.setattr(exporting, "_END_S", 240.0)  # the last spans of this process are waited for
     made = Collector()
     yield made
     made.close()
@@ -115,7 +116,13 @@ def test_a_collector_gets_the_daemons_traces_and_metrics_and_no_text_of_records(
         metrics = {"headwater_records_appended", "headwater_request_seconds", "headwater_source_records"}
         wanted = {"headwater.append", "headwater.index", "headwater.embed", "headwater.search", "headwater.search.keyword",
                   "headwater.search.expand", "headwater.ask", "headwater.source", "POST /v1/search", "GET"}  # fmt: skip
-        eventually(lambda: wanted <= {s.name for s in collector.spans()} and metrics <= collector.metrics().keys())
+
+        def all_came() -> bool:
+            spans, sent = collector.spans(), collector.metrics()
+            called = any(s.name == "POST /v1/search" and s.trace_id.hex() == TRACE for s in spans)
+            return called and wanted <= {s.name for s in spans} and metrics <= sent.keys() and "notes" in _appended(sent)
+
+        eventually(all_came)  # what comes at its end is lost where the collector is too slow
         process.send_signal(signal.SIGTERM)
         said = process.communicate(timeout=240)[1]
         assert process.returncode == 0, said
@@ -139,14 +146,16 @@ def test_a_collector_gets_the_daemons_traces_and_metrics_and_no_text_of_records(
     assert attributes(refused)["http.response.status_code"] == 401
     resource = collector.resources()[0]
     assert (resource["service.name"], resource["team"]) == ("headwater", "water")
-    appended = {
-        p.attributes[0].value.string_value: p.as_int or p.as_double
-        for p in collector.metrics()["headwater_records_appended"].sum.data_points
-    }
-    assert appended["notes"] == 1
+    assert _appended(collector.metrics())["notes"] == 1
     for _, body in collector.bodies:
         for hidden in (WORD, SECRET, "none-of-this-name"):
             assert hidden.encode() not in body
+
+
+def _appended(metrics: dict[str, Any]) -> dict[str, float]:
+    """Records appended by topic."""
+    points = metrics["headwater_records_appended"].sum.data_points
+    return {p.attributes[0].value.string_value: p.as_int or p.as_double for p in points}
 
 
 def test_what_is_off_costs_a_look_and_changes_nothing() -> None:
