@@ -13,8 +13,10 @@ import nbformat
 import numpy as np
 import pytest
 from nbclient import NotebookClient
+from traitlets.config import Config
 
 import headwater
+from brokers import free_port
 from headwater import launch
 from headwater.config import load
 from headwater.errors import UsageError
@@ -28,9 +30,16 @@ NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))
 def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A daemon with the default model, for all notebooks."""
     settings = load(None, {"data_dir": str(tmp_path_factory.mktemp("data")), "server.port": 0}).settings
-    runtime = launch.find_or_start(settings, timeout_s=60)
+    runtime = launch.find_or_start(settings, timeout_s=240)
     yield runtime.url
     os.kill(runtime.pid, signal.SIGTERM)
+
+
+def _free_ports(number: int) -> set[int]:
+    ports: set[int] = set()
+    while len(ports) < number:
+        ports.add(free_port())
+    return ports
 
 
 @pytest.mark.slow
@@ -40,7 +49,13 @@ def test_a_notebook_runs_as_it_stands(path: Path, daemon: str, monkeypatch: pyte
     monkeypatch.setenv("HEADWATER_URL", daemon)
     monkeypatch.setenv("IPYTHONDIR", str(tmp_path))
     notebook = nbformat.read(path, as_version=4)
-    NotebookClient(notebook, timeout=240, kernel_name="python3", resources={"metadata": {"path": str(tmp_path)}}).execute()
+    # a port that the system hands out can be another process's by the time the kernel takes it
+    names = ("shell_port", "iopub_port", "stdin_port", "control_port", "hb_port")
+    here = Config({"KernelManager": {"cache_ports": False, **dict(zip(names, _free_ports(len(names)), strict=True))}})
+    resources = {"metadata": {"path": str(tmp_path)}}
+    NotebookClient(
+        notebook, timeout=240, startup_timeout=240, kernel_name="python3", resources=resources, config=here
+    ).execute()
     assert any(cell.get("outputs") for cell in notebook.cells)
 
 
