@@ -254,6 +254,6 @@ def both() -> None:
     )
     checked = subprocess.run(
         [sys.executable, "-m", "mypy", "--strict", str(program)],
-        cwd=Path(__file__).parent.parent, capture_output=True, text=True, timeout=300,
+        cwd=Path(__file__).parent.parent, capture_output=True, text=True, timeout=800,
     )  # fmt: skip
     assert checked.returncode == 0, checked.stdout

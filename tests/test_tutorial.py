@@ -25,7 +25,7 @@ _BLOCK = re.compile(
     r"<!-- tutorial -->\n```sh\n(.*?)^```\n(?:(?:(?!```|<!--).)*?^```text\n(.*?)^```)?", re.DOTALL | re.MULTILINE
 )
 _DATE = re.compile(r"\d{4}-\d\d-\d\dT14:05:00Z")
-MOST_S = 240
+MOST_S = 800
 
 
 @dataclass(frozen=True, slots=True)
