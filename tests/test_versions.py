@@ -18,7 +18,7 @@ from headwater.engine import Engine
 from headwater.errors import NotFoundError, UsageError
 from headwater.log import catalogue, former
 from headwater.records import Draft
-from serving import settings_in
+from serving import eventually, serving, settings_in
 
 WHEN = "2026-03-01T12:00:00Z"
 
@@ -286,7 +286,6 @@ def test_versions_are_listed_over_http_and_by_the_command_line(tmp_path: Path, c
     from typer.testing import CliRunner
 
     from headwater.cli.app import app
-    from serving import serving
 
     folder = tmp_path / "note.md"
     with ExitStack() as stack:
@@ -298,7 +297,7 @@ def test_versions_are_listed_over_http_and_by_the_command_line(tmp_path: Path, c
             assert done.exit_code == 0, done.output
         assert len(hw.records("docs").records) == 1
         assert len(hw.records("docs", versions=True).records) == 2
-        assert len(hw.search("ropes", mode="keyword", as_of={"docs": 1}).hits) == 1
+        eventually(lambda: len(hw.search("ropes", mode="keyword", as_of={"docs": 1}).hits) == 1)  # as soon as it is indexed
         listed = CliRunner().invoke(app, ["documents", "docs", "--versions", "--url", url])
         assert listed.exit_code == 0, listed.output
         assert "docs/0/0" in listed.stdout
