@@ -15,6 +15,7 @@ import pytest
 import headwater
 from headwater.loading import Loading, load
 from headwater.records import Appended
+from serving import eventually
 
 ROWS = [
     {"message": "payment 1 accepted", "user": "u1", "at": "2026-03-01T14:05:00Z", "ms": 12, "ok": True, "note": None},
@@ -113,20 +114,11 @@ class Slow:
         return Appended(())
 
 
-def _eventually(holds: Any) -> None:
-    done = threading.Event()
-    for _ in range(3000):
-        if holds():
-            return
-        done.wait(0.01)
-    raise AssertionError("it never came to that")
-
-
 def test_it_goes_on_in_the_background_and_shows_how_far_it_is() -> None:
     slow = Slow()
     loading = load(slow, "<b>t</b>", ROWS, batch=1)
     slow.go.release()
-    _eventually(lambda: loading.stored == 1)
+    eventually(lambda: loading.stored == 1)
     assert not loading.done
     assert "1 of 3 rows into <b>t</b>" in repr(loading)
     shown = loading._repr_html_()

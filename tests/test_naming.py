@@ -158,7 +158,7 @@ def test_a_table_of_a_notebook_has_the_same_vocabulary() -> None:
         {"Ticket ID": 8, "Message Text": None, "createdAt": "soon", "state": "new"},
     ]
     with headwater.open(headwater.MEMORY, embedding={"model": "none"}) as hw:
-        hw.load("t", rows).wait(30)
+        hw.load("t", rows).wait(240)
         first, second = hw.records("t").records
     assert (first.value, first.key, first.timestamp.timestamp() * 1000) == ("it broke", "7", AT_MS)
     assert first.attributes == {"state": "open"}
