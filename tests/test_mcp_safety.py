@@ -153,7 +153,7 @@ def test_nothing_that_agents_can_call_takes_an_address_to_connect_to() -> None:
 
 
 def test_calls_with_arguments_at_random_end_in_time_within_their_budget_and_without_a_crash(tmp_path: Path) -> None:
-    rng, judged = random.Random(SEED), Judged(hang_s=60)
+    rng, judged = random.Random(SEED), Judged(hang_s=200)
 
     async def run() -> None:
         async with Engine(settings_in(tmp_path)) as engine:
@@ -180,7 +180,7 @@ def test_calls_with_arguments_at_random_end_in_time_within_their_budget_and_with
 
 
 def test_calls_at_random_over_stdio_get_protocol_alone(tmp_path: Path) -> None:
-    judged = fuzz(60, SEED, tmp_path, hang_s=60)
+    judged = fuzz(60, SEED, tmp_path, hang_s=200)
     assert sum(judged.calls.values()) == 60
     assert judged.wrong == 0
 
