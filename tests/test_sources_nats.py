@@ -335,6 +335,57 @@ def test_a_server_that_was_never_there_is_told_with_its_address(tmp_path: Path) 
     assert "Connect call failed" in (found.condition.error or "")
 
 
+async def _told(found: Source, until: str) -> None:
+    """Read until the source says something of that kind."""
+    batches = found.batches(None)
+    reading = asyncio.ensure_future(anext(batches))
+    await soon(lambda: reading.done() or until in (found.condition.error or ""), lambda: found.condition)
+    reading.cancel()
+    await asyncio.gather(reading, return_exceptions=True)
+    await batches.aclose()  # type: ignore[attr-defined]
+    assert until in (found.condition.error or "")
+
+
+def test_a_password_is_told_to_no_server_without_tls_where_tls_is_asked_for() -> None:
+    from headwater.sources.nats import NatsSource
+
+    heard: list[bytes] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b'INFO {"server_id":"S","version":"2.10.0","max_payload":1048576,"auth_required":true}\r\n')
+        heard.append(await reader.read(4096))  # ends when the client hangs up
+        writer.close()
+        await writer.wait_closed()
+
+    async def go() -> None:
+        async with await asyncio.start_server(serve, "127.0.0.1", 0) as fake:
+            port = fake.sockets[0].getsockname()[1]
+            options: dict[str, Any] = {"username": "me", "password": "secret", "environment": {}}
+            found = NatsSource(f"tls://127.0.0.1:{port}", "s", "in", **options)
+            await _told(found, "TLS is asked for, and the server does not offer it")
+            await asyncio.gather(*(asyncio.all_tasks() - {asyncio.current_task()}))
+
+    asyncio.run(go())
+    assert heard
+    assert set(heard) == {b""}
+
+
+def test_what_a_server_forbids_is_told_in_its_words(tmp_path: Path) -> None:
+    from headwater.sources.nats import NatsSource
+
+    server = Nats(tmp_path)
+    try:
+        server.kill()
+        user = 'user: r, password: r, permissions: {publish: ["x"], subscribe: ["_INBOX.>"]}'
+        config = f'jetstream {{ store_dir: "{tmp_path}/store" }}\nauthorization {{ users: [{{{user}}}] }}\n'
+        (tmp_path / "nats.conf").write_text(config, "utf-8")
+        server.start()
+        found = NatsSource(server.url, "ORDERS", "in", username="r", password="r", environment={})
+        asyncio.run(_told(found, "permissions violation for publish"))
+    finally:
+        server.kill()
+
+
 @pytest.mark.slow
 def test_consumers_and_servers_that_are_killed_lose_and_double_nothing(tmp_path: Path) -> None:
     """Every third time the server is killed while a consumer reads, which goes on when it is back; then that dies, too."""

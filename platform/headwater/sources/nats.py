@@ -163,6 +163,7 @@ class _Reader:
         self._each = False  # whether every message is to be acknowledged, and not the last for all
         self._delivery: int | None = None  # the number of the next delivery; None where messages may come out of order
         self._idle = self._tries = 0
+        self._heard = ""  # what the server or the connection last complained of
         self._request = source.batch_records
 
     async def step(self) -> tuple[Batch | None, Sequence[Msg]]:
@@ -212,33 +213,38 @@ class _Reader:
 
         servers = self._source.servers
         at = self._tries % len(servers)
-
-        said: list[str] = []
+        self._heard = ""
 
         async def heard(error: Exception) -> None:
-            logger.info("NATS: %s", error)
-            said[:] = [str(error) or type(error).__name__]
+            words = str(error) or ("no answer" if isinstance(error, TimeoutError) else type(error).__name__)
+            logger.log(logging.INFO if words != self._heard or not self._tries else logging.DEBUG, "NATS: %s", words)
+            self._heard = words
 
         try:
             return await self._connected(servers[at:] + servers[:at], heard)
         except nats.errors.NoServersError as error:
-            raise OSError(f"none of {', '.join(servers)} can be reached: {said[0] if said else error}") from error
+            raise OSError(f"none of {', '.join(servers)} can be reached: {self._heard or error}") from error
 
     async def _connected(self, servers: list[str], heard: Callable[[Exception], Awaitable[None]]) -> Client:
-        import nats
-
-        return await nats.connect(
-            servers,
-            name="headwater",
-            connect_timeout=2,
-            allow_reconnect=False,  # a new connection begins from the log's place, as the first one does
-            max_reconnect_attempts=1,  # of the first one too; 0 is without end
-            reconnect_time_wait=0.2,
-            dont_randomize=True,
-            ping_interval=10,
-            error_cb=heard,
-            **self._source.login(),
-        )
+        login = self._source.login()
+        client = _client(secure="tls" in login or any(server.startswith("tls:") for server in servers))
+        options: dict[str, Any] = {"reconnect_time_wait": 0.2, **login}
+        try:
+            await client.connect(
+                servers,
+                name="headwater",
+                connect_timeout=2,
+                allow_reconnect=False,  # a new connection begins from the log's place, as the first one does
+                max_reconnect_attempts=1,  # of the first one too; 0 is without end
+                dont_randomize=True,
+                ping_interval=10,
+                error_cb=heard,
+                **options,
+            )
+        except BaseException:
+            await client.close()  # it leaves a connection that failed half way open
+            raise
+        return client
 
     async def _failed(self, error: Exception) -> None:
         from nats.js.errors import NotFoundError
@@ -248,6 +254,8 @@ class _Reader:
             self._source.note("waiting for the stream", f"there is no stream {self._source.stream!r}")
         elif isinstance(error, NotFoundError):
             self._source.note("making the consumer anew", str(error))
+        elif isinstance(error, TimeoutError):  # a server that forbids something says so, and does not answer
+            self._source.note("unreachable", f"{', '.join(self._source.servers)}: {self._heard or 'no answer'}")
         else:
             self._source.note("unreachable", str(error) or type(error).__name__)
         await asyncio.sleep(_PAUSES_S[min(self._tries, len(_PAUSES_S) - 1)])
@@ -389,6 +397,20 @@ class _Reader:
         if isinstance(found, Draft) and found.key is None and source.key == "subject":
             return found._replace(key=message.subject)
         return found
+
+
+def _client(*, secure: bool) -> Client:
+    """A client; one that is to be `secure` tells its user and password to no server that does not speak TLS."""
+    from nats.aio.client import Client
+    from nats.errors import Error
+
+    class Secure(Client):
+        def _connect_command(self) -> bytes:
+            if not self._server_info.get("tls_required"):
+                raise Error("TLS is asked for, and the server does not offer it: no user or password was told to it")
+            return super()._connect_command()
+
+    return Secure() if secure else Client()
 
 
 def _is_kept(info: StreamInfo) -> bool:
