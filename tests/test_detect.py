@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import json
 import threading
 import zlib
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from typer.testing import CliRunner
 import headwater
 from headwater.blocking import Headwater
 from headwater.cli.app import app
-from headwater.detect.detectors import per_day
+from headwater.detect.detectors import Detectors, per_day
 from headwater.errors import NotFoundError, UsageError
 from headwater.log.store import Log
 from headwater.records.anomalies import Anomaly
@@ -114,12 +115,31 @@ def test_what_lies_in_history_alerts_nobody_and_is_listed_when_asked(hw: Headwat
     assert hw.anomalies(["logs"], quiet=True, since=START + timedelta(days=1)).anomalies == ()
 
 
-def test_alerts_go_to_a_topic_once_and_to_whoever_follows(hw: Headwater) -> None:
+@pytest.fixture
+def followed(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
+    """Set once somebody follows alerts; before that they pass him by."""
+    begun, events = threading.Event(), Detectors.events
+
+    async def telling(self: Detectors, topics: Sequence[str] | None = None, **where: Any) -> AsyncIterator[Anomaly]:
+        following = events(self, topics, **where)
+        coming = asyncio.ensure_future(anext(following))  # type: ignore[arg-type]  # it is an async generator
+        await asyncio.sleep(0)
+        begun.set()
+        yield await coming
+        async for anomaly in following:
+            yield anomaly
+
+    monkeypatch.setattr(Detectors, "events", telling)
+    return begun
+
+
+def test_alerts_go_to_a_topic_once_and_to_whoever_follows(followed: threading.Event, hw: Headwater) -> None:
     hw.create_topic("logs", passages="exact")
     hw.set_detecting("logs", alert_topic="alerts")
     got: list[Anomaly] = []
     follower = threading.Thread(target=lambda: got.append(next(iter(hw.anomaly_events(["logs"])))), daemon=True)
     follower.start()
+    assert followed.wait(240)
     hw.append("logs", records(0, TROUBLE + 30))
     eventually(lambda: any(t.name == "alerts" and t.records == 1 for t in hw.topics()))
     (alert,) = hw.records("alerts").records
