@@ -43,6 +43,8 @@ def test_the_settings_of_each_kind_are_typed_and_wrong_ones_are_named() -> None:
         ({"type": "webhook", "secret": "${GH}"}, "needs a name"),
         ({"type": "webhook", "name": "gh", "secret": "${NONE}"}, "NONE is not set"),
         ({"type": "kafka"}, "needs topics"),
+        ({"type": "kafka", "topics": ["^or(ders"]}, "no pattern of Kafka topics"),
+        ({"type": "kafka", "topics": ["orders"], "servers": "kafka://k:9092"}, "host:port, with commas"),
         ({"type": "nats"}, "needs stream"),
         ({}, "needs a path"),
     ):

@@ -91,8 +91,8 @@ class Feed:
         try:
             found = await anyio.to_thread.run_sync(self._find, entry, dict(self._known))
         except (HeadwaterError, OSError) as error:
-            logger.warning("looking for sources of %s: %s", entry.name, error)
-            self._roster.note(entry.name, str(error))
+            if self._roster.note(entry.name, str(error)):
+                logger.warning("looking for sources of %s: %s", entry.name, error)
             return
         self._roster.note(entry.name, None)
         for source in found:
@@ -134,7 +134,7 @@ class Feed:
 
     async def _follow(self, source: Source) -> None:
         """One source to its end. What fails inside it is tried again from the last stored state."""
-        tries = 0
+        tries, said = 0, ""
         while True:
             self._failing.pop(source.name, None)
             try:
@@ -142,13 +142,15 @@ class Feed:
                 async with aclosing(source.batches(state)) as batches:  # type: ignore[type-var]  # the protocol promises aclose
                     async for batch in batches:
                         await self._store(source, batch)
-                        tries = 0
+                        tries, said = 0, ""
                 return
             except Exception as error:  # the top of a source's loop: it must not take the daemon down
-                self._failing[source.name] = str(error) or type(error).__name__
-                logger.warning(
-                    "source %s: %s; trying again", source.name, error, exc_info=not isinstance(error, HeadwaterError)
-                )
+                self._failing[source.name] = words = str(error) or type(error).__name__
+                known, said = words == said, words
+                logger.log(
+                    logging.DEBUG if known else logging.WARNING, "source %s: %s; trying again", source.name, error,
+                    exc_info=not isinstance(error, HeadwaterError),
+                )  # fmt: skip
             await self._pause(_PAUSES_S[min(tries, len(_PAUSES_S) - 1)])
             tries += 1
 

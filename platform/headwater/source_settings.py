@@ -5,6 +5,7 @@ Read by headwater.config, which checks the names and the types. A secret is a re
 
 from __future__ import annotations
 
+import importlib.util
 import re
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -163,12 +164,26 @@ def check(source: AnySource) -> None:
             raise ConfigError('syslog over TLS is over TCP alone: transport = "tcp"')
     if isinstance(source, KafkaSettings) and not source.topics:
         raise ConfigError(f"kafka source {source.name!r} needs topics, the Kafka topics to read")
+    for pattern in source.topics if isinstance(source, KafkaSettings) else ():
+        try:
+            re.compile(pattern if pattern.startswith("^") else "")
+        except re.error as error:
+            raise ConfigError(f"{pattern!r} is no pattern of Kafka topics: {error}") from error
+    if isinstance(source, KafkaSettings) and (not source.servers or "@" in source.servers or "://" in source.servers):
+        raise ConfigError(f"servers of Kafka are host:port, with commas between several, not {source.servers!r}")
     if isinstance(source, KafkaSettings) and (wrong := [p for p in source.properties if "=" not in p]):
         raise ConfigError(f"properties are NAME=VALUE, not {wrong[0]!r}")
     if isinstance(source, NatsSettings) and not source.stream:
         raise ConfigError(f"nats source {source.name!r} needs stream, the JetStream stream to read")
     if isinstance(source, OtlpSettings):
         _within("max_topics", source.max_topics, 1, 10_000)
+
+
+def check_package(source: AnySource) -> None:
+    """ConfigError where a source needs a package that is not installed."""
+    module, package = {"kafka": ("confluent_kafka", "confluent-kafka"), "nats": ("nats", "nats-py")}.get(source.type, ("", ""))
+    if module and importlib.util.find_spec(module) is None:
+        raise ConfigError(f"a {source.type} source needs the package {package}: pip install 'headwater[{source.type}]'")
 
 
 def _within(name: str, value: int, least: int, most: int) -> None:

@@ -22,7 +22,15 @@ from headwater.config import LOOPBACK, REFERENCE, Settings, source_settings
 from headwater.errors import ConfigError, ConflictError, NotFoundError, UsageError
 from headwater.log.store import Log
 from headwater.records import SourceInfo
-from headwater.source_settings import LIVE_VARIABLES, AnySource, OtlpSettings, SourceSettings, WebhookSettings, entry_name
+from headwater.source_settings import (
+    LIVE_VARIABLES,
+    AnySource,
+    OtlpSettings,
+    SourceSettings,
+    WebhookSettings,
+    check_package,
+    entry_name,
+)
 from headwater.views import Rates
 
 Where = Literal["settings", "argument", "live", "default"]
@@ -115,12 +123,14 @@ class Roster:
         for tally in self._tallies.values():
             tally.rates.look(0, tally.stored)
 
-    def note(self, entry: str, error: str | None) -> None:
-        """Say why an entry has no source yet; None: nothing is wrong with it."""
+    def note(self, entry: str, error: str | None) -> bool:
+        """Say why an entry has no source yet; None: nothing is wrong with it. Whether that is news."""
+        is_news = self._notes.get(entry) != error
         if error is None:
             self._notes.pop(entry, None)
         else:
             self._notes[entry] = error
+        return is_news
 
     def on_change(self, listener: Callable[[], None]) -> None:
         """Call `listener()` whenever an entry came, went, was paused or resumed."""
@@ -145,6 +155,7 @@ class Roster:
         given = {name: value for name, value in settings.items() if value is not None}
         self._check_references(given)
         source = source_settings(given, self._environment, where="source")
+        check_package(source)
         if isinstance(source, SourceSettings):
             source = replace(source, path=await anyio.to_thread.run_sync(self._live_path, source.path))
             given["path"] = source.path
