@@ -134,6 +134,24 @@ def test_a_count_fires_once_for_each_crossing_and_again_when_it_was_lower_in_bet
     assert [(hit.address, hit.count) for hit in reply.hits] == [("t/0/2", 3), ("t/0/7", 3)]
 
 
+def test_a_record_of_a_wrong_clock_does_not_silence_a_count(hw: Headwater) -> None:
+    hw.create_topic("t", passages="exact")
+    watch = hw.add_watch("tick", topics=["t"], mode="keyword", more_than=2, within="10m")
+    times = ["2031-01-01T00:00:00Z", *(f"2026-03-01T14:{n:02}:00Z" for n in (0, 1, 2, 3, 40, 41, 42)), "2031-01-01T00:00:01Z"]
+    hw.append("t", [{"value": "tick", "timestamp": time} for time in times])
+    judged(hw, watch)
+    assert [(hit.address, hit.count) for hit in hw.wait(watch.id).hits] == [("t/0/3", 3), ("t/0/7", 3)]
+
+
+def test_records_that_come_late_are_counted_at_their_own_time_and_neither_end_nor_repeat_a_crossing(hw: Headwater) -> None:
+    hw.create_topic("t", passages="exact")
+    watch = hw.add_watch("tick", topics=["t"], mode="keyword", more_than=2, within="10m")
+    minutes = [30, 31, 0, 32, 1, 33, 34, 2, 3, 35, 59]  # two streams, one half an hour behind: each crosses once
+    hw.append("t", [{"value": f"tick {n}", "timestamp": f"2026-03-01T14:{n:02}:00Z"} for n in minutes])
+    judged(hw, watch)
+    assert [hit.record.value for hit in hw.wait(watch.id).hits if hit.record] == ["tick 32", "tick 2"]
+
+
 def test_a_watch_can_look_back_and_then_goes_on(hw: Headwater) -> None:
     hw.create_topic("t", passages="exact")
     hw.append("t", [f"alarm {n}" for n in range(2500)], wait="searchable", timeout_s=240)

@@ -61,13 +61,14 @@ class Spec:
 @dataclass(slots=True)
 class State:
     """How far one watch is. `starts` has the first seq it judges of each topic there was when it was made (0 of others), `own`
-    its own (words, meaning) places in topics where it is behind the other watches, `window` the newest times of a watch
-    that counts; `armed`: it fires at the next crossing. `fired` is also the number of its newest hit."""
+    its own (words, meaning) places in topics where it is behind the other watches, `window` the times of the last records of
+    a watch that counts, in the order they came; `crossed`: from when to when there are too many. `fired` is also the number
+    of its newest hit."""
 
     starts: dict[int, int] = field(default_factory=dict)
     own: dict[int, list[int | None]] = field(default_factory=dict)
     window: list[int] = field(default_factory=list)
-    armed: bool = True
+    crossed: list[list[int]] = field(default_factory=list)
     fired: int = 0
     last_ms: int | None = None
 
@@ -107,8 +108,15 @@ def _row(
     id: int, name: str, spec: str, starts: str, own: str, window: str, armed: int, fired: int, last_ms: int | None,
     created_ms: int, expires_ms: int | None, owner: str | None,
 ) -> WatchRow:  # fmt: skip
-    state = State(_places(starts), _places(own), orjson.loads(window), bool(armed), fired, last_ms)
+    held = orjson.loads(window)
+    if isinstance(held, list):  # as it was kept before times came in any order: the newest is the last
+        held = {"times": held, "crossed": [[held[0], held[-1]]] if held and not armed else []}
+    state = State(_places(starts), _places(own), held["times"], held["crossed"], fired, last_ms)
     return WatchRow(id, name, Spec.of(spec), state, created_ms, expires_ms, owner)
+
+
+def _window(state: State) -> str:
+    return orjson.dumps({"times": state.window, "crossed": state.crossed}).decode()
 
 
 def create(
@@ -153,7 +161,7 @@ def store(
     db.executemany(fired, hits)
     db.executemany(
         "UPDATE watch SET own = ?2, times = ?3, armed = ?4, fired = ?5, last_ms = ?6 WHERE id = ?1",
-        [(id, _json(s.own), orjson.dumps(s.window).decode(), s.armed, s.fired, s.last_ms) for id, s in states.items()],
+        [(id, _json(s.own), _window(s), not s.crossed, s.fired, s.last_ms) for id, s in states.items()],
     )
     db.executemany(
         "DELETE FROM watch_hit WHERE watch = ? AND n <= ?", [(id, s.fired - KEPT) for id, s in states.items() if s.fired > KEPT]

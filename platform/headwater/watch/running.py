@@ -9,7 +9,6 @@ twice. A wait reads the hits behind its cursor from the log: whoever comes late,
 from __future__ import annotations
 
 import asyncio
-import bisect
 import logging
 import threading
 import time
@@ -28,6 +27,7 @@ from headwater.log.watches import KEPT, MEANING, WORDS, HitRow, WatchRow
 from headwater.query import parse
 from headwater.records import address
 from headwater.search.finding import embed
+from headwater.watch.counting import crosses
 from headwater.watch.judging import Judge, Match, Standing
 
 logger = logging.getLogger(__name__)
@@ -362,16 +362,11 @@ def standing(row: WatchRow) -> Standing:
 
 def _counted(match: Match) -> int | None:
     """None for a watch without a window: each match fires. Else how many records are in the window where this one crosses
-    the line, and 0 where it does not. Only as many of the newest times are kept as decide that."""
+    the line, and 0 where it does not."""
     spec, state = match.watch.spec, match.watch.state
     if spec.more_than is None or spec.within_ms is None:
         return None
-    bisect.insort(state.window, match.row.time_ms)
-    del state.window[: -(spec.more_than + 1)]
-    over = len(state.window) > spec.more_than and state.window[-1] - state.window[0] <= spec.within_ms
-    crosses = over and state.armed
-    state.armed = not over
-    return len(state.window) if crosses else 0
+    return spec.more_than + 1 if crosses(state, match.row.time_ms, spec.more_than, spec.within_ms) else 0
 
 
 def why_held_up(watching: Watching, watch: Standing, present: Mapping[str, TopicIndex]) -> str | None:
