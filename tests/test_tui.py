@@ -23,7 +23,7 @@ from headwater_tui.screens.live import Live
 from headwater_tui.screens.patterns import Patterns
 from headwater_tui.screens.pipelines import Pipelines
 from headwater_tui.screens.record import Record
-from headwater_tui.screens.search import Scope
+from headwater_tui.screens.search import Scope, Search
 from headwater_tui.screens.topics import Topics, health_of
 from headwater_tui.screens.watches import Watches
 from headwater_tui.widgets.query_bar import Completion, QueryBar
@@ -50,20 +50,24 @@ def test_topics_are_listed_and_enter_shows_their_records(url: str) -> None:
         await sees(app, pilot, "request 0 took", "1 of 1,201")
         assert not listed.following
         await pilot.press("e")
-        assert listed.cursor == 50
+        await shown(lambda: listed.cursor == 50, pilot)
         await pilot.press("E", "w")
-        assert listed.cursor == 0
-        assert listed.wrapped
+        await shown(lambda: listed.cursor == 0 and listed.wrapped, pilot)
 
     run(url, body)
 
 
+async def searching(app: HeadwaterApp, pilot: Pilot[None]) -> None:
+    await view(app, pilot, Search)
+    await shown(lambda: isinstance(app.focused, QueryBar), pilot)
+
+
 def test_a_search_shows_hits_and_when_they_were_and_a_chosen_time_filters(url: str) -> None:
     async def body(app: HeadwaterApp, pilot: Pilot[None]) -> None:
-        await pilot.press("3")
+        await searching(app, pilot)
         await pilot.press(*"took", "enter")
         await sees(app, pilot, "×1,201", "hits in 1,203 records", "1,201 records")
-        assert isinstance(app.focused, RecordList)
+        await shown(lambda: isinstance(app.focused, RecordList), pilot)
         await pilot.press("i", "enter")
         await sees(app, pilot, "1 hit in 600 records", "Esc: all times")
         await pilot.press("escape", "escape")
@@ -71,16 +75,17 @@ def test_a_search_shows_hits_and_when_they_were_and_a_chosen_time_filters(url: s
         await pilot.press("c")
         await sees(app, pilot, "mode keyword")
         await pilot.press("b")
-        assert app.kept.searches == ["took"]
+        await shown(lambda: app.kept.searches == ["took"], pilot)
         await pilot.press("slash", "up")
-        assert app.screen.query_one(QueryBar).value == "took"
+        await shown(lambda: app.screen.query_one(QueryBar).value == "took", pilot)
 
     run(url, body)
 
 
 def test_a_bad_query_is_told_with_its_place(url: str) -> None:
     async def body(app: HeadwaterApp, pilot: Pilot[None]) -> None:
-        await pilot.press("3", *"since:nonsense", "enter")
+        await searching(app, pilot)
+        await pilot.press(*"since:nonsense", "enter")
         await sees(app, pilot, "nonsense", "time")
 
     run(url, body)
@@ -95,7 +100,7 @@ def test_a_record_shows_its_neighbours_and_what_is_like_it_and_no_markup_is_obey
         await pilot.press("tab", "tab")
         await sees(app, pilot, "passages near in meaning")
         await pilot.press("m")
-        assert len(app.kept.marks) == 1
+        await shown(lambda: len(app.kept.marks) == 1, pilot)
         await pilot.press("tab", "v")
         await sees(app, pilot, "chat/0", "2 of 2")
         await pilot.press("apostrophe")
@@ -177,8 +182,9 @@ def test_what_is_odd_is_explained_and_a_verdict_is_one_key(url: str) -> None:
         await pilot.press("d")
         await sees(app, pilot, "said to be not an")
         await pilot.press("tab")
-        assert isinstance(app.screen, Anomalies)
-        assert app.screen.listed.has_focus
+        screen = app.screen
+        assert isinstance(screen, Anomalies)
+        await shown(lambda: screen.listed.has_focus, pilot)
         await pilot.press("enter")
         await shown(lambda: isinstance(app.screen, Record) and "pool exhausted" in text_of(app), pilot)
         await pilot.press("escape", "tab", "right_square_bracket", "right_square_bracket", "enter")

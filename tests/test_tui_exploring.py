@@ -54,7 +54,7 @@ def test_of_many_topics_those_with_a_part_of_a_name_are_listed(url: str) -> None
         assert isinstance(app.screen, Topics)
         await answers(app, pilot, "slash", "ORDERS")
         await sees(app, pilot, "2 of 3 topics, with 'ORDERS' (Esc: all)")
-        assert app.screen.query_one(Table).row_count == 2
+        await shown(lambda: app.screen.query_one(Table).row_count == 2, pilot)
         await pilot.press("escape")
         await sees(app, pilot, "payments")
         before = app.screen.query_one(Table).scroll_offset.x

@@ -129,7 +129,7 @@ def test_a_wrapped_record_takes_the_lines_it_needs_and_says_what_is_left_out(url
         await sees(app, pilot, "the last")
         listed = app.screen.query_one(RecordList)
         await pilot.press("k")
-        assert listed.cursor == 2
+        await shown(lambda: listed.cursor == 2, pilot)
         await pilot.press("enter")
         await sees(app, pilot, "at frame 8")
 
@@ -143,7 +143,7 @@ def test_a_click_is_on_the_row_it_hits_also_where_rows_are_wrapped(url: str) -> 
         await sees(app, pilot, "3 of 3")
         await pilot.press("w")
         await pilot.click(RecordList, offset=(5, 4))
-        assert app.screen.query_one(RecordList).cursor == 1
+        await shown(lambda: app.screen.query_one(RecordList).cursor == 1, pilot)
 
     run(url, body)
 
