@@ -40,6 +40,23 @@ HIDDEN = {
     "IBAN DE89 3704 0044 0532 0130 00.": "IBAN [iban].",
     "ssn 078-05-1120": "ssn [ssn]",
     "call +49 30 1234567 or (415) 555-2671": "call [phone] or [phone]",
+    "dbPassword=hunter2hunter PGPASSWORD=hunter2hunter psql": "dbPassword=[password] PGPASSWORD=[password] psql",
+    '{"SecretAccessKey": "wJalrXUtnFEMI/K7MDENG"}': '{"SecretAccessKey": "[password]"}',
+    "SharedAccessKeyName=Root;SharedAccessKey=abcdEFGH1234=": "SharedAccessKeyName=Root;SharedAccessKey=[password]",
+    r"body {\"password\":\"s3cret99\",\"n\":1}": r"body {\"password\":\"[password]\",\"n\":1}",
+    "{:password=>'s3cretpw', 'api_key' => \"0123456789\"}": "{:password=>'[password]', 'api_key' => \"[password]\"}",
+    "{'api_key': b'0123456789abcdef'}": "{'api_key': b'[password]'}",
+    "<user>bob</user><password>s3cretpw</password>": "<user>bob</user><password>[password]</password>",
+    "run --db-password hunter2 now": "run --db-password [password] now",
+    "Passwort: geheim123, mot de passe : azerty123": "Passwort: [password], mot de passe : [password]",
+    "Cookie: JSESSIONID=1A530637289A; theme=dark": "Cookie: [token]",
+    "GET /b?sv=2022&sig=Zm9vYmFyYmF6cXV4cXV1eA%3D%3D HTTP/1.1": "GET /b?sv=2022&sig=[token] HTTP/1.1",
+    "hvs.CAESIJabcdefghijklmnopq": "[token]",
+    "an anna.l\u00f3ra@ex\u00e4mple.de von ?email=bob%40example.com&x": "an [email] von ?email=[email]&x",
+    "tel:+1-415-555-2671 ?phone=%2B14155552671&x": "tel:[phone] ?phone=[phone]&x",
+    "phone: 030 901820, \u624b\u673a13812345678": "phone: [phone], \u624b\u673a[phone]",
+    "IBAN NL91-ABNA-0417-1643-00": "IBAN [iban]",
+    "ssn: 536904399": "ssn: [ssn]",
 }
 KEPT = (
     "password: incorrect for user bob",
@@ -62,6 +79,15 @@ KEPT = (
     "token=[redacted]",
     "password=<your password>",
     "password=${DB_PASSWORD}",
+    "git clone git@github.com:org/repo.git",
+    "bearer authentication required",
+    "cookie: not found, Set-Cookie: missing",
+    "--no-password prompt --reset-password user",
+    "forgotPassword: true, publicKey=abc, partitionKey: user_12345",
+    "at com.example.Users.changePassword(Users.java:123)",
+    "telemetry 12345678901 sent, tel aviv",
+    "&signature=none ?sig=1",
+    "<password></password>",
 )
 
 
@@ -113,6 +139,13 @@ def test_texts_inside_json_are_redacted_and_a_secrets_name_hides_its_value() -> 
     }  # fmt: skip
 
 
+def test_a_number_under_the_name_of_a_telephone_is_hidden_in_json_and_json_it_stays() -> None:
+    text = '{"phone":4155552671,"homePhone":"030 901820","userPassword":"opensesame","n":4155552671,"phones":2}'
+    hidden = '{"phone":"[phone]","homePhone":"[phone]","userPassword":"[password]","n":4155552671,"phones":2}'
+    assert Redactor().text(text) == hidden
+    assert Redactor().text(hidden) == hidden
+
+
 @given(st.text(alphabet=st.sampled_from("a1@.:/-_= +\"'[]pasworkeyt\n4"), max_size=300))
 def test_any_text_is_redacted_without_loss_of_what_is_around(text: str) -> None:
     done = Redactor((*NAMES,)).redact(text)
@@ -138,6 +171,11 @@ def test_no_text_makes_a_pattern_slow() -> None:
         "a_",
         "0:",
         "-----BEGIN PRIVATE KEY-----",
+        "Cookie: a=bbbbbbbb;",
+        "aSecretKey\\",
+        "phone number (",
+        "a%40b.",
+        "--a-a-a-password ",
     ):
         Redactor(NAMES).redact(unit * (20_000 // len(unit)))
     assert time.thread_time() - began < 10  # not a speed: a pattern that backtracks takes hours

@@ -59,7 +59,7 @@ def _luhn(text: str) -> bool:
 
 
 def _iban(text: str) -> bool:
-    compact = text.replace(" ", "")
+    compact = text.replace(" ", "").replace("-", "")
     if not 15 <= len(compact) <= 34:
         return False
     moved = compact[4:] + compact[:4]
@@ -85,10 +85,18 @@ def _mixed(value: str) -> bool:
 
 _NAMES = (
     r"(?:pass(?:word|wd|phrase|code)?|pwd|secret(?:[_-]?key)?|api[_-]?key|apikey|access[_-]?key(?:[_-]?id)?|account[_-]?key|private[_-]?key"
-    r"|client[_-]?secret|signing[_-]?key|encryption[_-]?key|(?:auth|access|refresh|bearer|session|csrf|id)[_-]?token)"
+    r"|client[_-]?secret|signing[_-]?key|encryption[_-]?key|(?:auth|access|refresh|bearer|session|csrf|id)[_-]?token"
+    r"|passwort|mot de passe|contrase\u00f1a)"
 )
-_NAMED = rf"(?i)(?<![A-Za-z0-9])(?:[A-Za-z0-9]{{1,30}}[_.-]){{0,4}}{_NAMES}"
-_HINTS = ("pass", "pwd", "secret", "key", "token", "session")  # one of them is in every such name
+_CAMEL = (  # behind another word: dbPassword, secretAccessKey, SharedAccessKey
+    r"(?:Pass(?:word|wd|phrase|code)|Pwd|Secret(?:Key)?|ApiKey|AccessKey(?:Id)?|AccountKey|PrivateKey|ClientSecret|SigningKey"
+    r"|EncryptionKey|(?:Auth|Access|Refresh|Bearer|Session|Csrf|Id)Token)"
+)
+_NAMED = rf"(?:(?i:(?<![A-Za-z0-9])(?:[A-Za-z0-9]{{1,30}}[_.-]){{0,4}}{_NAMES})|(?<=[a-z0-9]){_CAMEL}|(?<=[A-Z]{{2}})PASSWORD)"
+_HINTS = ("pass", "pwd", "secret", "key", "token", "session", "contrase\u00f1a")  # one of them is in every such name
+
+_LETTERS = r"A-Za-z0-9\u00c0-\u024f\u0370-\u04ff"  # of addresses: Latin, Greek, Cyrillic
+_PHONE = r"(?:tele)?phone|mobile|telefon|t\u00e9l\u00e9phone|mobil|handy|whatsapp|tel|fax|\u624b\u673a|\u7535\u8bdd"
 
 KINDS: tuple[Kind, ...] = (
     Kind(
@@ -190,16 +198,24 @@ KINDS: tuple[Kind, ...] = (
         "authorization",
         "secrets",
         re.compile(
-            r"(?i)(?:authorization[\"']?\s{0,5}[:=]\s{0,5}[\"']?(?:bearer|basic|token|digest|apikey)\s{1,5}|"
-            r"(?<![a-z])bearer\s{1,5})([A-Za-z0-9_.~+/=-]{12,4000})"
+            r"(?i)(?:authorization[\"']?\s{0,5}[:=]\s{0,5}[\"']?(?:bearer|basic|token|digest|apikey)\s{1,5})"
+            r"([A-Za-z0-9_.~+/=-]{12,4000})"
         ),
-        ("authorization", "bearer"),
+        ("authorization",),
         group=1,
+    ),
+    Kind(
+        "authorization",
+        "secrets",
+        re.compile(r"(?i)(?<![a-z])bearer\s{1,5}([A-Za-z0-9_.~+/=-]{12,4000})"),
+        ("bearer",),
+        group=1,
+        accepts=_mixed,
     ),
     Kind(
         "password",
         "secrets",
-        re.compile(_NAMED + r"[\"']?\s{0,3}[:=]\s{0,3}([\"'])((?:(?!\1)[^\n]){3,300})\1"),
+        re.compile(_NAMED + r"\\{0,3}[\"']?\s{0,3}(?:=>|[:=])\s{0,3}[bru]?(\\{0,3}[\"'])((?:(?!\1)[^\n]){3,300})\1"),
         _HINTS,
         group=2,
         accepts=_worth_hiding,
@@ -224,10 +240,45 @@ KINDS: tuple[Kind, ...] = (
         "password",
         "secrets",
         re.compile(
-            rf"(?i)(?<![\w-])--{_NAMES}[= ]"
+            rf"(?i)(?<![\w-])--(?!no-|reset-|change-)(?:[a-z0-9]{{1,30}}-){{0,3}}{_NAMES}[= ]"
             r"([^\s\"']{3,300})"
         ),
         _HINTS,
+        group=1,
+        accepts=_worth_hiding,
+    ),
+    Kind(
+        "password",
+        "secrets",
+        re.compile(_NAMED + r">([^<>\n]{3,300})</"),
+        _HINTS,
+        group=1,
+        accepts=_worth_hiding,
+    ),
+    Kind(
+        "token",
+        "secrets",
+        re.compile(
+            r"(?<![A-Za-z0-9])(?:shp(?:at|ca|pa|ss)_[a-f0-9]{32}|hv[sb]\.[A-Za-z0-9_-]{20,300}|dapi[a-f0-9]{32}"
+            r"|AGE-SECRET-KEY-1[A-Z0-9]{50,70})(?![A-Za-z0-9])"
+        ),
+        ("shp", "hvs.", "hvb.", "dapi", "age-secret-key-"),
+    ),
+    Kind(
+        "token",
+        "secrets",
+        re.compile(r"(?i)[?&;](?:(?:x-amz-|x-goog-)?signature|sig|x-amz-security-token)=([A-Za-z0-9%+/=_.-]{16,2000})"),
+        ("sig", "x-amz-security-token"),
+        group=1,
+    ),
+    Kind(
+        "token",
+        "secrets",
+        re.compile(
+            r"(?i)(?<![\w-])(?:set-)?cookie[\"']?\s{0,3}[:=]\s{0,3}[\"']?"
+            r"([\w.-]{1,80}=[^\s;\"',]{8,4000}(?:;\s?[\w.-]{1,80}=[^\s;\"',]{1,4000}){0,50})"
+        ),
+        ("cookie",),
         group=1,
         accepts=_worth_hiding,
     ),
@@ -243,10 +294,12 @@ KINDS: tuple[Kind, ...] = (
         "email",
         "personal",
         re.compile(
-            r"(?<![A-Za-z0-9._%+-])[A-Za-z0-9._%+-]{1,64}@(?:[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?\.){1,8}[A-Z"
-            r"a-z]{2,24}(?![A-Za-z0-9-])"
+            rf"(?<![{_LETTERS}._%+-])[{_LETTERS}._%+-]{{1,64}}(?:@|%40)"
+            rf"(?:[{_LETTERS}](?:[{_LETTERS}-]{{0,61}}[{_LETTERS}])?\.){{1,8}}[A-Za-z\u00c0-\u024f\u0370-\u04ff]{{2,24}}"
+            rf"(?![{_LETTERS}-])"
         ),
-        ("@",),
+        ("@", "%40"),
+        accepts=lambda text: not text.startswith("git@"),
     ),
     Kind(
         "card",
@@ -261,7 +314,7 @@ KINDS: tuple[Kind, ...] = (
     Kind(
         "iban",
         "personal",
-        re.compile(r"(?<![A-Za-z0-9])[A-Z]{2}\d{2}(?: ?[A-Z0-9]{4}){2,7}(?: ?[A-Z0-9]{1,3})?(?![A-Za-z0-9])"),
+        re.compile(r"(?<![A-Za-z0-9])[A-Z]{2}\d{2}(?:[ -]?[A-Z0-9]{4}){2,7}(?:[ -]?[A-Z0-9]{1,3})?(?![A-Za-z0-9])"),
         accepts=_iban,
     ),
     Kind(
@@ -274,10 +327,31 @@ KINDS: tuple[Kind, ...] = (
         "phone",
         "personal",
         re.compile(
-            r"(?<![\w.+:/-])(?:\+[1-9]\d{0,2}(?:[ .-]?\(?\d{1,4}\)?){2,5}|(?:1[ .-])?(?:\([2-9]\d\d\) ?"
+            r"(?<![\w.+/-])(?:(?:\+|%2B)[1-9]\d{0,2}(?:[ .-]?\(?\d{1,4}\)?){2,5}|(?<!:)(?:1[ .-])?(?:\([2-9]\d\d\) ?"
             r"|[2-9]\d\d[ .-])[2-9]\d\d[ .-]\d{4})(?![\w]|[.:-]\d)"
         ),
         accepts=_is_phone,
+    ),
+    Kind(
+        "phone",
+        "personal",
+        re.compile(
+            rf"(?i)(?<![^\W_])(?:{_PHONE})(?:[_ ]?(?:number|no|nr))?[\"']?\s{{0,3}}[.:=]?\s{{0,3}}[\"']?"
+            r"([+(]?\d[\d ()./-]{6,18}\d)(?![\w]|[.:-]\d)"
+        ),
+        ("phone", "mobil", "tel", "t\u00e9l", "handy", "whatsapp", "fax", "\u624b\u673a", "\u7535\u8bdd"),
+        group=1,
+        accepts=_is_phone,
+    ),
+    Kind(
+        "ssn",
+        "personal",
+        re.compile(
+            r"(?i)(?<![A-Za-z0-9])(?:ssn|social security(?: number| no)?)[\"']?\s{0,3}[.:=#]?\s{0,3}[\"']?"
+            r"((?!000|666|9)\d{3}[ -]?(?!00)\d\d[ -]?(?!0000)\d{4})(?![\w-])"
+        ),
+        ("ssn", "social security"),
+        group=1,
     ),
     Kind(
         "ip",
@@ -386,11 +460,16 @@ class Redactor:
         return value
 
     def _member(self, name: str, value: Any) -> Any:
-        secret = isinstance(value, str) and any(k.name == "password" for k in self.kinds) and _SECRET_NAME.fullmatch(name)
+        kinds = {kind.name for kind in self.kinds}
+        if isinstance(value, str | int) and "phone" in kinds and _PHONE_NAME.search(name) and _DIALLED.fullmatch(str(value)):
+            return "[phone]"
+        secret = isinstance(value, str) and "password" in kinds and _SECRET_NAME.search(name)
         return "[password]" if secret and _worth_hiding(value) and len(value) > 2 else self.redact_all(value)
 
 
-_SECRET_NAME = re.compile(_NAMED)
+_SECRET_NAME = re.compile(rf"{_NAMED}\Z")
+_PHONE_NAME = re.compile(rf"(?i)(?<![^\W_])(?:{_PHONE})(?:[_ ]?(?:number|no|nr))?\Z|(?<=[a-z])(?:Phone|Mobile)(?:Number)?\Z")
+_DIALLED = re.compile(r"[+(]?\d[\d ()./-]{6,18}\d")
 _OWN = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,39}")
 NESTED = re.compile(r"\((?:[^()\\]|\\.)*[+*](?:[^()\\]|\\.)*\)[+*{]")
 """A repetition within a repetition: some text makes such a pattern take for ever."""
