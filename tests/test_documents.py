@@ -17,6 +17,7 @@ from headwater.engine import Engine
 from headwater.errors import UsageError
 from headwater.sources import Batch, State
 from headwater.sources.directory import DirectoryFollow
+from headwater.sources.files import read
 from headwater.sources.planning import plan
 from made_documents import docx, html, mixed, pdf, pptx
 from serving import answering, eventually, settings_in
@@ -73,6 +74,43 @@ def run(tmp_path: Path, story: Callable[[Follower, Path], object]) -> None:
             await story(follower, folder)  # type: ignore[misc]  # a coroutine function
 
     asyncio.run(go())
+
+
+def test_documents_of_kinds_that_are_not_read_are_told_once_each_with_what_mends_it(tmp_path: Path) -> None:
+    packed, text = b"PK\x03\x04" + b"\0" * 60, b"The amber door is locked at ten.\n"
+    told = {
+        "a.odt": (packed, "save it as .docx"), "b.ods": (packed, "save it as .xlsx"), "c.epub": (packed, "convert it to .html"),
+        "d.rtf": (b"{\\rtf1 " + text, "save it as .docx"), "e.mhtml": (text, "save the page as .html"),
+        "f.eml": (b"Subject: doors\n\n" + text, "`headwater ingest TOPIC FILE` loads it"),
+    }  # fmt: skip
+    silent = {
+        "g.png": b"\x89PNG\r\n\x1a\n",
+        "h.zip": packed,
+        "private.key": b"-----BEGIN KEY-----\n",
+        "i.bin": bytes(range(256)),
+    }
+
+    async def story(follower: Follower, folder: Path) -> None:
+        for name, data in {**{name: data for name, (data, _) in told.items()}, **silent}.items():
+            (folder / name).write_bytes(data)
+        (folder / "z.md").write_bytes(text)
+        await follower.look()
+        await follower.look()
+        found = await follower.engine.dead_letters("docs")
+        letters = {letter.payload: letter.reason for letter in found}
+        assert sorted(letter.payload for letter in found) == sorted(told)
+        assert all(mending in letters[name] for name, (_, mending) in told.items())
+        assert await follower.found("amber door") == ["z.md"]
+
+    run(tmp_path, story)
+
+
+def test_what_ingest_is_given_of_such_a_kind_is_refused_with_what_mends_it(tmp_path: Path) -> None:
+    (tmp_path / "a.odt").write_bytes(b"PK\x03\x04" + b"\0" * 60)
+    (tmp_path / "b.mhtml").write_bytes(b"From: <Saved>\n\n<p>hi\n")
+    for name, mending in (("a.odt", "save it as .docx"), ("b.mhtml", "save the page as .html")):
+        with pytest.raises(UsageError, match=mending):
+            read(tmp_path / name)
 
 
 def test_hits_of_mixed_documents_tell_the_right_page(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from headwater.sources import Batch, Condition, Fault, State
 from headwater.sources.convert import ENDINGS, SOURCE_BYTES, Converter, format_of
 from headwater.sources.documents import LANGUAGES, MARKDOWN, converted, document, is_prose
 from headwater.sources.files import ARCHIVES, DOCUMENT_BYTES, not_text, open_regular
+from headwater.sources.foreign import foreign_in_folder
 from headwater.sources.hints import Hints
 from headwater.sources.lines import codec, decode, decode_text
 from headwater.sources.tail import Wake
@@ -192,7 +193,8 @@ class DirectoryFollow:
                 kind = classify(path)
                 (self._tables.add if kind == "table" else self._tables.discard)(key)
                 if kind != "document":
-                    return None
+                    reason = self._why_not(path) if kind is None else None
+                    return reason if reason is not None and scan.is_new(key, reason.encode()) else None
             with open_regular(path, root=None if self._alone else self._folder) as file:
                 data = file.read(SOURCE_BYTES + 1)
         except (FileNotFoundError, NotFoundError):
@@ -205,6 +207,15 @@ class DirectoryFollow:
             return self._document(path.name, data, key)
         except UsageError as error:
             return str(error)
+
+    @staticmethod
+    def _why_not(path: Path) -> str | None:
+        """Why a document is none that is read; None for what is no document, as programs and pictures are."""
+        try:
+            with open_regular(path) as file:
+                return foreign_in_folder(path.name, file.read(64))
+        except HeadwaterError:
+            return None
 
     def _document(self, name: str, data: bytes, key: str) -> Draft:
         """The document that some bytes are. Raises UsageError."""

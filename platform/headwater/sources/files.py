@@ -40,6 +40,7 @@ from headwater.sources.convert import SOURCE_BYTES, Converter, format_of
 from headwater.sources.documents import LANGUAGES, MARKDOWN, converted, document, is_prose
 from headwater.sources.exports import MOST_BYTES
 from headwater.sources.fields import BadLine, json_draft, object_draft
+from headwater.sources.foreign import foreign
 from headwater.sources.lines import Line, LineCutter, codec, decode, decode_text
 from headwater.sources.shapes import PAYLOAD_CHARS, read_all, shape_of
 from headwater.sources.trees import elements
@@ -387,6 +388,8 @@ def _kind_of(path: Path, text: _Bytes) -> Kind:
     """The kind a file's name and first bytes tell. Raises UsageError for what is no text."""
     name = path.name.lower().removesuffix(".gz")
     ending = os.path.splitext(name)[1]
+    if (document := foreign(name, text.first)) is not None:
+        raise UsageError(f"{path} is {document}")
     what = not_text(text.first) or ("an archive" if ending in ARCHIVES else None)
     if what:
         raise UsageError(f"{path} is {what}; unpack or convert it, and name the text files")

@@ -16,6 +16,7 @@ from headwater.sources.convert import format_of
 from headwater.sources.directory import DirectoryFollow, classify, walk
 from headwater.sources.exports.following import ExportFollow, followed_as
 from headwater.sources.files import ARCHIVES, not_text, open_regular
+from headwater.sources.foreign import foreign
 from headwater.sources.rotation import is_rotated
 from headwater.sources.shapes import form_of
 from headwater.sources.stdin import Stdin
@@ -112,7 +113,7 @@ def _refused(path: Path) -> str:
         first = file.read(8192)
     if format_of(path.name, first) is not None:
         return f"{path} is a document and has no lines; it is followed as what it is where nothing else is asked for"
-    if (what := not_text(first)) is not None:
+    if (what := foreign(path.name, first) or not_text(first)) is not None:
         return f"{path} cannot be followed: it is {what}"
     return (
         f"{path} is not followed, as its name is not that of a log or of a document; `headwater up {path.name} --as log` (or "
