@@ -55,6 +55,16 @@ def test_a_watch_is_added_waited_for_listed_and_removed(url: str, tmp_path: Path
     assert "no watches" in call(url, "list").stderr
 
 
+def test_waiting_for_a_watch_that_expired_without_a_hit_is_no_success(url: str) -> None:
+    with headwater.connect(url) as hw:
+        hw.create_topic("t", passages="exact")
+        call(url, "add", "payment", "--topics", "t", "--mode", "keyword", "--name", "p", "--ttl", "50ms")
+        eventually(lambda: hw.watch("p").state == "expired")
+    ended = call(url, "wait", "p")
+    assert (ended.exit_code, ended.stdout) == (4, "")
+    assert "expired" in ended.stderr
+
+
 def test_a_record_can_be_watched_for_and_counted(url: str) -> None:
     with headwater.connect(url) as hw:
         hw.append("t", ["disk full on node 7"], wait="searchable", timeout_s=240)

@@ -141,7 +141,8 @@ def wait(
     data: Data = None,
     url: Url = None,
 ) -> None:
-    """Wait until a watch fires, and print what it fired; exit code 4 when the time is up.
+    """Wait until a watch fires, and print what it fired; exit code 4 when the time, or the
+    watch's own, is up.
 
     \b
     headwater watch wait recurs --timeout 1h
@@ -174,6 +175,8 @@ def wait(
                 raise typer.Exit(TIMED_OUT)
             if reply.state == "expired" and not reply.more:
                 output.say("the watch has expired")
+                if not reply.hits and not follow:
+                    raise typer.Exit(TIMED_OUT)  # `watch wait X && act` acts on a hit only
                 return
             if not follow:
                 return
