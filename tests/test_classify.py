@@ -184,6 +184,21 @@ def test_values_are_found_by_pattern_and_typed_as_the_schema_says() -> None:
     assert Patterns(schema, {"port": r"used=(\d+)"}).find("used=7") == {"port": 7}
 
 
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("12,50", 12.5), ("1.234,50", 1234.5), ("1,234.50", 1234.5), ("1,234", 1234), ("12,34,567", 1234567), ("0,125", 0.125),
+        ("-3,5", -3.5), ("1.5", 1.5), ("1,2,3", None),
+    ],
+)  # fmt: skip
+def test_numbers_are_read_as_people_write_them_and_a_decimal_comma_is_no_grouping(text: str, value: float | None) -> None:
+    schema = {"properties": {"paid": {"type": "number", "pattern": r"paid (\S+)"}}}
+    assert Patterns(schema).find(f"paid {text} EUR").get("paid") == value
+    whole = {"properties": {"paid": {"type": "integer", "pattern": r"paid (\S+)"}}}
+    expected = int(value) if value is not None and value == int(value) and not text.endswith("0") else None
+    assert Patterns(whole).find(f"paid {text} EUR").get("paid") == expected
+
+
 def test_a_pattern_that_could_run_for_ever_is_refused() -> None:
     for pattern in ("(a+)+$", "(", r"([a-z]*)*x"):
         with pytest.raises(UsageError, match="pattern of 'x'"):

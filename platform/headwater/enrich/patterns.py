@@ -84,13 +84,22 @@ def _taken(match: re.Match[str]) -> str:
     return match[0]
 
 
+def _plain_number(text: str) -> str:
+    """A number as people write it, with a point and without what groups its digits: 1,234.50 and 1.234,50; 12,50 is no 1250."""
+    if re.fullmatch(r"[+-]?[1-9]\d{0,2}(?:,\d{2,3}){0,10},\d{3}(?:\.\d{0,30})?", text):
+        return text.replace(",", "")
+    if re.fullmatch(r"[+-]?(?:\d{1,30}|\d{1,3}(?:\.\d{3}){1,10}),\d{1,30}", text):
+        return text.replace(".", "").replace(",", ".")
+    return text
+
+
 def _typed(text: str, member: Mapping[str, Any]) -> Any:
     """A text as the type its schema asks for, None where it is none of that; of an enumeration the value it spells."""
     if "enum" in member:
         return next((v for v in member["enum"] if str(v).casefold() == text.strip().casefold()), None)
     kinds = member.get("type", "string")
     for kind in kinds if isinstance(kinds, list) else [kinds]:
-        plain = text.strip().replace(",", "") if kind in ("integer", "number") else text.strip()
+        plain = _plain_number(text.strip()) if kind in ("integer", "number") else text.strip()
         if kind == "integer" and re.fullmatch(r"[+-]?\d{1,18}", plain):
             return int(plain)
         if kind == "number" and re.fullmatch(r"[+-]?(?:\d{1,30}\.?\d{0,30}|\.\d{1,30})(?:[eE][+-]?\d{1,3})?", plain):
