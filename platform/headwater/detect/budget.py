@@ -41,7 +41,7 @@ _WARM = 30  # minutes in which detectors know too little for their scores to tea
 _MOST_SIGNALS = 12
 _WEIGHTS: Mapping[str, float] = {  # of a family's decades: troubles that were never seen before count most
     "new.bad": 1.5, "rare.bad": 1.2, "rate.topic": 0.7, "rate.ok": 0.5, "new.ok": 0.5, "rare.ok": 0.5, "drift.ok": 0.5,
-    "drift.topic": 0.5, "sequence": 0.5, "numeric": 0.5, "silence": 0.9,
+    "drift.topic": 0.5, "sequence": 0.5, "numeric": 0.5, "numeric.level": 0.5, "silence": 0.9,
 }  # fmt: skip
 MUTED = 1.5  # times as odd as what was called no anomaly, to be looked at again
 

@@ -23,7 +23,7 @@ from headwater.detect.sequence import Sequences
 from headwater.detect.silence import Silence
 from headwater.records.anomalies import DetectorKind, Sensitivity
 
-VERSION = 5  # of the state
+VERSION = 6  # of the state
 _LATE = 15  # minutes
 _SETTLING = 2  # minutes until everybody who speaks does so again
 _LONGEST_GAP = 7 * 1440  # minutes closed one by one
@@ -139,7 +139,7 @@ class TopicJudge:
         seen += self.novelty.close(minute, learn=learn)
         seen += self.rates.close(minute, self._passages, self._total, learn=learn)
         seen += [] if unseen else self.silence.close(minute, self._keys, self.rates.season, learn=learn)
-        seen += self.fields.close(minute)
+        seen += self.fields.close(minute, learn=learn)
         seen += self.sequences.close(minute, learn=learn)
         came = [(id, count, seq) for id, (count, seq, _, _) in self._passages.items()]
         seen += self.mix.close(minute, came, learn=learn)
