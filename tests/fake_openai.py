@@ -58,9 +58,9 @@ class Patience:
     async def end(self) -> None:
         """A call is held back: its time is up once no other is under way that is not held back too."""
         self._held += 1
-        while len(self._under_way) > self._held or not self.ready():
+        while self._held and (not 0 < len(self._under_way) <= self._held or not self.ready()):
             await asyncio.sleep(0.001)
-        for limit in self._under_way:
+        for limit in self._under_way if self._held else ():  # else another that was held back has ended all
             limit.reschedule(asyncio.get_running_loop().time())
         self._held = 0
 
