@@ -210,8 +210,6 @@ class FakeChat(FakeOpenAI):
             self._chunk(writer, 'data: {"choices": [{"index": 0, "delta": {"content": "x\n\n')
             writer.write(b"0\r\n\r\n")
         elif step == "stall":
-            if self.patience is not None:
-                await self.patience.end()
             await gone
             self.closed += 1
         await writer.drain()

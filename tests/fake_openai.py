@@ -30,11 +30,10 @@ def vector_of(text: str, dimension: int) -> list[float]:
 
 class Patience:
     """Time limits that run out when a server holds an answer back, then and only then: however slow the machine is, nothing
-    else is late. `asked` are the seconds of each; `ready` says whether those under way may run out yet."""
+    else is late. `asked` are the seconds of each."""
 
     def __init__(self) -> None:
         self.asked: list[float | None] = []
-        self.ready: Callable[[], bool] = lambda: True
         self._under_way: list[asyncio.Timeout] = []
         self._held = 0
 
@@ -58,7 +57,7 @@ class Patience:
     async def end(self) -> None:
         """A call is held back: its time is up once no other is under way that is not held back too."""
         self._held += 1
-        while self._held and (not 0 < len(self._under_way) <= self._held or not self.ready()):
+        while self._held and not 0 < len(self._under_way) <= self._held:
             await asyncio.sleep(0.001)
         for limit in self._under_way if self._held else ():  # else another that was held back has ended all
             limit.reschedule(asyncio.get_running_loop().time())

@@ -195,22 +195,20 @@ def test_a_stream_that_is_given_up_ends_the_call() -> None:
     assert with_server(work, token_s=0.2) == 1
 
 
-def test_a_stream_that_stalls_is_cut_by_its_timeout(patience: Patience) -> None:
+def test_a_stream_that_stalls_is_cut_by_its_timeout() -> None:
     async def work(server: FakeChat) -> None:
         got: list[Any] = []
-        patience.ready = lambda: bool(got)
 
         async def read() -> None:
-            async for part in chat_of(server, timeout_s=0.2).stream(HELLO):
+            async for part in chat_of(server, timeout_s=3.0).stream(HELLO):
                 got.append(part)
 
-        with pytest.raises(ModelError, match=r"the answer was cut: no answer within 0.2 s"):
+        with pytest.raises(ModelError, match=r"the answer was cut: no answer within 3 s"):
             await read()
         assert got
         assert all(isinstance(p, Piece) for p in got)
-        assert set(patience.asked) == {0.2}
 
-    with_server(work, ["stall"], patience=patience)
+    with_server(work, ["stall"])
 
 
 def test_an_answer_beyond_all_measure_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
