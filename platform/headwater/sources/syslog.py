@@ -113,9 +113,7 @@ class Syslog:
         loop = asyncio.get_running_loop()
         port = self._port
         try:
-            if (
-                self._transport != "udp"
-            ):  # first: where any port will do, one that is free for TCP is nearly always free for UDP
+            if self._transport != "udp":  # first: a port that is free for TCP is nearly always free for UDP
                 server = await asyncio.start_server(
                     self._connection, self._host, port, limit=_CHUNK_BYTES, ssl=_context(*self._tls)
                 )
