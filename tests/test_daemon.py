@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ctypes
 import os
 import signal
 import socket
@@ -299,5 +300,32 @@ def test_a_source_waits_out_a_full_disk_sets_bad_records_aside_and_repeats_nothi
             assert {letter.payload for letter in letters} == {"record 3"}
             assert engine.log.source_state("scripted") == {"at": 7}
             assert pauses == [0.5, 1.0, 0.5]
+
+    asyncio.run(check())
+
+
+@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "malloc_trim"), reason="this C library gives memory back by itself")
+def test_freed_memory_is_handed_back_to_the_system() -> None:
+    library = ctypes.CDLL(None)
+    library.malloc.restype, library.free.argtypes = ctypes.c_void_p, [ctypes.c_void_p]
+
+    def held() -> int:
+        return int(Path("/proc/self/status").read_text().partition("RssAnon:")[2].split()[0]) << 10
+
+    async def check() -> None:
+        before = held()
+        pieces = [library.malloc(1000) for _ in range(100_000)]
+        for piece in pieces:
+            ctypes.memset(piece, 1, 1000)
+        for piece in pieces[:-1]:  # the last lies above them: the heap cannot shrink
+            library.free(piece)
+        assert held() > before + 50_000_000
+        giving = asyncio.create_task(daemon.give_back(0.01))
+        async with asyncio.timeout(240):
+            while held() > before + 25_000_000:
+                await asyncio.sleep(0.01)
+        giving.cancel()
+        await asyncio.gather(giving, return_exceptions=True)
+        library.free(pieces[-1])
 
     asyncio.run(check())

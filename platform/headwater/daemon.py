@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import ctypes
 import functools
 import ipaddress
 import logging
@@ -22,6 +23,8 @@ import sys
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+import anyio.to_thread
 
 from headwater import launch, supervisor
 from headwater.errors import HeadwaterError, OwnedError
@@ -38,6 +41,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 _SWITCH_S = 0.003  # between two looks whether another thread waits: answers stream while others are searched for
+_GIVE_BACK_S = 60.0
 
 
 def run(
@@ -114,6 +118,7 @@ async def serve(
                 feed.add_done_callback(lambda _: stop.set())
                 calling = asyncio.create_task(engine.hooks.run())
                 calling.add_done_callback(lambda _: stop.set())
+                trimming = asyncio.create_task(give_back())
                 ready(url)
                 logger.info("ready at %s", url)
                 async with supervisor.served(url):
@@ -122,10 +127,19 @@ async def serve(
                 closing.set()
                 server.should_exit = True
                 calling.cancel()
-                with contextlib.suppress(asyncio.CancelledError):
-                    await feed
-                with contextlib.suppress(asyncio.CancelledError):
-                    await calling
+                trimming.cancel()
+                for task in (feed, calling, trimming):
+                    with contextlib.suppress(asyncio.CancelledError):
+                        await task
+
+
+async def give_back(every_s: float = _GIVE_BACK_S) -> None:
+    """Hand freed memory back to the system, for ever. glibc keeps what lies between pieces in use: for each thread as much as
+    merging the keyword index or listing a long result ever took. Other C libraries have no such call, and end this at once."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    while trim is not None:
+        await asyncio.sleep(every_s)
+        await anyio.to_thread.run_sync(trim, 0)
 
 
 @contextlib.contextmanager
