@@ -390,6 +390,7 @@ class Redactor:
             raise ConfigError(f"{unknown[0]!r} is no kind of secret; there are {', '.join((*FAMILIES, *NAMES))}")
         own = tuple(Kind(name, "own", _compiled(name, pattern)) for name, pattern in (extra or {}).items())
         self.kinds = (*own, *(kind for kind in KINDS if wanted & {kind.name, kind.family}))
+        self._names = frozenset(kind.name for kind in self.kinds)
         self._groups = [(hints, tuple(alike)) for hints, alike in itertools.groupby(self.kinds, key=lambda kind: kind.hints)]
 
     @classmethod
@@ -447,7 +448,7 @@ class Redactor:
 
     def redact_all(self, value: Any) -> Any:
         """A JSON value with every text in it redacted; the names of members stay. A text under a name such as `password` is
-        hidden whole, and so is a number that is one of a card."""
+        hidden whole, and so is a number of a card, or one to dial under a name such as `phone`."""
         if isinstance(value, str):
             return self.redact(value).text
         if isinstance(value, int) and not isinstance(value, bool):
@@ -460,10 +461,10 @@ class Redactor:
         return value
 
     def _member(self, name: str, value: Any) -> Any:
-        kinds = {kind.name for kind in self.kinds}
-        if isinstance(value, str | int) and "phone" in kinds and _PHONE_NAME.search(name) and _DIALLED.fullmatch(str(value)):
+        phone = isinstance(value, str | int) and "phone" in self._names and _PHONE_NAME.search(name)
+        if phone and _DIALLED.fullmatch(str(value)):
             return "[phone]"
-        secret = isinstance(value, str) and "password" in kinds and _SECRET_NAME.search(name)
+        secret = isinstance(value, str) and "password" in self._names and _SECRET_NAME.search(name)
         return "[password]" if secret and _worth_hiding(value) and len(value) > 2 else self.redact_all(value)
 
 

@@ -426,11 +426,11 @@ class Reader:
             logger.info("the group was not told where reading stands: %s", said(error))
 
     def _on_commit(self, error: ck.KafkaError | None, told: list[ck.TopicPartition]) -> None:
-        """What the group did not take, as while its members change, is told again."""
+        """What the group did not take, as while its members change, is told again, as far as the log has come by now."""
         for p in told:
             tp = (p.topic, p.partition)
             if (error is not None or p.error is not None) and tp in self._reading:
-                self._to_commit.setdefault(tp, p.offset)
+                self._to_commit.setdefault(tp, self._topics[p.topic].next[p.partition])
 
     # --------------------------------------------------------------------------------------------------------- trouble
     def _on_error(self, error: ck.KafkaError) -> None:
